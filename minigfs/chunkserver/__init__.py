@@ -1,0 +1,1 @@
+"""Chunkserver: chunk files, their store, the write chain; ``process`` is the shell."""

@@ -1,0 +1,1 @@
+"""Client library: metadata calls, locations, reader, writer. Blocking sockets, no loop thread."""

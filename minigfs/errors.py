@@ -1,0 +1,214 @@
+"""Every error a user of minigfs can meet, in one tree.
+
+::
+
+    MinigfsError
+    |-- UsageError                  the request itself is wrong
+    |   |-- InvalidPath
+    |   `-- InvalidConfig
+    |-- FileSystemError             the request is well formed, the tree says no
+    |   |-- FileMissing             (also FileNotFoundError)
+    |   |-- FileExists              (also FileExistsError)
+    |   |-- IsDirectory             (also IsADirectoryError)
+    |   |-- NotDirectory            (also NotADirectoryError)
+    |   |-- DirectoryNotEmpty       (also OSError, ENOTEMPTY)
+    |   `-- WriterFenced            the temporary file behind an open writer is gone
+    |-- ClusterError                the cluster cannot answer
+    |   |-- Unreachable             nobody listens, or the connection broke before the request was sent
+    |   |-- DeadlineExceeded        no answer in time (also TimeoutError)
+    |   |-- OutcomeUnknown          the connection broke after a change was sent
+    |   |-- NoSpace                 a disk is full (also OSError, ENOSPC)
+    |   `-- NotEnoughChunkservers
+    |-- DamageError                 bytes or records are not what was written
+    |   |-- CorruptChunk
+    |   `-- CorruptLog
+    |-- SecurityError
+    |   `-- AuthenticationFailed    wrong or missing token
+    `-- ProtocolError               a peer sent what no peer of ours sends
+        |-- FrameTooLarge
+        `-- UnknownRequest
+
+A class with a ``code`` crosses the wire as that code and comes back as the same class (see
+``minigfs.transport``); the code is part of the protocol and never changes its meaning.
+Messages say what failed, where, and what to do.
+"""
+
+import errno
+from typing import ClassVar
+
+__all__ = [
+    "AuthenticationFailed",
+    "ClusterError",
+    "CorruptChunk",
+    "CorruptLog",
+    "DamageError",
+    "DeadlineExceeded",
+    "DirectoryNotEmpty",
+    "FileExists",
+    "FileMissing",
+    "FileSystemError",
+    "FrameTooLarge",
+    "InvalidConfig",
+    "InvalidPath",
+    "IsDirectory",
+    "MinigfsError",
+    "NoSpace",
+    "NotDirectory",
+    "NotEnoughChunkservers",
+    "OutcomeUnknown",
+    "ProtocolError",
+    "SecurityError",
+    "UnknownRequest",
+    "Unreachable",
+    "UsageError",
+    "WriterFenced",
+    "error_from_wire",
+]
+
+
+class MinigfsError(Exception):
+    """Root of the tree. ``code`` names the class on the wire; subclasses register themselves."""
+
+    code: ClassVar[str] = "error"
+    _by_code: ClassVar[dict[str, type["MinigfsError"]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "code" in cls.__dict__:
+            known = MinigfsError._by_code.setdefault(cls.code, cls)
+            assert known is cls, f"two errors share the wire code {cls.code!r}"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[type["MinigfsError"], tuple[str]]:
+        return type(self), (self.message,)
+
+
+def error_from_wire(code: str, message: str) -> MinigfsError:
+    """The error a peer reported; an unknown code becomes the root class and keeps its name."""
+    known = MinigfsError._by_code.get(code)
+    return known(message) if known is not None else MinigfsError(f"{code}: {message}")
+
+
+class _OsErrorMixin(MinigfsError, OSError):
+    """An error that is also an ``OSError`` with the right ``errno``, as callers of open() expect."""
+
+    os_errno: ClassVar[int]
+
+    def __init__(self, message: str) -> None:
+        OSError.__init__(self, self.os_errno, message)
+        self.message = message
+
+    def __reduce__(self) -> tuple[type[MinigfsError], tuple[str]]:
+        return type(self), (self.message,)
+
+
+class UsageError(MinigfsError):
+    code = "usage"
+
+
+class InvalidPath(UsageError, ValueError):
+    code = "invalid-path"
+
+
+class InvalidConfig(UsageError, ValueError):
+    code = "invalid-config"
+
+
+class FileSystemError(MinigfsError):
+    code = "file-system"
+
+
+class FileMissing(_OsErrorMixin, FileSystemError, FileNotFoundError):
+    code = "file-missing"
+    os_errno = errno.ENOENT
+
+
+class FileExists(_OsErrorMixin, FileSystemError, FileExistsError):
+    code = "file-exists"
+    os_errno = errno.EEXIST
+
+
+class IsDirectory(_OsErrorMixin, FileSystemError, IsADirectoryError):
+    code = "is-directory"
+    os_errno = errno.EISDIR
+
+
+class NotDirectory(_OsErrorMixin, FileSystemError, NotADirectoryError):
+    code = "not-directory"
+    os_errno = errno.ENOTDIR
+
+
+class DirectoryNotEmpty(_OsErrorMixin, FileSystemError):
+    code = "directory-not-empty"
+    os_errno = errno.ENOTEMPTY
+
+
+class WriterFenced(FileSystemError):
+    code = "writer-fenced"
+
+
+class ClusterError(MinigfsError):
+    code = "cluster"
+
+
+class Unreachable(_OsErrorMixin, ClusterError, ConnectionError):
+    code = "unreachable"
+    os_errno = errno.ECONNREFUSED
+
+
+class DeadlineExceeded(_OsErrorMixin, ClusterError, TimeoutError):
+    code = "deadline-exceeded"
+    os_errno = errno.ETIMEDOUT
+
+
+class OutcomeUnknown(ClusterError):
+    code = "outcome-unknown"
+
+
+class NoSpace(_OsErrorMixin, ClusterError):
+    code = "no-space"
+    os_errno = errno.ENOSPC
+
+
+class NotEnoughChunkservers(ClusterError):
+    code = "not-enough-chunkservers"
+
+
+class DamageError(MinigfsError):
+    code = "damage"
+
+
+class CorruptChunk(_OsErrorMixin, DamageError):
+    code = "corrupt-chunk"
+    os_errno = errno.EIO
+
+
+class CorruptLog(DamageError):
+    code = "corrupt-log"
+
+
+class SecurityError(MinigfsError):
+    code = "security"
+
+
+class AuthenticationFailed(_OsErrorMixin, SecurityError, PermissionError):
+    code = "authentication-failed"
+    os_errno = errno.EACCES
+
+
+class ProtocolError(MinigfsError):
+    code = "protocol"
+
+
+class FrameTooLarge(ProtocolError):
+    code = "frame-too-large"
+
+
+class UnknownRequest(ProtocolError):
+    code = "unknown-request"

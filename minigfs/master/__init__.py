@@ -1,0 +1,1 @@
+"""The master's decisions, pure: namespace, chunks, placement, garbage; ``process`` is the shell."""

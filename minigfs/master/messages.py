@@ -1,0 +1,288 @@
+"""Requests the master answers, with their replies. Tags are the protocol: they never change.
+
+Paths are absolute, ``/``-separated, without ``.``, ``..``, empty parts or a trailing slash; ``/`` is
+the root. Offsets and lengths are bytes, times are milliseconds since the epoch.
+"""
+
+from enum import StrEnum
+
+from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId
+from minigfs.transport.messages import Empty, Message, Request
+
+__all__ = [
+    "AllocateChunks",
+    "Allocated",
+    "ChunkserverReport",
+    "ClusterReport",
+    "CreateFile",
+    "Created",
+    "DiscardFile",
+    "EntryKind",
+    "FileStatus",
+    "Find",
+    "GetClusterReport",
+    "Heartbeat",
+    "HeartbeatReply",
+    "ListDirectory",
+    "Listing",
+    "Locate",
+    "Located",
+    "LocatedChunk",
+    "MakeDirectory",
+    "MasterReport",
+    "PublishFile",
+    "Remove",
+    "Removed",
+    "Rename",
+    "RenewWriters",
+    "Replica",
+    "ReplicaReport",
+    "ReportDamage",
+    "SealedChunk",
+    "Stat",
+]
+
+
+class EntryKind(StrEnum):
+    FILE = "file"
+    DIRECTORY = "directory"
+
+
+class FileStatus(Message, frozen=True):
+    path: str
+    file_id: FileId
+    kind: EntryKind
+    size_bytes: int  # 0 for a directory
+    created_ms: int
+    modified_ms: int
+    replication: int  # the goal; 0 for a directory
+    chunk_count: int
+    digest: str  # hex xxh3-64 over the chunks' digests, in order; "" for a directory
+
+
+class Stat(Request[FileStatus], frozen=True, tag="fs.stat"):
+    path: str
+
+
+class Listing(Message, frozen=True):
+    entries: tuple[FileStatus, ...]  # sorted by path, compared as bytes
+    more: bool  # ask again with start_after = the last path
+
+
+class ListDirectory(Request[Listing], frozen=True, tag="fs.list"):
+    """The entries right below a directory; of a file, the file itself."""
+
+    path: str
+    start_after: str = ""
+    limit: int = 10_000
+
+
+class Find(Request[Listing], frozen=True, tag="fs.find"):
+    """Everything below a directory, at any depth; of a file, the file itself."""
+
+    path: str
+    start_after: str = ""
+    limit: int = 10_000
+
+
+class Replica(Message, frozen=True):
+    chunkserver_id: ChunkserverId
+    address: str
+    host: str
+
+
+class LocatedChunk(Message, frozen=True):
+    handle: ChunkHandle
+    version: ChunkVersion
+    index: int  # of the chunk in its file, from 0
+    length_bytes: int  # 0 until the file is published
+    digest: int  # xxh3-64 over the block sums; 0 until the file is published
+    replicas: tuple[Replica, ...]  # on live servers only; may be empty for a moment after a restart
+
+
+class Located(Message, frozen=True):
+    status: FileStatus
+    chunk_bytes: int
+    chunks: tuple[LocatedChunk, ...]
+
+
+class Locate(Request[Located], frozen=True, tag="fs.locate"):
+    """Status of a file and the chunks ``first_index`` to ``first_index + count``, clipped."""
+
+    path: str
+    first_index: int = 0
+    count: int = 64
+
+
+class MakeDirectory(Request[Empty], frozen=True, tag="fs.mkdir"):
+    path: str
+    parents: bool = False
+    exist_ok: bool = False
+
+
+class Created(Message, frozen=True):
+    file_id: FileId
+    chunk_bytes: int
+    replication: int
+
+
+class CreateFile(Request[Created], frozen=True, tag="fs.create"):
+    """Open a temporary inode for ``path``; nothing is visible before ``PublishFile``.
+
+    Missing parents are made at publish. The inode is discarded when its writer has not been heard
+    of (any request naming it) for 60 s.
+    """
+
+    path: str
+    exclusive: bool = False  # refuse now (and again at publish) if the path exists
+    replication: int | None = None
+
+
+class Allocated(Message, frozen=True):
+    chunks: tuple[LocatedChunk, ...]
+
+
+class AllocateChunks(Request[Allocated], frozen=True, tag="fs.allocate"):
+    """Chunks ``first_index ...`` of a temporary inode, each with the servers to write through.
+
+    Asking again for an index abandons the chunk given before: how a writer goes on when a server
+    in its chain died (``excluded`` names it).
+    """
+
+    file_id: FileId
+    first_index: int
+    count: int
+    excluded: tuple[ChunkserverId, ...] = ()
+
+
+class SealedChunk(Message, frozen=True):
+    handle: ChunkHandle
+    length_bytes: int
+    digest: int
+    replicas: tuple[ChunkserverId, ...]  # that acknowledged the sealed chunk as durable
+
+
+class PublishFile(Request[FileStatus], frozen=True, tag="fs.publish"):
+    """Give the finished inode its path by one atomic change, replacing a file that stands there.
+
+    Publishing the same ``file_id`` again answers with the status: a retry is safe.
+    """
+
+    file_id: FileId
+    path: str
+    chunks: tuple[SealedChunk, ...]
+    exclusive: bool = False
+
+
+class DiscardFile(Request[Empty], frozen=True, tag="fs.discard"):
+    """Forget a temporary inode; unknown or published ids are no error."""
+
+    file_id: FileId
+
+
+class RenewWriters(Request[Empty], frozen=True, tag="fs.renew"):
+    file_ids: tuple[FileId, ...]
+
+
+class Rename(Request[Empty], frozen=True, tag="fs.rename"):
+    """Move a file or a whole directory by one atomic change.
+
+    ``replace`` lets a file take the place of a file; a directory never replaces anything. Parents
+    of the target are not made.
+    """
+
+    source: str
+    target: str
+    replace: bool = False
+
+
+class Removed(Message, frozen=True):
+    file_count: int
+    directory_count: int
+
+
+class Remove(Request[Removed], frozen=True, tag="fs.remove"):
+    path: str
+    recursive: bool = False
+
+
+class ReportDamage(Request[Empty], frozen=True, tag="fs.damage"):
+    """A reader met wrong bytes, or none, at a replica: it is offered to nobody from now on."""
+
+    handle: ChunkHandle
+    chunkserver_id: ChunkserverId
+    reason: str
+
+
+class ReplicaReport(Message, frozen=True, array_like=True):
+    handle: ChunkHandle
+    version: ChunkVersion
+    length_bytes: int
+
+
+class HeartbeatReply(Message, frozen=True):
+    send_full_report: bool  # the master does not know this server's chunks (yet, or any more)
+    delete: tuple[ChunkHandle, ...]
+
+
+class Heartbeat(Request[HeartbeatReply], frozen=True, tag="cs.heartbeat"):
+    """Sent every second. ``chunks`` are all sealed chunks in a full report, else those new since
+    the last one; ``gone`` are the handles deleted or found damaged since."""
+
+    chunkserver_id: ChunkserverId
+    cluster_id: str
+    address: str
+    host: str
+    rack: str
+    pid: int
+    directory: str
+    capacity_bytes: int
+    free_bytes: int
+    chunk_count: int
+    stored_bytes: int
+    full: bool
+    chunks: tuple[ReplicaReport, ...] = ()
+    gone: tuple[ChunkHandle, ...] = ()
+
+
+class MasterReport(Message, frozen=True):
+    id: str
+    role: str  # "leader" or "follower"
+    term: int
+    pid: int
+    address: str
+    dir: str
+    commit_index: int
+
+
+class ChunkserverReport(Message, frozen=True):
+    id: ChunkserverId
+    pid: int
+    address: str
+    dir: str
+    host: str
+    rack: str
+    chunks: int
+    bytes: int
+    capacity_bytes: int
+    free_bytes: int
+    alive: bool
+    last_heard_ms_ago: int
+
+
+class ClusterReport(Message, frozen=True):
+    cluster_id: str
+    chunk_bytes: int
+    replication: int
+    health: str  # "OK", "DEGRADED", "DATA_AT_RISK", "LOST"
+    reasons: tuple[str, ...]
+    masters: tuple[MasterReport, ...]
+    elections: int
+    chunkservers: tuple[ChunkserverReport, ...]
+    file_count: int
+    directory_count: int
+    chunk_count: int
+
+
+class GetClusterReport(Request[ClusterReport], frozen=True, tag="cluster.report"):
+    """What ``status`` shows of the storage side."""

@@ -1,0 +1,63 @@
+"""minimr: MapReduce in Python, on files, on minigfs, on one machine or a cluster.
+
+::
+
+    import minimr
+
+    def map_url(line: bytes):
+        yield line.split(b" ")[6], 1
+
+    job = minimr.Job("url-count", map=map_url, combine=minimr.agg.sum, reduce=minimr.agg.sum)
+    result = minimr.run(job, input="access.log", output="out", reducers=4)
+
+Importing this package imports nothing heavy: every name below is loaded at its first use.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minimr import agg
+    from minimr.cluster import LocalCluster
+    from minimr.counters import increment
+    from minimr.errors import MinimrError
+    from minimr.job import Job
+    from minimr.runner import JobHandle, Result, run
+
+__all__ = [
+    "Job",
+    "JobHandle",
+    "LocalCluster",
+    "MinimrError",
+    "Result",
+    "__version__",
+    "agg",
+    "increment",
+    "run",
+]
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "Job": "minimr.job",
+    "JobHandle": "minimr.runner",
+    "LocalCluster": "minimr.cluster",
+    "MinimrError": "minimr.errors",
+    "Result": "minimr.runner",
+    "increment": "minimr.counters",
+    "run": "minimr.runner",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "agg":
+        return importlib.import_module("minimr.agg")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'minimr' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

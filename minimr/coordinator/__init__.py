@@ -1,0 +1,1 @@
+"""The MapReduce paper's master, pure: events and time in, effects out."""

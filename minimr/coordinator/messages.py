@@ -1,0 +1,319 @@
+"""What clients, workers and the coordinator say to each other. Tags never change their meaning."""
+
+from enum import StrEnum
+
+from minigfs.transport.messages import Empty, Message, Request
+from minimr.ids import AttemptId, JobId, TaskId, WorkerId
+
+__all__ = [
+    "Assignment",
+    "AttemptResult",
+    "CancelJob",
+    "Failure",
+    "FailureKind",
+    "FileRange",
+    "GetJob",
+    "GetJobSpec",
+    "JobList",
+    "JobSpec",
+    "JobState",
+    "JobStatus",
+    "ListJobs",
+    "ListWorkers",
+    "MapAssignment",
+    "MapOutput",
+    "MapResult",
+    "Part",
+    "PingReply",
+    "PingWorker",
+    "PollTask",
+    "Progress",
+    "PublishAssignment",
+    "PublishResult",
+    "ReduceAssignment",
+    "ReduceResult",
+    "ReportFailure",
+    "ReportSuccess",
+    "Split",
+    "SubmitJob",
+    "TaskOffer",
+    "WorkerInfo",
+    "WorkerList",
+    "WorkerReport",
+]
+
+
+class FileRange(Message, frozen=True):
+    """Bytes ``[start, start + length)`` of a file; records that *begin* in it belong to it."""
+
+    url: str
+    start: int
+    length: int
+    file_bytes: int
+    compression: str = ""  # "" or "gzip"; a compressed file is one whole range
+
+
+class Split(Message, frozen=True):
+    """The input of one map task: one range of a big file, or several small files."""
+
+    index: int
+    ranges: tuple[FileRange, ...]
+    size_bytes: int
+    hosts: tuple[str, ...] = ()  # where most of its bytes are stored, best first
+
+
+class JobSpec(Message, frozen=True):
+    """All that is fixed when a job is submitted."""
+
+    job_id: JobId
+    name: str
+    code: bytes  # cloudpickle of a minimr.Job; only executors unpickle it
+    inputs: tuple[str, ...]
+    output: str  # absolute URL of the output directory
+    staging: str  # absolute URL beside it, hidden by its leading "_": attempts write below it
+    splits: tuple[Split, ...]
+    partition_count: int  # 0: map-only
+    overwrite: bool = False
+    published_by_master: bool = (
+        False  # output on minigfs and coordinator in its master (DESIGN 6.9)
+    )
+    settings: tuple[tuple[str, str], ...] = ()
+    memory_bytes: int = 1 << 30  # of one executor
+    attempt_limit: int = 4
+    submitted_ms: int = 0
+    code_fingerprint: str = ""
+    input_fingerprint: str = ""
+
+
+class MapOutput(Message, frozen=True):
+    """A committed map attempt's segment file and who serves it."""
+
+    map_index: int
+    attempt: AttemptId
+    worker_id: WorkerId
+    address: str  # of the worker's segment server; "" when everything is one process
+    host: str
+    path: str  # on that host
+    size_bytes: int
+    record_count: int
+    digest: str
+
+
+class Part(Message, frozen=True):
+    """One part file of the output, as the manifest lists it."""
+
+    name: str  # "part-r-00000"
+    attempt_name: str  # the attempt's own file below the staging directory
+    size_bytes: int
+    xxh3: str  # hex xxh3-64 of the file's bytes
+    record_count: int
+    min_key: str | None  # repr, shortened
+    max_key: str | None
+    attempt: AttemptId
+
+
+class MapAssignment(Message, frozen=True, tag="map"):
+    attempt: AttemptId
+    split: Split
+    partition_count: int
+
+
+class ReduceAssignment(Message, frozen=True, tag="reduce"):
+    attempt: AttemptId
+    partition: int
+    map_outputs: tuple[MapOutput, ...]  # in order of map_index
+
+
+class PublishAssignment(Message, frozen=True, tag="publish"):
+    """Move the committed parts to their names, write the manifest, and (unless the master does it)
+    let the output appear."""
+
+    attempt: AttemptId
+    parts: tuple[Part, ...]
+    counters: dict[str, int]
+
+
+Assignment = MapAssignment | ReduceAssignment | PublishAssignment
+
+
+class MapResult(Message, frozen=True, tag="map"):
+    counters: dict[str, int]
+    output: MapOutput | None  # None for map-only
+    part: Part | None  # of a map-only job
+
+
+class ReduceResult(Message, frozen=True, tag="reduce"):
+    counters: dict[str, int]
+    part: Part
+
+
+class PublishResult(Message, frozen=True, tag="publish"):
+    manifest_xxh3: str
+
+
+AttemptResult = MapResult | ReduceResult | PublishResult
+
+
+class FailureKind(StrEnum):
+    USER = "user"  # the user's function raised
+    INPUT = "input"
+    OUTPUT = "output"  # bad record for the output format, or the file system refused
+    FETCH = "fetch"  # map outputs missing or damaged: not this attempt's fault
+    DIED = "died"  # the executor was killed: signal, memory
+    CANCELLED = "cancelled"
+    INTERNAL = "internal"
+
+
+class Failure(Message, frozen=True):
+    kind: FailureKind
+    error: str  # one line: what, where, what to do
+    traceback: str = ""  # user frames only
+    record: str = ""  # repr of the record or key, shortened
+    url: str = ""
+    offset: int = -1  # byte offset of the record in the (unpacked) file; -1 unknown
+    lost_map_indexes: tuple[int, ...] = ()  # of a FETCH failure
+
+
+class Progress(Message, frozen=True, array_like=True):
+    attempt: AttemptId
+    done_bytes: int
+    total_bytes: int
+
+
+class WorkerInfo(Message, frozen=True):
+    """``incarnation`` is new at each start of the process: what ran before is gone, but segments
+    on disk (``stored``: attempt file stems) are still served."""
+
+    worker_id: WorkerId
+    incarnation: str
+    address: str
+    host: str
+    pid: int
+    executor_pid: int
+    directory: str
+    stored: tuple[str, ...] = ()
+
+
+class JobState(StrEnum):
+    RUNNING = "running"
+    PUBLISHING = "publishing"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+
+
+class JobStatus(Message, frozen=True):
+    """One job as ``jobs show`` and the progress bars see it. ``version`` grows with each change."""
+
+    job_id: JobId
+    name: str
+    state: JobState
+    version: int
+    output: str
+    map_count: int
+    maps_done: int
+    reduce_count: int
+    reduces_done: int
+    input_bytes: int
+    input_bytes_done: int
+    shuffle_bytes: int
+    shuffle_bytes_done: int
+    counters: dict[str, int]
+    phase_ms: dict[str, int]  # "map", "reduce", "publish": they follow each other, so they add up
+    submitted_ms: int
+    ended_ms: int  # 0 while it runs
+    failure: Failure | None = None
+    failed_task: TaskId | None = None
+    parts: tuple[Part, ...] = ()
+
+
+class JobList(Message, frozen=True):
+    jobs: tuple[JobStatus, ...]
+
+
+class SubmitJob(Request[JobStatus], frozen=True, tag="job.submit"):
+    """Submitting the same job id again answers with its status."""
+
+    spec: JobSpec
+
+
+class GetJob(Request[JobStatus], frozen=True, tag="job.get"):
+    """Answers when the status is newer than ``known_version``, or after ``wait_ms``."""
+
+    job_id: JobId
+    known_version: int = -1
+    wait_ms: int = 0
+
+
+class ListJobs(Request[JobList], frozen=True, tag="job.list"):
+    pass
+
+
+class CancelJob(Request[JobStatus], frozen=True, tag="job.cancel"):
+    job_id: JobId
+
+
+class GetJobSpec(Request[JobSpec], frozen=True, tag="job.spec"):
+    job_id: JobId
+
+
+class TaskOffer(Message, frozen=True):
+    assignment: Assignment | None
+    known: bool = True  # False: the coordinator restarted or had given this worker up; say hello
+
+
+class PollTask(Request[TaskOffer], frozen=True, tag="work.poll"):
+    """A free slot asks for work; answers when there is some, or after ``wait_ms``."""
+
+    worker: WorkerInfo
+    wait_ms: int = 10_000
+
+
+class PingReply(Message, frozen=True):
+    known: bool
+    cancel: tuple[AttemptId, ...]  # running attempts nobody needs any more
+    finished_jobs: tuple[JobId, ...] = ()  # whose segments can go
+
+
+class PingWorker(Request[PingReply], frozen=True, tag="work.ping"):
+    """Every second (dead after 5 s)."""
+
+    worker_id: WorkerId
+    incarnation: str
+    executor_pid: int
+    running: tuple[Progress, ...]
+    stored_jobs: tuple[JobId, ...] = ()
+
+
+class ReportSuccess(Request[Empty], frozen=True, tag="work.done"):
+    worker_id: WorkerId
+    attempt: AttemptId
+    result: AttemptResult
+
+
+class ReportFailure(Request[Empty], frozen=True, tag="work.failed"):
+    worker_id: WorkerId
+    attempt: AttemptId
+    failure: Failure
+
+
+class WorkerReport(Message, frozen=True):
+    id: WorkerId
+    pid: int
+    executor_pid: int
+    host: str
+    dir: str
+    alive: bool
+    task: str  # attempt id, "" when idle
+
+
+class WorkerList(Message, frozen=True):
+    workers: tuple[WorkerReport, ...]
+
+
+class ListWorkers(Request[WorkerList], frozen=True, tag="work.list"):
+    pass

@@ -1,0 +1,101 @@
+"""Every error a user of minimr can meet, in one tree.
+
+::
+
+    MinimrError                     (a MinigfsError: one wire format, one CLI edge for both)
+    |-- JobUsageError               the call is wrong: exit code 2
+    |   |-- UnknownJob
+    |   |-- UnreadableJob
+    |   |-- InputMissing            exit code 1
+    |   `-- OutputExists            exit code 1
+    |-- JobFailed                   the job ran and failed: exit code 1
+    |-- JobCancelled                exit code 130
+    |-- TaskError                   one attempt failed
+    |   |-- UnsupportedType         a key or value of a type that jobs cannot carry
+    |   |-- AmbiguousOutput         a tab in a key, or a line feed in either (DESIGN 5.4)
+    |   |-- UnreadableInput         a damaged or truncated input file
+    |   `-- SegmentUnavailable      a map output cannot be fetched, or a frame's sum is wrong
+    `-- NoSuchJob                   exit code 1
+"""
+
+from typing import ClassVar
+
+from minigfs.errors import MinigfsError
+
+__all__ = [
+    "AmbiguousOutput",
+    "InputMissing",
+    "JobCancelled",
+    "JobFailed",
+    "JobUsageError",
+    "MinimrError",
+    "NoSuchJob",
+    "OutputExists",
+    "SegmentUnavailable",
+    "TaskError",
+    "UnknownJob",
+    "UnreadableInput",
+    "UnreadableJob",
+    "UnsupportedType",
+]
+
+
+class MinimrError(MinigfsError):
+    code = "minimr"
+    exit_code: ClassVar[int] = 1
+
+
+class JobUsageError(MinimrError, ValueError):
+    code = "job-usage"
+    exit_code = 2
+
+
+class UnknownJob(JobUsageError):
+    code = "unknown-job"
+
+
+class UnreadableJob(JobUsageError):
+    code = "unreadable-job"
+
+
+class InputMissing(JobUsageError):
+    code = "input-missing"
+    exit_code = 1
+
+
+class OutputExists(JobUsageError):
+    code = "output-exists"
+    exit_code = 1
+
+
+class JobFailed(MinimrError):
+    code = "job-failed"
+
+
+class JobCancelled(MinimrError):
+    code = "job-cancelled"
+    exit_code = 130
+
+
+class TaskError(MinimrError):
+    code = "task"
+
+
+class UnsupportedType(TaskError, TypeError):
+    code = "unsupported-type"
+
+
+class AmbiguousOutput(TaskError, ValueError):
+    code = "ambiguous-output"
+
+
+class UnreadableInput(TaskError):
+    code = "unreadable-input"
+
+
+class SegmentUnavailable(TaskError):
+    code = "segment-unavailable"
+
+
+class NoSuchJob(MinimrError):
+    code = "no-such-job"

@@ -1,0 +1,109 @@
+"""What a user writes: the functions of a MapReduce job and how its data is read and written.
+
+Two forms, freely mixed: *record* functions take one record, *batch* functions take and return
+Arrow tables and are the fast path. ``minimr.agg`` has the usual aggregations, which run vectorised
+in the combiner and in the reducer.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from minimr.errors import JobUsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from minimr.agg import Aggregation
+
+__all__ = ["INPUT_FORMATS", "OUTPUT_FORMATS", "Job", "MapBatches", "MapRecord", "ReduceBatches",
+           "ReduceRecords"]  # fmt: skip
+
+Key: TypeAlias = Any  # bytes, str, int or float; one type in one job
+Value: TypeAlias = Any  # the same
+
+MapRecord: TypeAlias = Callable[[Any], Iterable[tuple[Key, Value]]]
+ReduceRecords: TypeAlias = Callable[[Key, Iterator[Value]], Iterable[tuple[Key, Value]]]
+MapBatches: TypeAlias = (
+    "Callable[[pa.RecordBatch], pa.RecordBatch | pa.Table | Iterable[pa.RecordBatch | pa.Table]]"
+)
+ReduceBatches: TypeAlias = (
+    "Callable[[pa.Table], pa.RecordBatch | pa.Table | Iterable[pa.RecordBatch | pa.Table] | None]"
+)
+
+INPUT_FORMATS = ("lines", "blocks")
+OUTPUT_FORMATS = ("text",)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A MapReduce job.
+
+    Parameters
+    ----------
+    name : str
+        Shown in lists and part of the job's id: letters, digits, ``-`` and ``_``.
+    map : callable, optional
+        ``map(record) -> iterable of (key, value)``. With ``input_format="lines"`` a record is one
+        line as ``bytes``, without its LF.
+    map_batches : callable, optional
+        The same on a ``pyarrow.RecordBatch``; returns one or more tables with columns ``key`` and
+        ``value``. Input columns: ``line: binary`` for ``"lines"``; ``block: large_binary`` for
+        ``"blocks"``, each value a run of whole lines with their LFs (the file's last line may lack
+        its LF), which saves the splitting for kernels that find lines themselves. Exactly one of
+        ``map`` and ``map_batches``.
+    combine : Aggregation or callable, optional
+        Runs on map outputs before they are written (paper, section 4.3); must give the same result
+        however often it is applied. ``combine(key, values) -> iterable of (key, value)``.
+    reduce : Aggregation or callable, optional
+        ``reduce(key, values) -> iterable of (key, value)``; values come in the order (split index,
+        position), keys in increasing order.
+    reduce_batches : callable, optional
+        The same on a ``pyarrow.Table`` with columns ``key`` and ``value``, sorted by key, that
+        always holds all values of its keys. If the object has a ``close()`` method it is called
+        after the partition's last table and may return a last one. Without ``reduce`` and
+        ``reduce_batches`` the job is map-only.
+    partition : callable, optional
+        ``partition(key, partition_count) -> int``. Default: a stable hash of the key.
+    input_format : {"lines", "blocks"}
+    output_format : {"text"}
+        ``text`` is ``key<TAB>value<LF>``.
+    """
+
+    name: str
+    map: MapRecord | None = None
+    map_batches: MapBatches | None = None
+    combine: "Aggregation | ReduceRecords | None" = None
+    reduce: "Aggregation | ReduceRecords | None" = None
+    reduce_batches: ReduceBatches | None = None
+    partition: Callable[[Key, int], int] | None = None
+    input_format: str = "lines"
+    output_format: str = "text"
+
+    def __post_init__(self) -> None:
+        if not self.name or not all(c.isascii() and (c.isalnum() or c in "-_") for c in self.name):
+            raise JobUsageError(
+                f"job name {self.name!r}: use letters, digits, '-' and '_', at least one"
+            )
+        if (self.map is None) == (self.map_batches is None):
+            raise JobUsageError(f"job {self.name!r}: give exactly one of map= and map_batches=")
+        if self.reduce is not None and self.reduce_batches is not None:
+            raise JobUsageError(
+                f"job {self.name!r}: give at most one of reduce= and reduce_batches="
+            )
+        if self.map is not None and self.input_format == "blocks":
+            raise JobUsageError(f"job {self.name!r}: input_format='blocks' needs map_batches=")
+        if self.input_format not in INPUT_FORMATS:
+            raise JobUsageError(
+                f"job {self.name!r}: input_format {self.input_format!r} is none of {INPUT_FORMATS}"
+            )
+        if self.output_format not in OUTPUT_FORMATS:
+            raise JobUsageError(
+                f"job {self.name!r}: output_format {self.output_format!r}: none of {OUTPUT_FORMATS}"
+            )
+        if self.is_map_only and self.combine is not None:
+            raise JobUsageError(f"job {self.name!r}: combine= without a reduce has nothing to do")
+
+    @property
+    def is_map_only(self) -> bool:
+        return self.reduce is None and self.reduce_batches is None
