@@ -72,10 +72,10 @@ class Job:
 
     name: str
     map: MapRecord | None = None
-    map_batches: MapBatches | None = None
+    map_batches: "MapBatches | None" = None
     combine: "Aggregation | ReduceRecords | None" = None
     reduce: "Aggregation | ReduceRecords | None" = None
-    reduce_batches: ReduceBatches | None = None
+    reduce_batches: "ReduceBatches | None" = None
     partition: Callable[[Key, int], int] | None = None
     input_format: str = "lines"
     output_format: str = "text"

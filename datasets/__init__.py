@@ -1,0 +1,1 @@
+"""Seeded generators of input data, installed as ``minimr.datasets``."""

@@ -1,0 +1,1 @@
+"""One attempt of one task: map, reduce or publish, run where the coordinator put it."""
