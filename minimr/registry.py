@@ -72,10 +72,7 @@ def _find(reference: str) -> object:
     location, colon, name = reference.rpartition(":")
     if not colon:
         return _installed(reference)
-    if location.endswith(".py"):
-        module = _load_file(Path(location))
-    else:
-        module = _load_module(location)
+    module = _load_file(Path(location)) if location.endswith(".py") else _load_module(location)
     try:
         return getattr(module, name)
     except AttributeError:
@@ -90,6 +87,8 @@ def _installed(name: str) -> object:
             return entry.load()
         except (ImportError, AttributeError) as error:
             raise UnreadableJob(f"installed job {name!r} cannot be loaded: {error}") from error
+    if name.endswith(".py"):
+        raise UnknownJob(f"{name}: say which object of the file is the job, as in {name}:job")
     raise UnknownJob(
         f"no job is called {name!r}: installed are {', '.join(installed_jobs())}; "
         "your own: path/to/file.py:NAME or package.module:NAME"

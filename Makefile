@@ -1,0 +1,57 @@
+# Every recipe a developer or a first-time user needs. `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SIZE ?= 100MB
+LOG ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast check format bench install clean
+
+help: ## list the recipes
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# pip reads dependency groups (PEP 735) since 25.1; the lock keeps CI and newcomers on one set.
+$(VENV)/.pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "minimr needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.pip pyproject.toml requirements.lock
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group dev
+	@touch $@
+
+install: $(VENV)/.run ## install minimr and minigfs into .venv
+	@echo "installed: $(BIN)/minimr, $(BIN)/minigfs"
+
+demo: $(VENV)/.run ## count a web log on a cluster of this machine (LOG=access.log for your own, SIZE=1GB)
+	@$(BIN)/python examples/demo.py --size $(SIZE) $(if $(LOG),--log '$(LOG)')
+
+test: $(VENV)/.dev ## the test suite, real processes and Ray included
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.dev ## the tests that start no cluster
+	$(BIN)/python -m pytest -m 'not e2e and not slow'
+
+check: $(VENV)/.dev ## format, lint, types, import contracts
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## rewrite the code in the house format
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: $(VENV)/.dev ## url-count beside Polars, on the same files in the same run
+	$(BIN)/python benchmarks/url_count.py
+
+clean: ## remove the environment and the demo's cluster
+	rm -rf $(VENV) .demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
