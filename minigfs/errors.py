@@ -22,6 +22,7 @@
     |-- DamageError                 bytes or records are not what was written
     |   |-- CorruptChunk
     |   `-- CorruptLog
+    |-- StartFailed                 a process of the cluster did not start
     |-- SecurityError
     |   `-- AuthenticationFailed    wrong or missing token
     `-- ProtocolError               a peer sent what no peer of ours sends
@@ -58,6 +59,7 @@ __all__ = [
     "OutcomeUnknown",
     "ProtocolError",
     "SecurityError",
+    "StartFailed",
     "UnknownRequest",
     "Unreachable",
     "UsageError",
@@ -191,6 +193,10 @@ class CorruptChunk(_OsErrorMixin, DamageError):
 
 class CorruptLog(DamageError):
     code = "corrupt-log"
+
+
+class StartFailed(MinigfsError):
+    code = "start-failed"
 
 
 class SecurityError(MinigfsError):

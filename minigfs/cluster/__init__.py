@@ -31,13 +31,20 @@ Adding kinds of processes from another package
    vector (and ``environment`` extra variables); the program calls `announce_ready` when it serves.
    A package may replace a kind of `minigfs.cluster.storage.STORAGE_KINDS` the same way: minimr's
    master also hosts the coordinator.
-3. Start: ``with layout.locked(): state = start_missing(layout, state, {**STORAGE_KINDS, ...})``
-   (or all of it: `minigfs.cluster.storage.bring_up`). Stopping needs no kinds, so `minigfs down`
-   also stops what other packages started.
+3. Start, with `minigfs.cluster.storage` for the storage part::
+
+       with layout.locked():
+           state = prepare_storage(layout, StorageShape(chunkservers=3))
+           state = state.with_processes(my_records).with_settings({...})
+           state = start_missing(layout, state, {**STORAGE_KINDS, **MY_KINDS}, progress=...)
+           await_storage(layout, state)
+
+   Stopping (`stop_all`) needs no kinds, so `minigfs down` also stops what others started.
 """
 
 from minigfs.cluster.layout import ClusterLayout, default_home
 from minigfs.cluster.processes import (
+    ProcessEvent,
     ProcessKind,
     announce_ready,
     running_pid,
@@ -49,6 +56,7 @@ from minigfs.cluster.state import ClusterState, ProcessRecord, load_state, save_
 __all__ = [
     "ClusterLayout",
     "ClusterState",
+    "ProcessEvent",
     "ProcessKind",
     "ProcessRecord",
     "announce_ready",

@@ -81,7 +81,7 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """Replace a small file: readers see the old or the new content, whatever dies when."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with open(descriptor, "wb") as file:
+    with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

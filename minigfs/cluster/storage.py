@@ -1,0 +1,252 @@
+"""The storage part of a cluster on this machine: its shape, its command lines, its readiness."""
+
+import random
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from minigfs.cluster.layout import ClusterLayout
+from minigfs.cluster.processes import ProcessKind
+from minigfs.cluster.state import ClusterState, ProcessRecord, load_state, save_state
+from minigfs.config import (
+    DEFAULT_CHUNK_BYTES,
+    DEFAULT_REPLICATION,
+    MIN_CHUNK_BYTES,
+)
+from minigfs.errors import InvalidConfig, StartFailed
+
+__all__ = [
+    "STORAGE_KINDS",
+    "StorageShape",
+    "await_storage",
+    "chunkserver_arguments",
+    "free_loopback_ports",
+    "master_arguments",
+    "plan_storage",
+    "prepare_storage",
+    "python_program",
+]
+
+DEFAULT_CHUNKSERVER_COUNT = 3
+CHUNKSERVER_COUNT_MAX = 64  # all on one machine; more is a slip of the finger
+_REPORT_INTERVAL_MS = 20  # between two looks at who has registered
+_PORTS = range(20_000, 32_000)  # below the range the kernel lends to outgoing connections
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageShape:
+    """What `up` was asked for; None means what the cluster has, or the default for a new one."""
+
+    masters: int | None = None
+    chunkservers: int | None = None
+    replication: int | None = None
+    chunk_bytes: int | None = None
+    hosts: int | None = None
+
+
+def prepare_storage(layout: ClusterLayout, shape: StorageShape) -> ClusterState:
+    """The cluster of this home, planned and saved if it is new or grows; nothing is started.
+
+    Call it with the layout locked. `InvalidConfig` if the shape is impossible or contradicts what
+    was fixed when the cluster was made.
+    """
+    from minigfs.transport.security import create_token
+
+    state = plan_storage(
+        load_state(layout), shape, cluster_id=secrets.token_hex(8), ports=free_loopback_ports
+    )
+    layout.make()
+    if not layout.token_file.exists():
+        create_token(layout.token_file)
+    save_state(layout, state)
+    return state
+
+
+def plan_storage(
+    state: ClusterState | None,
+    shape: StorageShape,
+    *,
+    cluster_id: str,
+    ports: Callable[[int], list[int]],
+) -> ClusterState:
+    """The state that fulfils ``shape``; ``cluster_id`` is for a new cluster, ``ports`` finds
+    free ones. A cluster may gain chunkservers; all else is fixed."""
+    _check_shape(shape)
+    if state is None:
+        server_count = shape.chunkservers or DEFAULT_CHUNKSERVER_COUNT
+        state = ClusterState(
+            cluster_id=cluster_id,
+            chunk_bytes=shape.chunk_bytes or DEFAULT_CHUNK_BYTES,
+            replication=shape.replication or min(DEFAULT_REPLICATION, server_count),
+            processes=(ProcessRecord(name="master-0", role="master"),),
+        )
+    else:
+        server_count = shape.chunkservers or len(state.with_role("chunkserver"))
+        _check_unchanged(state, shape)
+    if state.replication > server_count:
+        raise InvalidConfig(
+            f"--replication {state.replication} needs as many chunkservers, "
+            f"not {server_count}: add --chunkservers {state.replication}"
+        )
+    hosts = shape.hosts
+    added = [
+        ProcessRecord(
+            name=f"chunkserver-{number}",
+            role="chunkserver",
+            host=f"host-{number % hosts}" if hosts is not None else "",
+        )
+        for number in range(len(state.with_role("chunkserver")), server_count)
+    ]
+    return _with_addresses(state.with_processes(added), ports)
+
+
+def _check_shape(shape: StorageShape) -> None:
+    if shape.masters not in (None, 1):
+        raise InvalidConfig(f"--masters {shape.masters}: one master for now; leave --masters out")
+    for option, value, low, high in (
+        ("--chunkservers", shape.chunkservers, 1, CHUNKSERVER_COUNT_MAX),
+        ("--replication", shape.replication, 1, CHUNKSERVER_COUNT_MAX),
+        ("--hosts", shape.hosts, 1, CHUNKSERVER_COUNT_MAX),
+    ):
+        if value is not None and not low <= value <= high:
+            raise InvalidConfig(f"{option} {value}: give a number from {low} to {high}")
+    if shape.chunk_bytes is not None and shape.chunk_bytes < MIN_CHUNK_BYTES:
+        raise InvalidConfig(
+            f"--chunk-size {shape.chunk_bytes}: a chunk has at least {MIN_CHUNK_BYTES} bytes (1KiB)"
+        )
+
+
+def _check_unchanged(state: ClusterState, shape: StorageShape) -> None:
+    servers = state.with_role("chunkserver")
+    for option, asked, present in (
+        ("--replication", shape.replication, state.replication),
+        ("--chunk-size", shape.chunk_bytes, state.chunk_bytes),
+        ("--hosts", shape.hosts, len({server.host for server in servers})),
+    ):
+        if asked is not None and asked != present:
+            raise InvalidConfig(
+                f"{option} {asked}: this cluster was made with {present}, and it is fixed; "
+                f"leave {option} out, or make another cluster with --dir"
+            )
+    if shape.chunkservers is not None and shape.chunkservers < len(servers):
+        raise InvalidConfig(
+            f"--chunkservers {shape.chunkservers}: this cluster has {len(servers)}, and taking "
+            f"one away would lose its replicas"
+        )
+
+
+def _with_addresses(state: ClusterState, ports: Callable[[int], list[int]]) -> ClusterState:
+    unplaced = [
+        record
+        for record in (*state.with_role("master"), *state.with_role("chunkserver"))
+        if not record.address
+    ]
+    return state.with_processes(
+        msgspec.structs.replace(record, address=f"127.0.0.1:{port}")
+        for record, port in zip(unplaced, ports(len(unplaced)), strict=True)
+    )
+
+
+def free_loopback_ports(count: int) -> list[int]:
+    """Different ports that nobody listens on now, outside the range of outgoing connections."""
+    found: list[int] = []
+    candidates = iter(random.SystemRandom().sample(_PORTS, len(_PORTS)))
+    with ExitStack() as held:
+        while len(found) < count:
+            port = next(candidates, None)
+            if port is None:
+                raise StartFailed(
+                    f"no {count} free ports between {_PORTS.start} and {_PORTS.stop} on 127.0.0.1"
+                )
+            probe = held.enter_context(socket.socket())
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found.append(port)
+    return found
+
+
+def python_program(module: str) -> list[str]:
+    """Run a module by this very interpreter, never finding modules in the working directory."""
+    return [sys.executable, "-P", "-m", module]
+
+
+def master_arguments(
+    layout: ClusterLayout, state: ClusterState, record: ProcessRecord
+) -> list[str]:
+    """Arguments of ``serve master`` (minigfs's or minimr's) for a record of this cluster."""
+    return [
+        *_server_arguments(layout, state, record),
+        f"--chunk-size={state.chunk_bytes}",
+        f"--replication={state.replication}",
+    ]
+
+
+def chunkserver_arguments(
+    layout: ClusterLayout, state: ClusterState, record: ProcessRecord
+) -> list[str]:
+    """Arguments of ``serve chunkserver`` for a record of this cluster."""
+    return [
+        *_server_arguments(layout, state, record),
+        *(f"--join={address}" for address in state.masters),
+        *([f"--host-label={record.host}"] if record.host else []),
+        *([f"--rack={record.rack}"] if record.rack else []),
+    ]
+
+
+def _server_arguments(
+    layout: ClusterLayout, state: ClusterState, record: ProcessRecord
+) -> list[str]:
+    return [
+        f"--dir={layout.directory(record.name)}",
+        f"--listen={record.address}",
+        f"--cluster-id={state.cluster_id}",
+        f"--token-file={layout.token_file}",
+    ]
+
+
+STORAGE_KINDS: Mapping[str, ProcessKind] = {
+    "master": ProcessKind(
+        command=lambda *of: [*python_program("minigfs"), "serve", "master", *master_arguments(*of)]
+    ),
+    "chunkserver": ProcessKind(
+        command=lambda *of: [
+            *python_program("minigfs"),
+            "serve",
+            "chunkserver",
+            *chunkserver_arguments(*of),
+        ]
+    ),
+}
+
+
+def await_storage(layout: ClusterLayout, state: ClusterState, *, timeout_ms: int = 15_000) -> None:
+    """Wait until the master has heard of every chunkserver that runs here.
+
+    `StartFailed` names those it has not heard of in time.
+    """
+    from minigfs.client.client import MinigfsClient
+    from minigfs.client.config import ClientConfig
+
+    deadline_ns = time.monotonic_ns() + timeout_ms * 1_000_000
+    client = MinigfsClient(ClientConfig.discover(home=Path(layout.home)))
+    expected = {record.address: record.name for record in state.with_role("chunkserver")}
+    while True:
+        alive = {server.address for server in client.report().chunkservers if server.alive}
+        unheard = [name for address, name in expected.items() if address not in alive]
+        if not unheard:
+            return
+        if time.monotonic_ns() >= deadline_ns:
+            raise StartFailed(
+                f"the master has not heard of {', '.join(unheard)} in {timeout_ms // 1000} s: "
+                f"see {layout.logs}"
+            )
+        time.sleep(_REPORT_INTERVAL_MS / 1000)
