@@ -1,41 +1,67 @@
 """Requests a chunkserver answers, and the messages that follow on their streams.
 
-A write is a stream: ``WriteChunk``, then ``ChunkData`` frames in order, then ``SealChunk``; the
-server answers ``ChunkSealed`` once the chunk is durable on itself and on every server after it in
-the chain. Each server forwards a frame before it stores it (GFS section 3.2).
+A write is a stream: ``WriteChunk``, then ``ChunkData`` frames in order, the last one with
+``last=True``; the server answers one ``ChunkWritten`` once the chunk is durable on itself and on
+every server after it in the chain, or once it knows that it will not be. Each server forwards a
+frame before it stores it (GFS section 3.2). A server that failed goes on reading to the last frame
+before it answers, so the connection stays in step and the answer is never lost in a reset.
 
-A read is a request answered by ``ChunkData`` frames, the last one with ``last=True``.
+A read is a request answered by ``ChunkPiece`` frames, the last one with ``last=True``.
 
-Sums are xxh3-64 of each 64 KiB block, seeded by (handle, block index): see
-``minigfs.chunkserver.checksum``. They are made by the writer and verified by every server on the
-way in and by the reader on the way out.
+Sums are xxh3-64 of each 64 KiB block, seeded by (handle, block index), packed as little-endian
+64-bit numbers: see ``minigfs.chunkserver.checksum``. They are made by the writer, verified by every
+server on the way in, stored, verified again on the way out, and held by the reader against the
+digest that the master's log has for the chunk.
 """
 
 from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId
 from minigfs.transport.messages import Empty, Message, Request
 
-__all__ = ["ChunkData", "ChunkSealed", "PingChunkserver", "ReadChunk", "SealChunk", "WriteChunk"]
+__all__ = [
+    "ChainFailure",
+    "ChunkData",
+    "ChunkPiece",
+    "ChunkWritten",
+    "PingChunkserver",
+    "ReadChunk",
+    "WriteChunk",
+]
 
 
 class ChunkData(Message, frozen=True):
-    """One piece of a chunk; the bytes are the frame's payload.
+    """One piece of a chunk being written; the bytes are the frame's payload.
 
     ``offset_bytes`` is a multiple of the checksum block, and so is the payload's length but for
     the chunk's last piece. ``sums`` has one sum per block of the payload.
     """
 
     offset_bytes: int
-    sums: tuple[int, ...]
+    sums: bytes
     last: bool = False
 
 
-class ChunkSealed(Message, frozen=True):
+class ChainFailure(Message, frozen=True):
+    """Which server of a chain failed, and the error's wire code and message."""
+
+    address: str
+    code: str
+    message: str
+
+
+class ChunkWritten(Message, frozen=True):
+    """What became of a write: with ``failure``, nothing was acknowledged by anybody.
+
+    A server that failed itself answers with an error frame instead; the server before it in the
+    chain turns that into a ``failure`` which names it.
+    """
+
     length_bytes: int
     digest: int
     replicas: tuple[ChunkserverId, ...]  # this server and those after it in the chain
+    failure: ChainFailure | None = None
 
 
-class WriteChunk(Request[ChunkSealed], frozen=True, tag="chunk.write"):
+class WriteChunk(Request[ChunkWritten], frozen=True, tag="chunk.write"):
     handle: ChunkHandle
     version: ChunkVersion
     file_id: FileId
@@ -45,20 +71,22 @@ class WriteChunk(Request[ChunkSealed], frozen=True, tag="chunk.write"):
     chain: tuple[str, ...]  # addresses of the servers after this one
 
 
-class SealChunk(Message, frozen=True):
-    """End of a write: what the writer believes it has sent."""
+class ChunkPiece(Message, frozen=True):
+    """One piece of a chunk being read; the bytes are the frame's payload."""
 
-    length_bytes: int
-    digest: int
+    offset_bytes: int
+    last: bool
+    table: bytes = b""  # the sums of the whole chunk, in the first piece, if they were asked for
 
 
-class ReadChunk(Request[ChunkData], frozen=True, tag="chunk.read"):
+class ReadChunk(Request[ChunkPiece], frozen=True, tag="chunk.read"):
     """Read ``[offset, offset + length)``, widened to whole checksum blocks, clipped to the end."""
 
     handle: ChunkHandle
     version: ChunkVersion
     offset_bytes: int
     length_bytes: int
+    want_table: bool = False
 
 
 class PingChunkserver(Request[Empty], frozen=True, tag="chunk.ping"):

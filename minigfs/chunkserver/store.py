@@ -1,0 +1,330 @@
+"""The chunks of one chunkserver, as files on one disk.
+
+::
+
+    incoming/   chunks being written; whatever a start finds here was never acknowledged
+    chunks/     sealed chunks, one file each, named by the handle; never changed in place
+    quarantine/ files a start could not make sense of, kept for a person to look at
+
+A chunk is sealed by: header and table written, file synced, renamed into ``chunks/``, directory
+synced; only then may anybody be told that it is there. So a crash leaves either nothing or a whole
+chunk. What is in memory is a table of the sealed chunks and the ledger of what to report.
+
+A damaged chunk stays where it is, and its good blocks stay readable (with every replica damaged in
+another place, they are all there is), but it is reported as lost. Thread-safe: one lock guards the
+table and the ledger and is never held over I/O.
+"""
+
+import itertools
+import logging
+import threading
+from types import TracebackType
+from typing import Self
+
+from minigfs.chunkserver.checksum import (
+    SUM_BYTES,
+    block_count,
+    digest_of_table,
+    first_bad_block,
+    table_slice,
+)
+from minigfs.chunkserver.chunk_file import (
+    HEADER_BYTES_MAX,
+    ChunkHeader,
+    ChunkLayout,
+    StoredChunk,
+    check_table,
+    decode_header,
+    encode_header,
+    plan_layout,
+)
+from minigfs.chunkserver.messages import WriteChunk
+from minigfs.chunkserver.reports import ChunkReport, ReportLedger
+from minigfs.config import CHECKSUM_BLOCK_BYTES, MIN_CHUNK_BYTES
+from minigfs.errors import CorruptChunk, NoSpace, ProtocolError
+from minigfs.ids import ChunkHandle, ChunkVersion, ClusterId
+from minigfs.ports import Buffer, Disk, DiskFile
+
+__all__ = ["ChunkStore", "IncomingChunk", "OpenChunk"]
+
+logger = logging.getLogger(__name__)
+
+_INCOMING = "incoming"
+_CHUNKS = "chunks"
+_QUARANTINE = "quarantine"
+_SUFFIX = ".chunk"
+
+# Below this much free space no chunk is begun, so that the master (on the same disk in a small
+# cluster) can still write its log and delete files.
+_FREE_SPACE_KEPT_PERCENT = 5
+_CHUNK_BYTES_MAX = 1 << 40
+_HANDLE_MAX = (1 << 63) - 1
+
+
+class ChunkStore:
+    """All chunks below one directory. Call ``open`` before anything else."""
+
+    def __init__(self, disk: Disk, *, cluster_id: ClusterId) -> None:
+        self._disk = disk
+        self._cluster_id = cluster_id
+        self._lock = threading.Lock()
+        self._sealed: dict[ChunkHandle, StoredChunk] = {}
+        self._damaged: set[ChunkHandle] = set()
+        self._stored_bytes = 0
+        self._ledger = ReportLedger()
+        self._incoming_numbers = itertools.count(1)
+
+    def open(self) -> None:
+        """Find the sealed chunks, remove what was never sealed, set aside what is not a chunk."""
+        for directory in (_INCOMING, _CHUNKS, _QUARANTINE):
+            self._disk.make_dirs(directory)
+        self._disk.sync_dir("")
+        for name in self._disk.list(_INCOMING):
+            self._disk.remove(f"{_INCOMING}/{name}")
+        for name in self._disk.list(_CHUNKS):
+            try:
+                self.admit(self._read_description(name))
+            except (CorruptChunk, OSError) as error:
+                logger.warning("quarantine %s: %s", name, error)
+                self._disk.rename(f"{_CHUNKS}/{name}", f"{_QUARANTINE}/{name}")
+
+    def create(self, request: WriteChunk) -> "IncomingChunk":
+        """Begin a chunk. Raises ``NoSpace`` when the disk is nearly full."""
+        if not 0 < request.handle <= _HANDLE_MAX:
+            raise ProtocolError(f"chunk handle {request.handle} is out of range")
+        if not MIN_CHUNK_BYTES <= request.chunk_bytes <= _CHUNK_BYTES_MAX:
+            raise ProtocolError(f"chunk size {request.chunk_bytes} is out of range")
+        if request.handle in self._sealed:
+            raise ProtocolError(f"chunk {request.handle:x} is already sealed here")
+        self._check_free_space()
+        return IncomingChunk(self, self._disk, request, next(self._incoming_numbers))
+
+    def open_chunk(self, handle: ChunkHandle, version: ChunkVersion) -> "OpenChunk":
+        """A sealed chunk for reading. Raises ``CorruptChunk`` if it is not here, or not whole."""
+        known = self._sealed.get(handle)
+        if known is None:
+            raise CorruptChunk(f"chunk {handle:x} is not here")
+        if known.version != version:
+            raise CorruptChunk(f"chunk {handle:x} has version {known.version}, not {version}")
+        try:
+            return OpenChunk(self, self._disk.open(_chunk_path(handle)))
+        except (CorruptChunk, FileNotFoundError) as error:
+            self.note_damage(handle, str(error))
+            raise CorruptChunk(f"chunk {handle:x}: {error}") from error
+
+    def admit(self, chunk: StoredChunk) -> None:
+        """Know a chunk whose file is durable in its place (``IncomingChunk.seal`` calls this)."""
+        with self._lock:
+            self._sealed[chunk.handle] = chunk
+            self._stored_bytes += chunk.length_bytes
+            self._ledger.sealed(chunk)
+
+    def delete(self, handle: ChunkHandle) -> None:
+        """Forget a chunk and remove its file; an unknown handle is no error."""
+        with self._lock:
+            known = self._sealed.pop(handle, None)
+            self._damaged.discard(handle)
+            if known is not None:
+                self._stored_bytes -= known.length_bytes
+            self._ledger.lost(handle)
+        if known is not None:
+            self._disk.remove(_chunk_path(handle))
+
+    def note_damage(self, handle: ChunkHandle, reason: str) -> None:
+        """From now on the chunk is reported as lost; its file stays for whoever must read it."""
+        with self._lock:
+            if handle not in self._sealed or handle in self._damaged:
+                return
+            self._damaged.add(handle)
+            self._ledger.lost(handle)
+        logger.error("damaged chunk %x: %s", handle, reason)
+
+    def take_report(self) -> ChunkReport:
+        with self._lock:
+            return self._ledger.take(
+                chunk for chunk in self._sealed.values() if chunk.handle not in self._damaged
+            )
+
+    def report_delivered(self, report: ChunkReport) -> None:
+        with self._lock:
+            self._ledger.delivered(report)
+
+    def owe_full_report(self) -> None:
+        with self._lock:
+            self._ledger.owe_full_report()
+
+    @property
+    def chunk_count(self) -> int:
+        return len(self._sealed)
+
+    @property
+    def stored_bytes(self) -> int:
+        return self._stored_bytes
+
+    @property
+    def cluster_id(self) -> ClusterId:
+        return self._cluster_id
+
+    @property
+    def capacity_bytes(self) -> int:
+        return self._disk.capacity_bytes()
+
+    @property
+    def free_bytes(self) -> int:
+        return self._disk.free_bytes()
+
+    def _check_free_space(self) -> None:
+        free_bytes, capacity_bytes = self._disk.free_bytes(), self._disk.capacity_bytes()
+        if free_bytes * 100 < capacity_bytes * _FREE_SPACE_KEPT_PERCENT:
+            raise NoSpace(
+                f"the chunkserver's disk has {free_bytes} of {capacity_bytes} bytes free, less"
+                f" than the {_FREE_SPACE_KEPT_PERCENT} % it keeps: remove files or add a disk"
+            )
+
+    def _read_description(self, name: str) -> StoredChunk:
+        with OpenChunk(self, self._disk.open(f"{_CHUNKS}/{name}")) as chunk:
+            header = chunk.header
+            if name != _file_name(header.handle):
+                raise CorruptChunk(f"the file says that it is chunk {header.handle:x}")
+            return StoredChunk(
+                handle=header.handle, version=header.version, length_bytes=header.length_bytes
+            )
+
+
+class IncomingChunk:
+    """A chunk being written, by one thread. Ends with ``seal`` or ``discard``."""
+
+    def __init__(self, store: ChunkStore, disk: Disk, request: WriteChunk, number: int) -> None:
+        self._store = store
+        self._disk = disk
+        self._request = request
+        self._layout = plan_layout(store.cluster_id, request.path_hint, request.chunk_bytes)
+        self._path = f"{_INCOMING}/{request.handle:016x}.{number}"
+        self._file = disk.open(self._path, create=True, exclusive=True)
+        self._sums: list[bytes] = []
+        self._length_bytes = 0
+
+    def append(self, data: Buffer, sums: bytes) -> None:
+        """Verify the next blocks and write them. Only the last piece may end inside a block."""
+        end_bytes = self._length_bytes + len(data)
+        if self._length_bytes % CHECKSUM_BLOCK_BYTES or end_bytes > self._request.chunk_bytes:
+            raise ProtocolError(
+                f"chunk {self._request.handle:x}: {len(data)} bytes do not fit"
+                f" at {self._length_bytes} of {self._request.chunk_bytes}"
+            )
+        bad_block = first_bad_block(
+            data,
+            sums,
+            handle=self._request.handle,
+            first_block=self._length_bytes // CHECKSUM_BLOCK_BYTES,
+        )
+        if bad_block is not None:
+            raise CorruptChunk(
+                f"chunk {self._request.handle:x}: block {bad_block} was damaged on its way here"
+            )
+        self._file.write_at(self._layout.data_offset + self._length_bytes, data)
+        self._sums.append(bytes(sums))
+        self._length_bytes = end_bytes
+
+    def seal(self) -> tuple[int, int]:
+        """Make the chunk durable and known; gives (length, digest). Nothing is known on error."""
+        table = b"".join(self._sums)
+        request = self._request
+        header = ChunkHeader(
+            cluster_id=self._store.cluster_id,
+            file_id=request.file_id,
+            path_hint=request.path_hint,
+            handle=request.handle,
+            version=request.version,
+            index=request.index,
+            chunk_bytes=request.chunk_bytes,
+            length_bytes=self._length_bytes,
+            digest=digest_of_table(table),
+        )
+        self._file.write_at(0, encode_header(header), table)
+        self._file.sync()
+        self._file.close()
+        self._disk.rename(self._path, _chunk_path(request.handle))
+        # The name is part of what is promised: without this a crash could lose the whole file.
+        self._disk.sync_dir(_CHUNKS)
+        self._store.admit(
+            StoredChunk(
+                handle=request.handle,
+                version=request.version,
+                length_bytes=self._length_bytes,
+            )
+        )
+        return self._length_bytes, header.digest
+
+    def discard(self) -> None:
+        """Remove what was written; allowed at any time before ``seal`` has succeeded."""
+        self._file.close()
+        if self._disk.exists(self._path):
+            self._disk.remove(self._path)
+
+
+class OpenChunk:
+    """A sealed chunk open for verified reads; a context manager."""
+
+    def __init__(self, store: ChunkStore, file: DiskFile) -> None:
+        self._store = store
+        self._file = file
+        try:
+            self.header, self._layout, self.table = _read_head(file, store.cluster_id)
+        except BaseException:
+            file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes ``[start, end)``, which begin at a block's start and end at one's end.
+
+        Raises ``CorruptChunk`` naming chunk and block when they are not what was written.
+        """
+        assert start % CHECKSUM_BLOCK_BYTES == 0
+        assert end % CHECKSUM_BLOCK_BYTES == 0 or end == self.header.length_bytes
+        handle = self.header.handle
+        data = self._file.read_at(self._layout.data_offset + start, end - start)
+        first_block = start // CHECKSUM_BLOCK_BYTES
+        bad_block = first_bad_block(
+            data,
+            table_slice(self.table, first_block, end - start),
+            handle=handle,
+            first_block=first_block,
+        )
+        if bad_block is not None:
+            reason = f"chunk {handle:x}: block {bad_block} has a wrong sum"
+            self._store.note_damage(handle, reason)
+            raise CorruptChunk(reason)
+        return data
+
+
+def _read_head(file: DiskFile, cluster_id: ClusterId) -> tuple[ChunkHeader, ChunkLayout, bytes]:
+    prefix = file.read_at(0, HEADER_BYTES_MAX)
+    header, layout = decode_header(prefix)
+    if header.cluster_id != cluster_id:
+        raise CorruptChunk(f"chunk {header.handle:x} belongs to cluster {header.cluster_id}")
+    table_bytes = block_count(header.length_bytes) * SUM_BYTES
+    table = file.read_at(layout.table_offset, table_bytes)
+    check_table(header, table)
+    if file.size_bytes() < layout.data_offset + header.length_bytes:
+        raise CorruptChunk(f"chunk {header.handle:x}: the file was cut")
+    return header, layout, table
+
+
+def _file_name(handle: ChunkHandle) -> str:
+    return f"{handle:016x}{_SUFFIX}"
+
+
+def _chunk_path(handle: ChunkHandle) -> str:
+    return f"{_CHUNKS}/{_file_name(handle)}"
