@@ -69,7 +69,13 @@ class OutputExists(JobUsageError):
 
 
 class JobFailed(MinimrError):
+    """``details`` is the traceback of the user's function: user frames only, "" if none ran."""
+
     code = "job-failed"
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details
 
 
 class JobCancelled(MinimrError):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from minimr.agg import Aggregation
 
-__all__ = ["INPUT_FORMATS", "OUTPUT_FORMATS", "Job", "MapBatches", "MapRecord", "ReduceBatches",
+__all__ = ["FORMAT_SETTINGS", "INPUT_FORMATS", "OUTPUT_FORMATS", "Job", "MapBatches", "MapRecord", "ReduceBatches",
            "ReduceRecords"]  # fmt: skip
 
 Key: TypeAlias = Any  # bytes, str, int or float; one type in one job
@@ -33,6 +33,8 @@ ReduceBatches: TypeAlias = (
 
 INPUT_FORMATS = ("lines", "blocks")
 OUTPUT_FORMATS = ("text",)
+FORMAT_SETTINGS = frozenset({"escape"})
+"""Names of ``--set`` that the formats understand; a job's factory gets all the others."""
 
 
 @dataclass(frozen=True, slots=True)

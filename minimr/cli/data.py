@@ -1,0 +1,27 @@
+"""``minimr data``: seeded input data of any size, written to any URL."""
+
+import click
+
+from minigfs.terminal import ByteSize, format_bytes
+from minimr.cli.home import home_option
+
+__all__ = ["data"]
+
+
+@click.group()
+def data() -> None:
+    """Generate input data."""
+
+
+@data.command("access-log")
+@click.option("--size", type=ByteSize(), default="100MB", show_default=True, help="Bytes to write.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@click.option("--output", "-o", required=True, metavar="URL", help="A file; minigfs:/// or local.")
+@home_option
+def access_log(size: int, seed: int, output: str) -> None:
+    """Write a web server's access log: the same seed and size give the same bytes everywhere."""
+    from minimr.datasets import access_log as generator
+
+    written = generator.write(output, size_bytes=size, seed=seed)
+    click.echo(output)
+    click.echo(f"{format_bytes(written)} written, seed {seed}", err=True)

@@ -1,0 +1,109 @@
+"""``minimr jobs``: what ran, what runs, and why it failed."""
+
+import time
+
+import click
+
+from minigfs.terminal import echo_json, format_bytes, format_duration_ms
+from minimr.cli.home import home_option
+from minimr.coordinator.messages import JobStatus
+from minimr.ids import JobId
+
+__all__ = ["jobs"]
+
+
+@click.group()
+def jobs() -> None:
+    """List, show and cancel the jobs of a cluster."""
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@jobs.command("list")
+@home_option
+@_json
+def list_jobs(as_json: bool) -> None:
+    """List running jobs and the last finished ones, newest first."""
+    from minimr.backends.cluster_client import ClusterClient
+
+    found = ClusterClient.discover().list_jobs()
+    if as_json:
+        echo_json([_as_dict(status) for status in found])
+        return
+    for status in found:
+        click.echo(
+            f"{status.job_id:<32} {status.state.value:<10} maps {status.maps_done}/"
+            f"{status.map_count}  reduces {status.reduces_done}/{status.reduce_count}  "
+            f"{format_duration_ms(_elapsed_ms(status)):>8}  {status.output}"
+        )
+
+
+@jobs.command("show")
+@click.argument("job_id")
+@home_option
+@_json
+def show_job(job_id: str, as_json: bool) -> None:
+    """Show one job: state, counters, phases, failure."""
+    from minimr.backends.cluster_client import ClusterClient
+
+    status = ClusterClient.discover().get_job(JobId(job_id))
+    if as_json:
+        echo_json(_as_dict(status))
+        return
+    click.echo(_describe(status))
+
+
+@jobs.command("cancel")
+@click.argument("job_id")
+@home_option
+def cancel_job(job_id: str) -> None:
+    """Cancel a running job; nothing of it appears at its output."""
+    from minimr.backends.cluster_client import ClusterClient
+
+    status = ClusterClient.discover().cancel(JobId(job_id))
+    click.echo(f"{status.job_id} {status.state.value}")
+
+
+def _elapsed_ms(status: JobStatus) -> int:
+    return (status.ended_ms or time.time_ns() // 1_000_000) - status.submitted_ms
+
+
+def _as_dict(status: JobStatus) -> dict[str, object]:
+    return {
+        "id": status.job_id,
+        "name": status.name,
+        "state": status.state.value,
+        "output": status.output,
+        "maps": {"done": status.maps_done, "total": status.map_count},
+        "reduces": {"done": status.reduces_done, "total": status.reduce_count},
+        "input_bytes": status.input_bytes,
+        "shuffle_bytes": status.shuffle_bytes,
+        "counters": dict(sorted(status.counters.items())),
+        "phase_ms": status.phase_ms,
+        "submitted_ms": status.submitted_ms,
+        "ended_ms": status.ended_ms,
+        "error": status.failure.error if status.failure else None,
+    }
+
+
+def _describe(status: JobStatus) -> str:
+    lines = [
+        f"job       {status.job_id}",
+        f"state     {status.state.value}",
+        f"output    {status.output}",
+        f"maps      {status.maps_done}/{status.map_count}",
+        f"input     {format_bytes(status.input_bytes)}",
+        f"reduces   {status.reduces_done}/{status.reduce_count}",
+        f"shuffle   {format_bytes(status.shuffle_bytes)}",
+        f"elapsed   {format_duration_ms(_elapsed_ms(status))}",
+    ]
+    lines.extend(
+        f"phase     {name} {format_duration_ms(ms)}" for name, ms in status.phase_ms.items()
+    )
+    lines.extend(f"counter   {name} {value:,}" for name, value in sorted(status.counters.items()))
+    if status.failure is not None:
+        lines.append(f"failed    {status.failed_task}: {status.failure.error}")
+        if status.failure.traceback:
+            lines.append(status.failure.traceback.rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,134 @@
+"""``minimr run``: a job from the command line."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from minigfs.terminal import (
+    ByteSize,
+    Terminal,
+    echo_json,
+    format_bytes,
+    format_duration_ms,
+    terminal_options,
+)
+from minimr.cli.home import home_option
+from minimr.cli.progress import progress_view
+from minimr.errors import JobUsageError
+from minimr.job import FORMAT_SETTINGS
+from minimr.registry import load_job
+
+if TYPE_CHECKING:
+    from minimr.runner import Result
+
+__all__ = ["run"]
+
+
+@click.command()
+@click.argument("job")
+@click.option(
+    "--input", "-i", "inputs", multiple=True, required=True, metavar="URL",
+    help="A file, a directory or a glob; may be given several times.",
+)  # fmt: skip
+@click.option("--output", "-o", required=True, metavar="URL", help="A directory to be made.")
+@click.option("--reducers", "-r", type=click.IntRange(1, 100_000), help="Number of output parts.")
+@click.option("--split-size", type=ByteSize(), help="Input bytes of one map task.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="An option of the job or format."
+)
+@click.option("--memory", type=ByteSize(), help="Bound of one executor.  [default: 1GiB]")
+@click.option(
+    "--backend", type=click.Choice(["auto", "local", "ray"]), default="auto", show_default=True,
+    help="local: this machine, no cluster; ray: the cluster of $MINIMR_HOME; auto: local if all "
+    "URLs are local files.",
+)  # fmt: skip
+@click.option(
+    "--processes", type=click.IntRange(0, 1024),
+    help="Local backend: worker processes; 0 runs everything in this one, in order (for pdb).",
+)  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace an output that exists, at the very end.")
+@click.option("--explain", is_flag=True, help="Print the plan and run nothing.")
+@home_option
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@terminal_options
+@click.pass_obj
+def run(
+    terminal: Terminal,
+    job: str,
+    inputs: tuple[str, ...],
+    output: str,
+    reducers: int | None,
+    split_size: int | None,
+    settings: tuple[str, ...],
+    memory: int | None,
+    backend: str,
+    processes: int | None,
+    overwrite: bool,
+    explain: bool,
+    as_json: bool,
+) -> None:
+    """Run JOB and print where its output lies.
+
+    JOB is an installed job (url-count, word-count), path/to/file.py:NAME or package.module:NAME.
+
+    \b
+    minimr run url-count --input access.log --output counts
+    minimr run url-count --input 'logs/*.log.gz' --output counts --set top=10
+    minimr run mine.py:job --input minigfs:///logs/ --output minigfs:///out --reducers 4
+    """
+    from minimr import runner
+
+    options = _parse_settings(settings)
+    loaded = load_job(job, {n: v for n, v in options.items() if n not in FORMAT_SETTINGS})
+    if explain:
+        plan = runner.explain(
+            loaded, input=inputs, output=output, reducers=reducers, split_size=split_size,
+            backend=backend, processes=processes, overwrite=overwrite,
+        )  # fmt: skip
+        click.echo(plan.text())
+        return
+    with progress_view(terminal.quiet) as view:
+        result = runner.run(
+            loaded, input=inputs, output=output, reducers=reducers, split_size=split_size,
+            backend=backend, processes=processes, memory=memory, overwrite=overwrite,
+            settings=options, on_status=view.show,
+        )  # fmt: skip
+    if as_json:
+        echo_json(result.summary())
+        return
+    click.echo(result.output)
+    terminal.say(_summary(result))
+
+
+def _parse_settings(pairs: tuple[str, ...]) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise JobUsageError(f"--set {pair}: write NAME=VALUE, as in --set top=10")
+        if name in settings:
+            raise JobUsageError(f"--set {name}: given twice")
+        settings[name] = value
+    return settings
+
+
+def _summary(result: "Result") -> str:
+    """What a person wants to know after a run; the phases add up to the total."""
+    counters = result.counters
+    records = counters.get("map.input_records", 0)
+    phases = ", ".join(
+        f"{name} {format_duration_ms(ms)}"
+        for name, ms in result.phases_ms.items()
+        if name != "total"
+    )
+    written = counters.get("output.records", 0)
+    output_bytes = sum(part.size_bytes for part in result.parts)
+    lines = [
+        f"{result.job_id}: {records:,} records read, {written:,} written "
+         f"in {len(result.parts)} part(s), {format_bytes(output_bytes)}",
+        f"{format_duration_ms(result.phases_ms['total'])} = {phases}",
+    ]
+    malformed = counters.get("map.malformed_records", 0)
+    if malformed:
+        lines.insert(1, f"{malformed:,} malformed records not counted")
+    return "\n".join(lines)
