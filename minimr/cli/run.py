@@ -125,7 +125,7 @@ def _summary(result: "Result") -> str:
     output_bytes = sum(part.size_bytes for part in result.parts)
     lines = [
         f"{result.job_id}: {records:,} records read, {written:,} written "
-         f"in {len(result.parts)} part(s), {format_bytes(output_bytes)}",
+        f"in {len(result.parts)} part(s), {format_bytes(output_bytes)}",
         f"{format_duration_ms(result.phases_ms['total'])} = {phases}",
     ]
     malformed = counters.get("map.malformed_records", 0)
