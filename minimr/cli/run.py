@@ -124,8 +124,8 @@ def _summary(result: "Result") -> str:
     written = counters.get("output.records", 0)
     output_bytes = sum(part.size_bytes for part in result.parts)
     lines = [
-        f"{result.job_id}: {records:,} records read, {written:,} written "
-        f"in {len(result.parts)} part(s), {format_bytes(output_bytes)}",
+        f"{result.job_id}: {records:,} records read, {written:,} written",
+        f"{len(result.parts)} part(s), {format_bytes(output_bytes)}",
         f"{format_duration_ms(result.phases_ms['total'])} = {phases}",
     ]
     malformed = counters.get("map.malformed_records", 0)
