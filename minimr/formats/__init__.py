@@ -1,0 +1,1 @@
+"""Where records come from and go to: storage by URL, readers and writers."""

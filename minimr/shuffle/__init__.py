@@ -1,0 +1,1 @@
+"""From map output to reduce input: hash, sort, segments, fetch and merge."""
