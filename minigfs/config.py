@@ -35,3 +35,5 @@ class TransportLimits(msgspec.Struct, frozen=True, kw_only=True):
     payload_bytes_max: int = 8 * MIB  # chunk bytes and segments travel in pieces of 1 MiB or less
     handshake_timeout_ms: int = 5_000
     idle_connection_count_max: int = 16  # per address, in one pool
+    connection_count_max: int = 1024  # of one server; a bulk server has a thread for each
+    running_request_count_max: int = 256  # of one connection to a control server

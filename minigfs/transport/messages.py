@@ -34,6 +34,7 @@ class Request(msgspec.Struct, Generic[ReplyT], frozen=True, kw_only=True):
 def reply_type(request: type[Request[Any]]) -> type[Message]:
     """The ``ReplyT`` a request class was declared with."""
     (base,) = (b for b in request.__dict__["__orig_bases__"] if get_args(b))
+    reply: type[Message]
     (reply,) = get_args(base)
     assert issubclass(reply, Message)
     return reply

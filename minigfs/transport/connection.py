@@ -1,0 +1,219 @@
+"""Frames over a blocking link, for clients and bulk servers.
+
+Sending gives the kernel header, body and payload as they lie, without joining them. Receiving reads
+through a small buffer, so that a short frame costs one system call; a payload goes straight into
+memory of its own.
+
+Trouble comes out as two exceptions of this layer, because what it means for a call depends on how
+far the call had come: ``ConnectionBroken`` and ``ConnectionLate``. A frame whose ``send`` raised
+never reached the peer whole, so the peer has not acted on it. After either exception, and after a
+frame that breaks the protocol, the connection is not ``usable`` any more.
+"""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import msgspec
+
+from minigfs.config import TransportLimits
+from minigfs.errors import AuthenticationFailed, MinigfsError, ProtocolError
+from minigfs.ports import Buffer
+from minigfs.transport.codec import (
+    CONNECTION_CALL_ID,
+    HEADER_BYTES,
+    Frame,
+    FrameKind,
+    WireError,
+    decode_body,
+    decode_header,
+    encode_body,
+    encode_header,
+    error_of_body,
+)
+from minigfs.transport.deadline import Deadline
+from minigfs.transport.handshake import (
+    HANDSHAKE_LIMITS,
+    NONCE_BYTES,
+    Challenge,
+    ClientHandshake,
+    Hello,
+    Proof,
+    ServerHandshake,
+)
+from minigfs.transport.network import Link
+from minigfs.transport.security import Security
+
+__all__ = ["NO_PAYLOAD", "Connection", "ConnectionBroken", "ConnectionLate", "Payload"]
+
+Payload: TypeAlias = Buffer | Sequence[Buffer]
+
+RECEIVE_BUFFER_BYTES = 16 * 1024
+NO_PAYLOAD = memoryview(b"")
+
+
+class ConnectionBroken(Exception):
+    """The link ended or failed."""
+
+
+class ConnectionLate(Exception):
+    """The deadline passed first."""
+
+
+def views_of(payload: Payload) -> list[memoryview]:
+    buffers = (payload,) if isinstance(payload, bytes | bytearray | memoryview) else payload
+    return [memoryview(buffer).cast("B") for buffer in buffers]
+
+
+class Connection:
+    """One thread may send while another receives; not more of either."""
+
+    def __init__(self, link: Link, limits: TransportLimits) -> None:
+        self._link = link
+        self._limits = limits
+        self._buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
+        self._start = 0  # of the bytes received but not yet used
+        self._end = 0
+        self.usable = True
+
+    @property
+    def peer(self) -> str:
+        return self._link.peer
+
+    def is_quiet(self) -> bool:
+        """Fit for another call: in step with the peer, and nothing has arrived unasked."""
+        return self.usable and self._start == self._end and self._link.is_quiet()
+
+    def send(
+        self,
+        kind: FrameKind,
+        call_id: int,
+        message: msgspec.Struct,
+        payload: Payload = b"",
+        *,
+        deadline: Deadline,
+    ) -> None:
+        """Send one whole frame. ``FrameTooLarge`` leaves the connection as it was."""
+        body = encode_body(message)
+        views = views_of(payload)
+        payload_bytes = sum(view.nbytes for view in views)
+        header = encode_header(kind, call_id, len(body), payload_bytes, self._limits)
+        with self._trouble_has_a_name():
+            self._link.send([memoryview(header + body), *views], deadline)
+
+    def send_error(self, call_id: int, code: str, message: str, *, deadline: Deadline) -> None:
+        error = WireError(code=code, message=message)
+        self.send(FrameKind.ERROR, call_id, error, deadline=deadline)
+
+    def receive(self, *, deadline: Deadline, limits: TransportLimits | None = None) -> Frame:
+        """The next frame. A frame over the limits raises before memory is taken for it."""
+        try:
+            header = decode_header(self._take(HEADER_BYTES, deadline), limits or self._limits)
+        except MinigfsError:
+            self.usable = False
+            raise
+        body = bytes(self._take(header.body_bytes, deadline))
+        payload = NO_PAYLOAD
+        if header.payload_bytes:
+            with self._trouble_has_a_name():
+                payload = self._take_fresh(header.payload_bytes, deadline)
+        return Frame(header.kind, header.call_id, body, payload)
+
+    def prove_as_client(self, security: Security, deadline: Deadline) -> None:
+        """Do the handshake; the server's last word on it comes with its first reply."""
+        handshake = ClientHandshake(security, secrets.token_bytes(NONCE_BYTES))
+        self.send(FrameKind.HELLO, CONNECTION_CALL_ID, handshake.hello(), deadline=deadline)
+        frame = self.receive(deadline=deadline, limits=HANDSHAKE_LIMITS)
+        if frame.kind is FrameKind.ERROR:
+            raise error_of_body(frame.body)
+        challenge = decode_body(self._expect(frame, FrameKind.CHALLENGE), Challenge)
+        proof = handshake.answer(challenge)
+        self.send(FrameKind.PROOF, CONNECTION_CALL_ID, proof, deadline=deadline)
+
+    def prove_as_server(self, security: Security, deadline: Deadline) -> None:
+        """Do the handshake; a client that fails it is told why before the error is raised."""
+        handshake = ServerHandshake(security, secrets.token_bytes(NONCE_BYTES))
+        try:
+            hello = decode_body(self._receive_handshake(FrameKind.HELLO, deadline), Hello)
+            challenge = handshake.challenge(hello)
+            self.send(FrameKind.CHALLENGE, CONNECTION_CALL_ID, challenge, deadline=deadline)
+            proof = decode_body(self._receive_handshake(FrameKind.PROOF, deadline), Proof)
+            handshake.verify(hello, proof)
+        except (AuthenticationFailed, ProtocolError) as error:
+            self.send_error(CONNECTION_CALL_ID, error.code, error.message, deadline=deadline)
+            raise
+
+    def shutdown(self) -> None:
+        """Wake whoever waits on this connection; from any thread."""
+        self._link.shutdown()
+
+    def close(self) -> None:
+        self.usable = False
+        self._link.close()
+
+    def forget(self) -> None:
+        """Free a forked child's copy without a word to the peer."""
+        self.usable = False
+        self._link.forget()
+
+    def _receive_handshake(self, kind: FrameKind, deadline: Deadline) -> bytes:
+        return self._expect(self.receive(deadline=deadline, limits=HANDSHAKE_LIMITS), kind)
+
+    def _expect(self, frame: Frame, kind: FrameKind) -> bytes:
+        if frame.kind is not kind:
+            self.usable = False
+            raise ProtocolError(f"{self.peer} sent {frame.kind.name} where {kind.name} belongs")
+        return frame.body
+
+    def _take(self, length: int, deadline: Deadline) -> memoryview:
+        """Exactly ``length`` bytes: a view of the buffer when they fit, else fresh memory.
+
+        A view of the buffer is good until the next take.
+        """
+        fresh = length > RECEIVE_BUFFER_BYTES
+        have = self._end - self._start
+        if not fresh and have >= length:
+            self._start += length
+            return self._buffer[self._start - length : self._start]
+        with self._trouble_has_a_name():
+            if fresh:
+                return self._take_fresh(length, deadline)
+            self._buffer[:have] = bytes(self._buffer[self._start : self._end])
+            self._start, self._end = 0, have
+            while self._end < length:
+                self._end += self._receive_into(self._buffer[self._end :], deadline)
+        self._start = length
+        return self._buffer[:length]
+
+    def _take_fresh(self, length: int, deadline: Deadline) -> memoryview:
+        memory = memoryview(bytearray(length))
+        have = self._end - self._start
+        at = min(have, length)
+        memory[:at] = self._buffer[self._start : self._start + at]
+        self._start += at
+        while at < length:
+            at += self._receive_into(memory[at:], deadline)
+        return memory
+
+    def _receive_into(self, buffer: memoryview, deadline: Deadline) -> int:
+        count = self._link.receive_into(buffer, deadline)
+        if count == 0:
+            raise ConnectionResetError("the peer closed the connection")
+        return count
+
+    @contextmanager
+    def _trouble_has_a_name(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError as error:
+            self.usable = False
+            if error.errno is not None:  # the kernel gave the peer up
+                raise ConnectionBroken(str(error)) from error
+            raise ConnectionLate from error
+        except OSError as error:
+            self.usable = False
+            raise ConnectionBroken(error.strerror or str(error)) from error
+        except BaseException:  # Ctrl-C in the middle of a frame
+            self.usable = False
+            raise

@@ -1,0 +1,182 @@
+"""Links over the operating system's sockets.
+
+The sockets never block: an operation is tried first and waited for only when it cannot go on. So
+each call keeps its own deadline even when one thread sends while another receives, which a
+socket's own timeout (one per socket) cannot do, and bulk transfers save a poll per operation.
+"""
+
+import contextlib
+import select
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from minigfs.transport.address import Address
+from minigfs.transport.deadline import Deadline
+
+__all__ = ["SocketLink", "SocketListener", "TlsLink"]
+
+BUFFERS_PER_SEND_MAX = 512  # below IOV_MAX (1024 on Linux) with room
+TLS_WRITE_BYTES = 256 * 1024  # how long one write may keep a reader of the same link waiting
+
+
+def wait_for(sock: socket.socket, events: int, deadline: Deadline) -> None:
+    poll = select.poll()
+    poll.register(sock, events)
+    if not poll.poll(deadline.remaining_ms()):
+        raise TimeoutError
+
+
+class SocketLink:
+    """A connected TCP or Unix socket."""
+
+    def __init__(self, sock: socket.socket, peer: str) -> None:
+        self.peer = peer
+        self._socket = sock
+        sock.setblocking(False)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # A peer whose machine vanished is noticed on connections that wait for ever.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def establish(self, deadline: Deadline) -> None:
+        pass
+
+    def send(self, buffers: Sequence[memoryview], deadline: Deadline) -> None:
+        waiting = [view for view in buffers if view.nbytes]
+        while waiting:
+            try:
+                sent = self._socket.sendmsg(waiting[:BUFFERS_PER_SEND_MAX])
+            except BlockingIOError:
+                wait_for(self._socket, select.POLLOUT, deadline)
+                continue
+            while waiting and sent >= waiting[0].nbytes:
+                sent -= waiting.pop(0).nbytes
+            if sent:
+                waiting[0] = waiting[0][sent:]
+
+    def receive_into(self, buffer: memoryview, deadline: Deadline) -> int:
+        while True:
+            try:
+                return self._socket.recv_into(buffer)
+            except BlockingIOError:
+                wait_for(self._socket, select.POLLIN, deadline)
+
+    def is_quiet(self) -> bool:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return not poll.poll(0)
+
+    def shutdown(self) -> None:
+        # The unbound method, because a TLS socket's own would tear down its state under a reader.
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        # Shut down first: a forked child may hold a copy that would keep the peer waiting.
+        self.shutdown()
+        self._socket.close()
+
+    def forget(self) -> None:
+        self._socket.close()
+
+
+class TlsLink(SocketLink):
+    """TLS over a TCP socket. OpenSSL's state is guarded by a lock that is never held in a wait."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        peer: str,
+        context: ssl.SSLContext,
+        *,
+        server_name: str | None = None,
+    ) -> None:
+        super().__init__(sock, peer)
+        self._tls = context.wrap_socket(
+            sock,
+            server_side=server_name is None,
+            server_hostname=server_name,
+            do_handshake_on_connect=False,
+        )
+        self._socket = self._tls
+        self._lock = threading.Lock()
+
+    def establish(self, deadline: Deadline) -> None:
+        self._retry(self._tls.do_handshake, deadline)
+
+    def send(self, buffers: Sequence[memoryview], deadline: Deadline) -> None:
+        for view in buffers:
+            at = 0
+            while at < view.nbytes:
+                piece = view[at : at + TLS_WRITE_BYTES]
+                at += self._retry(partial(self._tls.send, piece), deadline) or 0
+
+    def receive_into(self, buffer: memoryview, deadline: Deadline) -> int:
+        return self._retry(partial(self._tls.recv_into, buffer), deadline) or 0
+
+    def is_quiet(self) -> bool:
+        return super().is_quiet() and not self._tls.pending()
+
+    def _retry(self, operation: Callable[[], int | None], deadline: Deadline) -> int | None:
+        while True:
+            try:
+                with self._lock:
+                    return operation()
+            except ssl.SSLWantReadError:
+                wait_for(self._tls, select.POLLIN, deadline)
+            except ssl.SSLWantWriteError:
+                wait_for(self._tls, select.POLLOUT, deadline)
+
+
+class SocketListener:
+    """A listening socket that can be closed while another thread waits in ``accept``."""
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        address: Address,
+        context: ssl.SSLContext | None,
+        on_close: Callable[[], None],
+    ) -> None:
+        self.address = address
+        self._socket = listening
+        self._socket.setblocking(False)
+        self._context = context
+        self._on_close = on_close
+        self._wake_receiver, self._wake_sender = socket.socketpair()
+        self._closed = threading.Event()
+        self._accepting = threading.Lock()
+
+    def accept(self) -> SocketLink | None:
+        poll = select.poll()
+        with self._accepting:
+            if self._closed.is_set():
+                return None
+            poll.register(self._socket, select.POLLIN)
+            poll.register(self._wake_receiver, select.POLLIN)
+            while True:
+                poll.poll()
+                if self._closed.is_set():
+                    return None
+                try:
+                    sock, name = self._socket.accept()
+                except (BlockingIOError, ConnectionAbortedError):
+                    continue
+                break
+        peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else self.address
+        if self._context is None:
+            return SocketLink(sock, peer)
+        return TlsLink(sock, peer, self._context)
+
+    def close(self) -> None:
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self._wake_sender.send(b"x")
+        with self._accepting:  # the descriptors are freed only when nobody polls them
+            for sock in (self._socket, self._wake_sender, self._wake_receiver):
+                sock.close()
+        self._on_close()
