@@ -14,6 +14,7 @@ __all__ = [
     "FileRange",
     "GetJob",
     "GetJobSpec",
+    "HelloWorker",
     "JobList",
     "JobSpec",
     "JobState",
@@ -182,7 +183,7 @@ class Progress(Message, frozen=True, array_like=True):
 
 class WorkerInfo(Message, frozen=True):
     """``incarnation`` is new at each start of the process: what ran before is gone, but segments
-    on disk (``stored``: attempt file stems) are still served."""
+    on disk (``stored``: ``<job id>/<attempt file stem>`` of each) are still served."""
 
     worker_id: WorkerId
     incarnation: str
@@ -266,17 +267,32 @@ class TaskOffer(Message, frozen=True):
     known: bool = True  # False: the coordinator restarted or had given this worker up; say hello
 
 
-class PollTask(Request[TaskOffer], frozen=True, tag="work.poll"):
-    """A free slot asks for work; answers when there is some, or after ``wait_ms``."""
-
-    worker: WorkerInfo
-    wait_ms: int = 10_000
-
-
 class PingReply(Message, frozen=True):
     known: bool
     cancel: tuple[AttemptId, ...]  # running attempts nobody needs any more
     finished_jobs: tuple[JobId, ...] = ()  # whose segments can go
+
+
+class HelloWorker(Request[PingReply], frozen=True, tag="work.hello"):
+    """A worker names itself: at its start, and whenever an answer says ``known=False``.
+
+    ``running`` are the attempts it is busy with; a new coordinator adopts them.
+    """
+
+    worker: WorkerInfo
+    running: tuple[Progress, ...] = ()
+    stored_jobs: tuple[JobId, ...] = ()
+
+
+class PollTask(Request[TaskOffer], frozen=True, tag="work.poll"):
+    """A free slot asks for work; answers when there is some, or after ``wait_ms``.
+
+    It names the worker like ``HelloWorker`` and says that nothing runs on it: an attempt that was
+    offered before and whose end was not reported counts as lost.
+    """
+
+    worker: WorkerInfo
+    wait_ms: int = 10_000
 
 
 class PingWorker(Request[PingReply], frozen=True, tag="work.ping"):

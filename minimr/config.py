@@ -1,0 +1,33 @@
+"""Every limit of minimr by name, with its unit and the reason for its value."""
+
+__all__ = [
+    "ATTEMPT_LIMIT",
+    "DEFAULT_MEMORY_BYTES",
+    "JOB_HISTORY_COUNT_MAX",
+    "PING_INTERVAL_MS",
+    "POLL_WAIT_MS_MAX",
+    "RECOVERY_HOLD_MS",
+    "TASK_END_COUNT_MAX",
+    "TICK_INTERVAL_MS",
+    "WORKER_DEAD_AFTER_MS",
+    "WORKER_FORGOTTEN_AFTER_MS",
+]
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+ATTEMPT_LIMIT = 4  # Hadoop's and Spark's number: one accident, one coincidence, and a spare
+TASK_END_COUNT_MAX = 32  # ends of one task that are not its own fault; beyond it, it is
+DEFAULT_MEMORY_BYTES = 1 * GIB  # of one executor; the paper's machines had 4 GB for everything
+
+PING_INTERVAL_MS = 1_000
+WORKER_DEAD_AFTER_MS = (
+    5_000  # five pings missed: a long pause is survived, a dead host costs little
+)
+WORKER_FORGOTTEN_AFTER_MS = 600_000  # a dead worker stays in `status` long enough to be noticed
+RECOVERY_HOLD_MS = 2_000  # a new coordinator hears two pings of every worker before it assigns
+TICK_INTERVAL_MS = 200  # how late a deadline may be noticed
+POLL_WAIT_MS_MAX = 30_000  # a long poll is answered before middleboxes drop a silent connection
+
+JOB_HISTORY_COUNT_MAX = 100  # finished jobs that `jobs list` still shows

@@ -1,0 +1,535 @@
+"""The MapReduce paper's master as one pure machine: an event and the time in, effects out.
+
+::
+
+    request, tick --> Coordinator.handle --> Reply | Propose | PublishOutput | DiscardStaging
+                          ^                              |
+                          `--- Applied <--- machine <--- log
+
+Hard state (``CoordinatorMachine``) changes only by commands that went through the log; this class
+reads it and keeps the soft state beside it: workers, running attempts, idle tasks, who waits for an
+answer. What a proposal leads to happens when ``Applied`` comes, so the same class works in one
+process, where that is at once, and replicated. A new leader starts with empty soft state and learns
+it from its workers: attempts of earlier terms that still run are adopted, and nothing new is
+assigned for ``RECOVERY_HOLD_MS`` (DESIGN 6.11).
+"""
+
+from typing import assert_never
+
+import msgspec
+
+from minigfs.errors import MinigfsError, ProtocolError
+from minigfs.transport.messages import Empty, Message
+from minimr.config import POLL_WAIT_MS_MAX, RECOVERY_HOLD_MS, WORKER_DEAD_AFTER_MS
+from minimr.coordinator.admission import admission_problem, result_problem
+from minimr.coordinator.board import JobBoard, Watcher
+from minimr.coordinator.commands import (
+    AdmitJob,
+    Command,
+    CommitAttempt,
+    EndJob,
+    FailAttempt,
+    LoseAttempts,
+    OpenTerm,
+    PublishJob,
+    StopJob,
+)
+from minimr.coordinator.effects import DiscardStaging, Effect, Propose, PublishOutput, Refuse, Reply
+from minimr.coordinator.events import (
+    Applied,
+    Called,
+    CallerGone,
+    CoordinatorRequest,
+    Event,
+    PublishRefused,
+    Refused,
+    Tick,
+)
+from minimr.coordinator.fleet import Fleet, Poll, Worker
+from minimr.coordinator.invariants import check_invariants
+from minimr.coordinator.machine import CoordinatorMachine
+from minimr.coordinator.messages import (
+    AttemptResult,
+    CancelJob,
+    FailureKind,
+    GetJob,
+    GetJobSpec,
+    HelloWorker,
+    JobSpec,
+    JobStatus,
+    ListJobs,
+    ListWorkers,
+    MapOutput,
+    MapResult,
+    PingReply,
+    PingWorker,
+    PollTask,
+    Progress,
+    ReduceAssignment,
+    ReportFailure,
+    ReportSuccess,
+    SubmitJob,
+    TaskOffer,
+    WorkerInfo,
+)
+from minimr.coordinator.running import RunningAttempt, RunningAttempts
+from minimr.coordinator.scheduling import JobQueue, assignment_of
+from minimr.coordinator.state import CoordinatorState, JobRecord, JobStage
+from minimr.errors import JobUsageError, NoSuchJob
+from minimr.ids import AttemptId, JobId, TaskId, WorkerId
+
+__all__ = ["Coordinator"]
+
+
+class Coordinator:
+    """One leader's coordinator, for one term.
+
+    Parameters
+    ----------
+    machine : CoordinatorMachine
+        Holds the hard state; ``OpenTerm`` has been applied to it for this coordinator.
+    now_ms : int
+        Milliseconds since the epoch at the leader's start plus those passed since by a monotonic
+        clock: as in ``handle``, never less than the time before.
+    """
+
+    def __init__(self, machine: CoordinatorMachine, *, now_ms: int) -> None:
+        check_invariants(machine.state)
+        self._machine = machine
+        self._term = machine.state.term
+        self._now_ms = now_ms
+        self._effects: list[Effect] = []
+        self._fleet = Fleet()
+        self._running = RunningAttempts()
+        self._board = JobBoard(machine, self._running)
+        self._queues = {record.job_id: JobQueue(record) for record in machine.state.jobs.values()}
+        self._publishing: set[JobId] = set()
+        self._ending: dict[JobId, JobSpec] = {}
+        self._attempt_counter = 0
+        took_over_jobs = bool(machine.state.jobs)
+        self._hold_until_ms = now_ms + (RECOVERY_HOLD_MS if took_over_jobs else 0)
+        self._strangers_due_ms = now_ms + WORKER_DEAD_AFTER_MS if took_over_jobs else None
+
+    @property
+    def state(self) -> CoordinatorState:
+        return self._machine.state
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        """Take in one event; the effects are to be carried out in order."""
+        assert now_ms >= self._now_ms, "time went backwards"
+        self._now_ms = now_ms
+        self._effects = []
+        match event:
+            case Called(token=token, request=request):
+                self._on_request(token, request)
+            case CallerGone(token=token):
+                self._on_caller_gone(token)
+            case Applied(command=command, token=token):
+                self._on_applied(command, token)
+            case Refused(command=command):
+                self._on_refused(command)
+            case PublishRefused(job_id=job_id, failure=failure):
+                self._propose(StopJob(now_ms=now_ms, job_id=job_id, failure=failure))
+            case Tick():
+                self._on_tick()
+            case _:
+                assert_never(event)
+        self._settle()
+        return self._effects
+
+    def wants(self, attempt: AttemptId) -> bool:
+        """Whether the end of a running attempt still matters to anybody."""
+        record = self.state.jobs.get(attempt.task.job_id)
+        return (
+            record is not None
+            and not record.stopped
+            and not record.is_committed(attempt.task)
+            and self._running.first_of(attempt.task) == attempt
+        )
+
+    # --- requests --------------------------------------------------------------------------------
+
+    def _on_request(self, token: int, request: CoordinatorRequest) -> None:
+        match request:
+            case SubmitJob(spec=spec):
+                self._submit(token, spec)
+            case GetJob():
+                self._get_job(token, request)
+            case GetJobSpec(job_id=job_id):
+                record = self.state.jobs.get(job_id)
+                self._answer(token, record.spec if record is not None else _no_such_job(job_id))
+            case ListJobs():
+                self._answer(token, self._board.job_list(self._now_ms))
+            case CancelJob(job_id=job_id):
+                self._cancel(token, job_id)
+            case ListWorkers():
+                self._answer(token, self._fleet.worker_list(self._running))
+            case HelloWorker():
+                self._hello(token, request)
+            case PollTask():
+                self._poll(token, request)
+            case PingWorker():
+                self._ping(token, request)
+            case ReportSuccess():
+                self._report_success(token, request)
+            case ReportFailure():
+                self._report_failure(token, request)
+            case _:
+                assert_never(request)
+
+    def _submit(self, token: int, spec: JobSpec) -> None:
+        status = self._board.status(spec.job_id, self._now_ms)
+        problem = admission_problem(spec)
+        if status is not None:
+            self._answer(token, status)
+        elif problem is not None:
+            self._answer(token, JobUsageError(problem))
+        else:
+            self._propose(AdmitJob(now_ms=self._now_ms, spec=spec), token)
+
+    def _get_job(self, token: int, request: GetJob) -> None:
+        wait_ms = min(max(request.wait_ms, 0), POLL_WAIT_MS_MAX)
+        self._board.watch(
+            Watcher(
+                token=token,
+                job_id=request.job_id,
+                known_version=request.known_version,
+                deadline_ms=self._now_ms + wait_ms,
+            )
+        )
+
+    def _cancel(self, token: int, job_id: JobId) -> None:
+        if job_id in self.state.jobs:
+            self._propose(StopJob(now_ms=self._now_ms, job_id=job_id), token)
+        else:
+            self._answer(token, self._status(job_id))
+
+    # --- workers ---------------------------------------------------------------------------------
+
+    def _hello(self, token: int, request: HelloWorker) -> None:
+        worker = self._meet(request.worker)
+        self._note_progress(worker, request.running)
+        self._answer(token, self._ping_reply(request.running, request.stored_jobs))
+
+    def _poll(self, token: int, request: PollTask) -> None:
+        worker = self._meet(request.worker)
+        self._lose_running(worker.info.worker_id)  # it is idle: what was offered never arrived
+        self._drop_poll(worker)
+        wait_ms = min(max(request.wait_ms, 0), POLL_WAIT_MS_MAX)
+        worker.poll = Poll(token=token, deadline_ms=self._now_ms + wait_ms)
+
+    def _ping(self, token: int, request: PingWorker) -> None:
+        if not self._fleet.knows(request.worker_id, request.incarnation):
+            self._answer(token, PingReply(known=False, cancel=()))
+            return
+        worker = self._fleet.alive(request.worker_id)
+        assert worker is not None
+        worker.heard_ms = self._now_ms
+        worker.executor_pid = request.executor_pid
+        self._note_progress(worker, request.running)
+        self._answer(token, self._ping_reply(request.running, request.stored_jobs))
+
+    def _ping_reply(
+        self, running: tuple[Progress, ...], stored_jobs: tuple[JobId, ...]
+    ) -> PingReply:
+        cancel = tuple(one.attempt for one in running if not self.wants(one.attempt))
+        finished = tuple(job_id for job_id in stored_jobs if job_id not in self.state.jobs)
+        return PingReply(known=True, cancel=cancel, finished_jobs=finished)
+
+    def _meet(self, info: WorkerInfo) -> Worker:
+        """The worker that speaks; if it is new here, or a new process, its past life is over."""
+        worker = self._fleet.alive(info.worker_id)
+        if worker is not None and worker.info.incarnation == info.incarnation:
+            worker.heard_ms = self._now_ms
+            return worker
+        if worker is not None:
+            self._drop_poll(worker)
+        self._lose_running(info.worker_id)
+        self._lose_outputs(info.worker_id, stored=frozenset(info.stored))
+        return self._fleet.enrol(info, self._now_ms)
+
+    def _note_progress(self, worker: Worker, running: tuple[Progress, ...]) -> None:
+        worker_id = worker.info.worker_id
+        for progress in running:
+            known = self._running.get(progress.attempt)
+            if known is None and self._is_adoptable(progress.attempt):
+                known = RunningAttempt(
+                    attempt=progress.attempt, worker_id=worker_id, assignment=None
+                )
+                self._running.add(known)
+                self._queues[progress.attempt.task.job_id].discard(progress.attempt.task)
+            if known is not None and known.worker_id == worker_id:
+                known.done_bytes = progress.done_bytes
+                known.total_bytes = progress.total_bytes
+                self._board.note_news(progress.attempt.task.job_id)
+
+    def _is_adoptable(self, attempt: AttemptId) -> bool:
+        """An earlier coordinator assigned it, and its end is not known."""
+        record = self.state.jobs.get(attempt.task.job_id)
+        return (
+            record is not None
+            and attempt.term < self._term
+            and record.has_task(attempt.task)
+            and record.task(attempt.task).end_of(attempt) is None
+        )
+
+    def _report_success(self, token: int, request: ReportSuccess) -> None:
+        attempt = request.attempt
+        record = self._record_if_open(attempt)
+        if record is None:  # late or a duplicate: whatever it reports is settled
+            self._answer(token, Empty())
+            return
+        problem = result_problem(record, attempt, request.result)
+        if problem is not None:
+            self._answer(token, ProtocolError(problem))
+            return
+        command = CommitAttempt(now_ms=self._now_ms, attempt=attempt, result=request.result)
+        self._propose_end(attempt, command, token)
+
+    def _report_failure(self, token: int, request: ReportFailure) -> None:
+        attempt, failure = request.attempt, request.failure
+        record = self._record_if_open(attempt)
+        if record is None:
+            self._answer(token, Empty())
+            return
+        lost: tuple[AttemptId, ...] = ()
+        if failure.kind is FailureKind.FETCH:
+            lost = self._attempts_behind(attempt, record, failure.lost_map_indexes)
+        command = FailAttempt(now_ms=self._now_ms, attempt=attempt, failure=failure, lost=lost)
+        self._propose_end(attempt, command, token)
+
+    def _record_if_open(self, attempt: AttemptId) -> JobRecord | None:
+        """The job of an attempt whose end may be reported now."""
+        if self._running.get(attempt) is None and not self._is_adoptable(attempt):
+            return None
+        return self.state.jobs.get(attempt.task.job_id)
+
+    def _attempts_behind(
+        self, attempt: AttemptId, record: JobRecord, map_indexes: tuple[int, ...]
+    ) -> tuple[AttemptId, ...]:
+        """The map attempts whose outputs ``attempt`` was told to fetch: a map that has run again
+        since is not to blame. After a failover that is forgotten; then those that stand now."""
+        running = self._running.get(attempt)
+        assignment = running.assignment if running is not None else None
+        outputs = (
+            assignment.map_outputs
+            if isinstance(assignment, ReduceAssignment)
+            else tuple(record.map_outputs())
+        )
+        return tuple(output.attempt for output in outputs if output.map_index in map_indexes)
+
+    # --- the log's answers -----------------------------------------------------------------------
+
+    def _on_applied(self, command: Command, token: int | None) -> None:
+        match command:
+            case OpenTerm():
+                pass
+            case AdmitJob(spec=spec):
+                record = self.state.jobs.get(spec.job_id)
+                if record is not None and spec.job_id not in self._queues:
+                    self._queues[spec.job_id] = JobQueue(record)
+            case CommitAttempt(attempt=attempt, result=result):
+                self._after_end(attempt)
+                self._lose_if_orphan(result)
+            case FailAttempt(attempt=attempt, lost=lost):
+                self._after_end(attempt, *lost)
+            case LoseAttempts(attempts=attempts):
+                self._after_end(*attempts)
+            case EndJob(job_id=job_id):
+                self._effects.append(DiscardStaging(spec=self._ending.pop(job_id)))
+            case StopJob() | PublishJob():
+                pass
+            case _:
+                assert_never(command)
+        self._forget_ended_jobs()
+        if token is not None:
+            self._answer_applied(command, token)
+
+    def _answer_applied(self, command: Command, token: int) -> None:
+        if isinstance(command, AdmitJob | StopJob):
+            job_id = command.spec.job_id if isinstance(command, AdmitJob) else command.job_id
+            self._answer(token, self._status(job_id))
+        else:
+            self._answer(token, Empty())
+
+    def _after_end(self, *attempts: AttemptId) -> None:
+        """Attempts have ended; their tasks, if they are open and nothing else runs them, are idle
+        again."""
+        for attempt in attempts:
+            task = attempt.task
+            self._running.remove(attempt)
+            record = self.state.jobs.get(task.job_id)
+            if record is None or not record.has_task(task):
+                continue
+            if record.is_committed(task) or self._running.first_of(task) is not None:
+                self._queues[task.job_id].discard(task)
+            else:
+                self._queues[task.job_id].put(task)
+
+    def _lose_if_orphan(self, result: AttemptResult) -> None:
+        """A map output was committed while its worker was being given up."""
+        if isinstance(result, MapResult) and result.output is not None:
+            worker_id = result.output.worker_id
+            if self._fleet.alive(worker_id) is None and self._strangers_due_ms is None:
+                self._lose_outputs(worker_id)
+
+    def _forget_ended_jobs(self) -> None:
+        for job_id in [job_id for job_id in self._queues if job_id not in self.state.jobs]:
+            del self._queues[job_id]
+            self._running.remove_job(job_id)
+            self._board.forget_job(job_id)
+            self._publishing.discard(job_id)
+
+    def _on_refused(self, command: Command) -> None:
+        """The worker was told and will report again; if it dies first, the attempt goes with it."""
+        if isinstance(command, CommitAttempt | FailAttempt):
+            running = self._running.get(command.attempt)
+            if running is not None:
+                running.ending = False
+                if self._fleet.alive(running.worker_id) is None:
+                    self._lose_running(running.worker_id)
+
+    # --- losses ----------------------------------------------------------------------------------
+
+    def _on_tick(self) -> None:
+        for worker in self._fleet.silent(self._now_ms):
+            worker.alive = False
+            self._drop_poll(worker)
+            self._lose_running(worker.info.worker_id)
+            self._lose_outputs(worker.info.worker_id)
+        self._fleet.forget(self._now_ms)
+        if self._strangers_due_ms is not None and self._now_ms >= self._strangers_due_ms:
+            self._strangers_due_ms = None
+            self._lose_strangers()
+
+    def _lose_strangers(self) -> None:
+        """Outputs on workers that a new coordinator has not heard of for as long as it takes to
+        call a worker dead."""
+        owners = {
+            output.worker_id: None
+            for record in self.state.jobs.values()
+            for output in record.map_outputs()
+        }
+        for worker_id in owners:
+            if self._fleet.alive(worker_id) is None:
+                self._lose_outputs(worker_id)
+
+    def _lose_running(self, worker_id: WorkerId) -> None:
+        for running in self._running.of_worker(worker_id):
+            if not running.ending:
+                running.ending = True
+                self._propose_loss(running.attempt.task.job_id, (running.attempt,))
+
+    def _lose_outputs(self, worker_id: WorkerId, stored: frozenset[str] = frozenset()) -> None:
+        for record in self.state.jobs.values():
+            if record.stage in (JobStage.MAP, JobStage.REDUCE):
+                lost = tuple(
+                    output.attempt
+                    for output in record.map_outputs()
+                    if output.worker_id == worker_id and output.attempt.file_stem not in stored
+                )
+                if lost:
+                    self._propose_loss(record.job_id, lost)
+
+    def _propose_loss(self, job_id: JobId, attempts: tuple[AttemptId, ...]) -> None:
+        self._propose(LoseAttempts(now_ms=self._now_ms, job_id=job_id, attempts=attempts))
+
+    # --- after every event -----------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Do what the states ask for by now, whichever event led to them."""
+        if self._now_ms >= self._hold_until_ms:
+            self._end_stopped_jobs()
+            self._publish_outputs()
+            self._assign_tasks()
+        for worker in self._fleet.waiting():
+            if worker.poll is not None and worker.poll.deadline_ms <= self._now_ms:
+                self._drop_poll(worker)
+        for watcher in self._board.due(self._now_ms):
+            self._answer(watcher.token, self._status(watcher.job_id))
+
+    def _end_stopped_jobs(self) -> None:
+        """A stopped job ends when its last attempt has: then nothing writes below its staging."""
+        for record in self.state.jobs.values():
+            is_drained = record.stopped and not self._running.of_job(record.job_id)
+            if is_drained and record.job_id not in self._ending:
+                self._ending[record.job_id] = record.spec
+                self._propose(EndJob(now_ms=self._now_ms, job_id=record.job_id))
+
+    def _publish_outputs(self) -> None:
+        for record in self.state.jobs.values():
+            is_ours = record.spec.published_by_master and record.stage is JobStage.PUBLISH
+            is_ready = is_ours and record.is_committed(record.publish_task)
+            if is_ready and record.job_id not in self._publishing:
+                self._publishing.add(record.job_id)
+                self._effects.append(PublishOutput(spec=record.spec))
+
+    def _assign_tasks(self) -> None:
+        for worker in self._fleet.waiting():
+            task = self._next_task(worker.info.host)
+            if task is None:
+                return
+            assert worker.poll is not None
+            self._attempt_counter += 1
+            attempt = AttemptId(task, self._term, self._attempt_counter)
+            record = self.state.jobs[task.job_id]
+            assignment = assignment_of(record, attempt, self._current_output)
+            self._running.add(
+                RunningAttempt(
+                    attempt=attempt, worker_id=worker.info.worker_id, assignment=assignment
+                )
+            )
+            self._board.note_news(task.job_id)
+            self._answer(worker.poll.token, TaskOffer(assignment=assignment))
+            worker.poll = None
+
+    def _next_task(self, host: str) -> TaskId | None:
+        for job_id, record in self.state.jobs.items():
+            task = self._queues[job_id].take(record, host)
+            if task is not None:
+                return task
+        return None
+
+    def _current_output(self, output: MapOutput) -> MapOutput:
+        worker = self._fleet.alive(output.worker_id)
+        if worker is None or worker.info.address == output.address:
+            return output
+        return msgspec.structs.replace(output, address=worker.info.address)
+
+    # --- small change ----------------------------------------------------------------------------
+
+    def _status(self, job_id: JobId) -> JobStatus | NoSuchJob:
+        status = self._board.status(job_id, self._now_ms)
+        return status if status is not None else _no_such_job(job_id)
+
+    def _on_caller_gone(self, token: int) -> None:
+        self._board.unwatch(token)
+        for worker in self._fleet.waiting():
+            if worker.poll is not None and worker.poll.token == token:
+                worker.poll = None
+
+    def _drop_poll(self, worker: Worker) -> None:
+        if worker.poll is not None:
+            self._answer(worker.poll.token, TaskOffer(assignment=None, known=worker.alive))
+            worker.poll = None
+
+    def _propose_end(
+        self, attempt: AttemptId, command: CommitAttempt | FailAttempt, token: int
+    ) -> None:
+        running = self._running.get(attempt)
+        if running is not None:
+            running.ending = True
+        self._propose(command, token)
+
+    def _propose(self, command: Command, token: int | None = None) -> None:
+        self._effects.append(Propose(command=command, token=token))
+
+    def _answer(self, token: int, answer: Message | MinigfsError) -> None:
+        if isinstance(answer, MinigfsError):
+            self._effects.append(Refuse(token=token, error=answer))
+        else:
+            self._effects.append(Reply(token=token, message=answer))
+
+
+def _no_such_job(job_id: JobId) -> NoSuchJob:
+    return NoSuchJob(f"job {job_id} is unknown here; `minimr jobs list` shows the known ones")

@@ -1,0 +1,92 @@
+"""A job's status as clients see it, computed from its record and from what runs now."""
+
+from collections.abc import Sequence
+
+from minimr.coordinator.messages import JobState, JobStatus, Progress
+from minimr.coordinator.state import AttemptEnd, JobRecord, JobStage
+from minimr.ids import TaskPhase
+
+__all__ = ["attempt_counters", "job_status", "status_version"]
+
+_NEWS_MAX = 1_000_000  # reports of progress between two commits: days of pings
+_COUNTED_PHASES = (TaskPhase.MAP, TaskPhase.REDUCE)
+
+
+def attempt_counters(record: JobRecord, running: Sequence[Progress] = ()) -> dict[str, int]:
+    """The job's counters with ``{map,reduce}.attempts.*``: launched = the ended + the running."""
+    counters = dict(sorted(record.counters.items()))
+    for phase in _COUNTED_PHASES:
+        if phase is TaskPhase.REDUCE and record.reduce_count == 0:
+            continue
+        ends = {end: record.tally.get((phase, end), 0) for end in AttemptEnd}
+        busy = sum(progress.attempt.task.phase is phase for progress in running)
+        name = f"{phase.value}.attempts"
+        counters[f"{name}.launched"] = sum(ends.values()) + busy
+        counters[f"{name}.committed"] = ends[AttemptEnd.COMMITTED]
+        counters[f"{name}.lost"] = ends[AttemptEnd.LOST]
+        counters[f"{name}.failed"] = ends[AttemptEnd.FAILED] + ends[AttemptEnd.EXCUSED]
+    return counters
+
+
+def status_version(record: JobRecord, news: int = 0) -> int:
+    """Order of statuses: changes of the record count first, then ``news`` of running attempts."""
+    return record.version * _NEWS_MAX + min(news, _NEWS_MAX - 1)
+
+
+def job_status(
+    record: JobRecord, now_ms: int, *, news: int = 0, running: Sequence[Progress] = ()
+) -> JobStatus:
+    """Status of a job; ``running`` is the progress of its running attempts."""
+    ended = record.ended_as is not None
+    spec = record.spec
+    counters = attempt_counters(record, running)
+    return JobStatus(
+        job_id=spec.job_id,
+        name=spec.name,
+        state=_state(record),
+        version=status_version(record, news),
+        output=spec.output,
+        map_count=record.map_count,
+        maps_done=record.maps_done,
+        reduce_count=record.reduce_count,
+        reduces_done=record.reduces_done,
+        input_bytes=sum(split.size_bytes for split in spec.splits),
+        input_bytes_done=record.input_bytes_done + _busy_bytes(running, TaskPhase.MAP),
+        shuffle_bytes=record.shuffle_bytes,
+        shuffle_bytes_done=min(
+            record.shuffle_bytes,
+            record.counters.get("shuffle.bytes", 0) + _busy_bytes(running, TaskPhase.REDUCE),
+        ),
+        counters=counters,
+        phase_ms=_phase_ms(record, now_ms),
+        submitted_ms=record.admitted_ms,
+        ended_ms=now_ms if ended else 0,
+        failure=record.failure,
+        failed_task=record.failed_task,
+        parts=tuple(record.parts()) if record.ended_as is JobState.DONE else (),
+    )
+
+
+def _state(record: JobRecord) -> JobState:
+    if record.ended_as is not None:
+        return record.ended_as
+    return JobState.PUBLISHING if record.stage is JobStage.PUBLISH else JobState.RUNNING
+
+
+def _busy_bytes(running: Sequence[Progress], phase: TaskPhase) -> int:
+    return sum(
+        min(progress.done_bytes, progress.total_bytes)
+        for progress in running
+        if progress.attempt.task.phase is phase
+    )
+
+
+def _phase_ms(record: JobRecord, now_ms: int) -> dict[str, int]:
+    """Lengths of the phases so far. A map that runs again later belongs to the reduce phase."""
+    maps_end = record.maps_done_ms or now_ms
+    reduces_end = record.reduces_done_ms or now_ms
+    return {
+        TaskPhase.MAP.value: maps_end - record.admitted_ms,
+        TaskPhase.REDUCE.value: reduces_end - maps_end,
+        TaskPhase.PUBLISH.value: now_ms - reduces_end,
+    }

@@ -1,0 +1,280 @@
+"""The rules of the hard state: which command changes what (MapReduce sections 3.2 and 3.3).
+
+Two tables decide, the functions below them only compute::
+
+    job       MAP <-> REDUCE -> PUBLISH -> done
+               `--------`----------`-----> STOPPING -> failed | cancelled
+    attempt   runs -> committed -> lost
+               `----> failed | excused | lost
+
+A command that the tables do not know for a job's stage, or for an attempt's end, is late or a
+duplicate: it returns the very same state. So applying any command twice equals applying it once.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from immutables import Map
+
+from minimr.config import JOB_HISTORY_COUNT_MAX, TASK_END_COUNT_MAX
+from minimr.coordinator.commands import (
+    AdmitJob,
+    Command,
+    CommitAttempt,
+    EndJob,
+    FailAttempt,
+    JobCommand,
+    LoseAttempts,
+    OpenTerm,
+    PublishJob,
+    StopJob,
+)
+from minimr.coordinator.messages import (
+    AttemptResult,
+    Failure,
+    FailureKind,
+    JobState,
+    MapResult,
+    PublishResult,
+)
+from minimr.coordinator.state import (
+    AttemptEnd,
+    CoordinatorState,
+    JobRecord,
+    JobStage,
+    TaskCommit,
+    TaskRecord,
+)
+from minimr.coordinator.status import job_status
+from minimr.ids import AttemptId, TaskId, TaskPhase
+
+__all__ = ["ACCEPTED", "ATTEMPT_ENDS", "END_OF_FAILURE", "transition"]
+
+_WORKING: frozenset[type[Any]] = frozenset({CommitAttempt, FailAttempt, LoseAttempts, StopJob})
+
+ACCEPTED: Mapping[JobStage, frozenset[type[Any]]] = {
+    JobStage.MAP: _WORKING,
+    JobStage.REDUCE: _WORKING,
+    JobStage.PUBLISH: _WORKING | {PublishJob},
+    JobStage.STOPPING: frozenset({EndJob}),
+}
+"""The commands that may change a job at each stage."""
+
+ATTEMPT_ENDS: frozenset[tuple[AttemptEnd | None, AttemptEnd]] = frozenset(
+    {
+        (None, AttemptEnd.COMMITTED),
+        (None, AttemptEnd.FAILED),
+        (None, AttemptEnd.EXCUSED),
+        (None, AttemptEnd.LOST),
+        (AttemptEnd.COMMITTED, AttemptEnd.LOST),  # a map output went with its worker
+    }
+)
+"""From what end (None: running) an attempt may come to which."""
+
+END_OF_FAILURE: Mapping[FailureKind, AttemptEnd] = {
+    FailureKind.USER: AttemptEnd.FAILED,
+    FailureKind.INPUT: AttemptEnd.FAILED,
+    FailureKind.OUTPUT: AttemptEnd.FAILED,
+    FailureKind.DIED: AttemptEnd.FAILED,
+    FailureKind.INTERNAL: AttemptEnd.FAILED,
+    FailureKind.FETCH: AttemptEnd.EXCUSED,
+    FailureKind.CANCELLED: AttemptEnd.LOST,
+}
+
+
+def transition(state: CoordinatorState, command: Command) -> CoordinatorState:
+    """The state after ``command``; the same object if the command changes nothing."""
+    if isinstance(command, OpenTerm):
+        return replace(state, term=state.term + 1)
+    if isinstance(command, AdmitJob):
+        return _admit(state, command)
+    before = state.jobs.get(command.job_id)
+    if before is None or type(command) not in ACCEPTED[before.stage]:
+        return state
+    after = _APPLY[type(command)](before, command)
+    if after is before:
+        return state
+    after = _note_phases(replace(after, version=before.version + 1), command.now_ms)
+    return _put(state, after, command.now_ms)
+
+
+def _admit(state: CoordinatorState, command: AdmitJob) -> CoordinatorState:
+    job_id = command.spec.job_id
+    if job_id in state.jobs or state.ended(job_id) is not None:
+        return state
+    record = JobRecord(spec=command.spec, admitted_ms=command.now_ms)
+    return _put(state, _note_phases(record, command.now_ms), command.now_ms)
+
+
+def _put(state: CoordinatorState, record: JobRecord, now_ms: int) -> CoordinatorState:
+    """Store a changed record: among the jobs, or once ended, as its last status in the history."""
+    if record.ended_as is None:
+        return replace(state, jobs={**state.jobs, record.job_id: record})
+    last = job_status(record, now_ms)
+    others = {job_id: job for job_id, job in state.jobs.items() if job_id != record.job_id}
+    return replace(state, jobs=others, history=(*state.history, last)[-JOB_HISTORY_COUNT_MAX:])
+
+
+def _note_phases(record: JobRecord, now_ms: int) -> JobRecord:
+    """Note when each phase was first complete."""
+    if record.maps_done_ms == 0 and record.maps_done == record.map_count:
+        record = replace(record, maps_done_ms=now_ms)
+    if record.reduces_done_ms == 0 and record.stage is JobStage.PUBLISH:
+        record = replace(record, reduces_done_ms=now_ms)
+    return record
+
+
+# --- one function per command: the record after it, or the same record ---------------------------
+
+
+def _commit(record: JobRecord, command: CommitAttempt) -> JobRecord:
+    task = command.attempt.task
+    is_early_publish = task.phase is TaskPhase.PUBLISH and record.stage is not JobStage.PUBLISH
+    if not record.has_task(task) or is_early_publish:
+        return record
+    if record.is_committed(task):  # somebody was faster: this attempt's work is thrown away
+        return _end(record, command.attempt, AttemptEnd.LOST)
+    after = _end(record, command.attempt, AttemptEnd.COMMITTED, command.result)
+    if (
+        after is not record
+        and task.phase is TaskPhase.PUBLISH
+        and not record.spec.published_by_master
+    ):
+        return replace(after, ended_as=JobState.DONE)
+    return after
+
+
+def _fail(record: JobRecord, command: FailAttempt) -> JobRecord:
+    task = command.attempt.task
+    if not record.has_task(task):
+        return record
+    after = _end(record, command.attempt, END_OF_FAILURE[command.failure.kind])
+    if after is record:
+        return record
+    for lost in command.lost:
+        after = _lose_attempt(after, lost)
+    return _judge(after, task, command.failure)
+
+
+def _lose(record: JobRecord, command: LoseAttempts) -> JobRecord:
+    after = record
+    for attempt in command.attempts:
+        after = _lose_attempt(after, attempt)
+    return after
+
+
+def _lose_attempt(record: JobRecord, attempt: AttemptId) -> JobRecord:
+    """A running attempt is gone, or a committed map's output, if that is still needed."""
+    task = attempt.task
+    if not record.has_task(task):
+        return record
+    is_committed = record.task(task).end_of(attempt) is AttemptEnd.COMMITTED
+    is_needed_output = (
+        task.phase is TaskPhase.MAP and 0 < record.reduce_count != record.reduces_done
+    )
+    if is_committed and not is_needed_output:
+        return record
+    failure = Failure(
+        kind=FailureKind.INTERNAL,
+        error=f"task {task} was lost with its worker or its output {TASK_END_COUNT_MAX} times; "
+        "see `minimr status` for the workers and their logs",
+    )
+    return _judge(_end(record, attempt, AttemptEnd.LOST), task, failure)
+
+
+def _stop(record: JobRecord, command: StopJob) -> JobRecord:
+    """Cancelling has no effect once a publish task may have moved the output to its place."""
+    is_cancel = command.failure is None
+    if is_cancel and record.stage is JobStage.PUBLISH and not record.spec.published_by_master:
+        return record
+    return replace(record, stopped=True, failure=command.failure)
+
+
+def _end_job(record: JobRecord, _command: EndJob) -> JobRecord:
+    ended_as = JobState.CANCELLED if record.failure is None else JobState.FAILED
+    return replace(record, ended_as=ended_as)
+
+
+def _publish(record: JobRecord, _command: PublishJob) -> JobRecord:
+    if not record.spec.published_by_master or not record.is_committed(record.publish_task):
+        return record
+    return replace(record, ended_as=JobState.DONE)
+
+
+_APPLY: Mapping[type[JobCommand], Callable[[JobRecord, Any], JobRecord]] = {
+    CommitAttempt: _commit,
+    FailAttempt: _fail,
+    LoseAttempts: _lose,
+    StopJob: _stop,
+    EndJob: _end_job,
+    PublishJob: _publish,
+}
+
+
+# --- the end of one attempt ----------------------------------------------------------------------
+
+
+def _end(
+    record: JobRecord,
+    attempt: AttemptId,
+    end: AttemptEnd,
+    result: AttemptResult | None = None,
+) -> JobRecord:
+    """The record with ``attempt`` at ``end``; the same record if the table forbids that step."""
+    assert (result is not None) == (end is AttemptEnd.COMMITTED)
+    task = record.task(attempt.task)
+    old_end = task.end_of(attempt)
+    if (old_end, end) not in ATTEMPT_ENDS:
+        return record
+    if old_end is AttemptEnd.COMMITTED:
+        assert task.commit is not None
+        record = _with_result(record, attempt, task.commit.result, sign=-1)
+        task = replace(task, commit=None)
+    if result is not None:
+        assert task.commit is None
+        record = _with_result(record, attempt, result, sign=+1)
+        task = replace(task, commit=TaskCommit(attempt=attempt, result=result))
+    else:
+        task = TaskRecord(commit=task.commit, ended=(*task.ended, (attempt, end)))
+    phase = attempt.task.phase
+    tally = _added(record.tally, {(phase, end): 1} | ({(phase, old_end): -1} if old_end else {}))
+    return replace(record, tasks=record.tasks.set(attempt.task, task), tally=tally)
+
+
+def _with_result(
+    record: JobRecord, attempt: AttemptId, result: AttemptResult, *, sign: int
+) -> JobRecord:
+    """Add a commit to the job's sums (``sign=+1``), or take it out again (``-1``)."""
+    if isinstance(result, PublishResult):
+        return record
+    counters = {name: sign * count for name, count in result.counters.items()}
+    input_bytes = shuffle_bytes = 0
+    if isinstance(result, MapResult):
+        input_bytes = record.spec.splits[attempt.task.index].size_bytes
+        shuffle_bytes = result.output.size_bytes if result.output is not None else 0
+    return replace(
+        record,
+        counters=_added(record.counters, counters),
+        input_bytes_done=record.input_bytes_done + sign * input_bytes,
+        shuffle_bytes=record.shuffle_bytes + sign * shuffle_bytes,
+    )
+
+
+def _added(sums: Map[Any, int], more: Mapping[Any, int]) -> Map[Any, int]:
+    changed = sums.mutate()
+    for key, count in more.items():
+        changed[key] = changed.get(key, 0) + count
+    return changed.finish()
+
+
+def _judge(record: JobRecord, task: TaskId, failure: Failure) -> JobRecord:
+    """Stop the job when one of its open tasks has failed or been lost too often."""
+    ends = record.task(task)
+    too_many = (
+        ends.count(AttemptEnd.FAILED) >= record.spec.attempt_limit
+        or ends.count(AttemptEnd.EXCUSED, AttemptEnd.LOST) >= TASK_END_COUNT_MAX
+    )
+    if ends.commit is not None or record.stopped or not too_many:
+        return record
+    return replace(record, stopped=True, failure=failure, failed_task=task)
