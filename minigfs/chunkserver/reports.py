@@ -37,7 +37,7 @@ class ReportLedger:
         self._new[chunk.handle] = chunk
 
     def lost(self, handle: ChunkHandle) -> None:
-        """Deleted, or found damaged: nothing of it can be read here any more."""
+        """Deleted: it cannot be read here any more."""
         self._new.pop(handle, None)
         self._gone[handle] = None
 

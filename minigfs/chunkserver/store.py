@@ -10,11 +10,12 @@ A chunk is sealed by: header and table written, file synced, renamed into ``chun
 synced; only then may anybody be told that it is there. So a crash leaves either nothing or a whole
 chunk. What is in memory is a table of the sealed chunks and the ledger of what to report.
 
-A damaged chunk stays where it is, and its good blocks stay readable (with every replica damaged in
-another place, they are all there is), but it is reported as lost. Thread-safe: one lock guards the
-table and the ledger and is never held over I/O.
+A chunk found damaged by a read stays where it is and its good blocks stay readable: with every
+replica damaged in another place, they are all there is. The reader, who is told, tells the master.
+Thread-safe: one lock guards the table and the ledger and is never held over I/O.
 """
 
+import errno
 import itertools
 import logging
 import threading
@@ -69,7 +70,6 @@ class ChunkStore:
         self._cluster_id = cluster_id
         self._lock = threading.Lock()
         self._sealed: dict[ChunkHandle, StoredChunk] = {}
-        self._damaged: set[ChunkHandle] = set()
         self._stored_bytes = 0
         self._ledger = ReportLedger()
         self._incoming_numbers = itertools.count(1)
@@ -107,10 +107,9 @@ class ChunkStore:
         if known.version != version:
             raise CorruptChunk(f"chunk {handle:x} has version {known.version}, not {version}")
         try:
-            return OpenChunk(self, self._disk.open(_chunk_path(handle)))
-        except (CorruptChunk, FileNotFoundError) as error:
-            self.note_damage(handle, str(error))
-            raise CorruptChunk(f"chunk {handle:x}: {error}") from error
+            return OpenChunk(self._cluster_id, self._disk.open(_chunk_path(handle)))
+        except OSError as error:
+            raise _damage(handle, error) from error
 
     def admit(self, chunk: StoredChunk) -> None:
         """Know a chunk whose file is durable in its place (``IncomingChunk.seal`` calls this)."""
@@ -123,27 +122,15 @@ class ChunkStore:
         """Forget a chunk and remove its file; an unknown handle is no error."""
         with self._lock:
             known = self._sealed.pop(handle, None)
-            self._damaged.discard(handle)
             if known is not None:
                 self._stored_bytes -= known.length_bytes
             self._ledger.lost(handle)
         if known is not None:
             self._disk.remove(_chunk_path(handle))
 
-    def note_damage(self, handle: ChunkHandle, reason: str) -> None:
-        """From now on the chunk is reported as lost; its file stays for whoever must read it."""
-        with self._lock:
-            if handle not in self._sealed or handle in self._damaged:
-                return
-            self._damaged.add(handle)
-            self._ledger.lost(handle)
-        logger.error("damaged chunk %x: %s", handle, reason)
-
     def take_report(self) -> ChunkReport:
         with self._lock:
-            return self._ledger.take(
-                chunk for chunk in self._sealed.values() if chunk.handle not in self._damaged
-            )
+            return self._ledger.take(self._sealed.values())
 
     def report_delivered(self, report: ChunkReport) -> None:
         with self._lock:
@@ -182,7 +169,7 @@ class ChunkStore:
             )
 
     def _read_description(self, name: str) -> StoredChunk:
-        with OpenChunk(self, self._disk.open(f"{_CHUNKS}/{name}")) as chunk:
+        with OpenChunk(self._cluster_id, self._disk.open(f"{_CHUNKS}/{name}")) as chunk:
             header = chunk.header
             if name != _file_name(header.handle):
                 raise CorruptChunk(f"the file says that it is chunk {header.handle:x}")
@@ -192,7 +179,7 @@ class ChunkStore:
 
 
 class IncomingChunk:
-    """A chunk being written, by one thread. Ends with ``seal`` or ``discard``."""
+    """A chunk being written, by one thread. A context manager: not sealed inside, it is gone."""
 
     def __init__(self, store: ChunkStore, disk: Disk, request: WriteChunk, number: int) -> None:
         self._store = store
@@ -203,14 +190,29 @@ class IncomingChunk:
         self._file = disk.open(self._path, create=True, exclusive=True)
         self._sums: list[bytes] = []
         self._length_bytes = 0
+        self._is_sealed = False
 
-    def append(self, data: Buffer, sums: bytes) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        if not self._is_sealed and self._disk.exists(self._path):
+            self._disk.remove(self._path)
+
+    def append(self, offset_bytes: int, data: Buffer, sums: bytes) -> None:
         """Verify the next blocks and write them. Only the last piece may end inside a block."""
-        end_bytes = self._length_bytes + len(data)
-        if self._length_bytes % CHECKSUM_BLOCK_BYTES or end_bytes > self._request.chunk_bytes:
+        end_bytes = offset_bytes + len(data)
+        in_order = offset_bytes == self._length_bytes and offset_bytes % CHECKSUM_BLOCK_BYTES == 0
+        if not in_order or end_bytes > self._request.chunk_bytes:
             raise ProtocolError(
-                f"chunk {self._request.handle:x}: {len(data)} bytes do not fit"
-                f" at {self._length_bytes} of {self._request.chunk_bytes}"
+                f"chunk {self._request.handle:x}: {len(data)} bytes at {offset_bytes} do not fit"
+                f" after {self._length_bytes} of {self._request.chunk_bytes}"
             )
         bad_block = first_bad_block(
             data,
@@ -243,7 +245,6 @@ class IncomingChunk:
         )
         self._file.write_at(0, encode_header(header), table)
         self._file.sync()
-        self._file.close()
         self._disk.rename(self._path, _chunk_path(request.handle))
         # The name is part of what is promised: without this a crash could lose the whole file.
         self._disk.sync_dir(_CHUNKS)
@@ -254,23 +255,17 @@ class IncomingChunk:
                 length_bytes=self._length_bytes,
             )
         )
+        self._is_sealed = True
         return self._length_bytes, header.digest
-
-    def discard(self) -> None:
-        """Remove what was written; allowed at any time before ``seal`` has succeeded."""
-        self._file.close()
-        if self._disk.exists(self._path):
-            self._disk.remove(self._path)
 
 
 class OpenChunk:
     """A sealed chunk open for verified reads; a context manager."""
 
-    def __init__(self, store: ChunkStore, file: DiskFile) -> None:
-        self._store = store
+    def __init__(self, cluster_id: ClusterId, file: DiskFile) -> None:
         self._file = file
         try:
-            self.header, self._layout, self.table = _read_head(file, store.cluster_id)
+            self.header, self._layout, self.table = _read_head(file, cluster_id)
         except BaseException:
             file.close()
             raise
@@ -294,7 +289,10 @@ class OpenChunk:
         assert start % CHECKSUM_BLOCK_BYTES == 0
         assert end % CHECKSUM_BLOCK_BYTES == 0 or end == self.header.length_bytes
         handle = self.header.handle
-        data = self._file.read_at(self._layout.data_offset + start, end - start)
+        try:
+            data = self._file.read_at(self._layout.data_offset + start, end - start)
+        except OSError as error:
+            raise _damage(handle, error) from error
         first_block = start // CHECKSUM_BLOCK_BYTES
         bad_block = first_bad_block(
             data,
@@ -303,9 +301,7 @@ class OpenChunk:
             first_block=first_block,
         )
         if bad_block is not None:
-            reason = f"chunk {handle:x}: block {bad_block} has a wrong sum"
-            self._store.note_damage(handle, reason)
-            raise CorruptChunk(reason)
+            raise _damage(handle, CorruptChunk(f"block {bad_block} has a wrong sum"))
         return data
 
 
@@ -320,6 +316,14 @@ def _read_head(file: DiskFile, cluster_id: ClusterId) -> tuple[ChunkHeader, Chun
     if file.size_bytes() < layout.data_offset + header.length_bytes:
         raise CorruptChunk(f"chunk {header.handle:x}: the file was cut")
     return header, layout, table
+
+
+def _damage(handle: ChunkHandle, error: OSError) -> OSError:
+    """What a failed read means: damage of this chunk, or trouble of the whole process."""
+    if not isinstance(error, CorruptChunk) and error.errno not in (errno.EIO, errno.ENOENT):
+        return error
+    logger.error("damaged chunk %x: %s", handle, error)
+    return CorruptChunk(f"chunk {handle:x}: {error}")
 
 
 def _file_name(handle: ChunkHandle) -> str:

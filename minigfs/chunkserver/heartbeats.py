@@ -1,0 +1,109 @@
+"""The thread that tells the master that this server lives and what it has, and takes orders.
+
+Every second, or at once when the master asks for a full report, which it does when it does not know
+this server: after either of them has restarted. Deleting stops after a while and goes on after the
+next heartbeat (the master repeats what it has not heard to be gone), so that a large order does not
+make the server look dead.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from minigfs.chunkserver.chunk_file import StoredChunk
+from minigfs.chunkserver.reports import ChunkReport
+from minigfs.chunkserver.store import ChunkStore
+from minigfs.errors import MinigfsError
+from minigfs.ids import ChunkHandle
+from minigfs.master.messages import Heartbeat, HeartbeatReply, ReplicaReport
+from minigfs.ports import Clock, SystemClock
+from minigfs.transport.client import ConnectionPool
+
+__all__ = ["Heartbeats"]
+
+logger = logging.getLogger(__name__)
+
+_INTERVAL_SECONDS = 1.0
+_TIMEOUT_MS = 3_000
+_DELETING_MS_MAX = 500
+
+Describe = Callable[[ChunkReport], Heartbeat]
+
+
+class Heartbeats:
+    """Runs from ``start`` to ``stop``."""
+
+    def __init__(
+        self,
+        store: ChunkStore,
+        *,
+        pool: ConnectionPool,
+        masters: Sequence[str],
+        describe: Describe,
+        clock: Clock | None = None,
+    ) -> None:
+        """``describe`` makes the heartbeat around a report: who and where this server is."""
+        self._store = store
+        self._pool = pool
+        self._masters = tuple(masters)
+        self._describe = describe
+        self._clock: Clock = clock or SystemClock()
+        self._stopping = threading.Event()
+        self._is_connected = True
+        self._thread = threading.Thread(target=self._run, name="minigfs-heartbeats", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(_TIMEOUT_MS / 1000)
+
+    def _run(self) -> None:
+        pause = 0.0
+        while not self._stopping.wait(pause):
+            reply = self._beat()
+            pause = _INTERVAL_SECONDS
+            if reply is None:
+                continue
+            if reply.send_full_report:
+                self._store.owe_full_report()
+                pause = 0.0
+            self._delete(reply.delete)
+
+    def _beat(self) -> HeartbeatReply | None:
+        """One heartbeat to the first master that takes it; None if none does."""
+        report = self._store.take_report()
+        beat = self._describe(report)
+        for master in self._masters:
+            try:
+                reply = self._pool.call(master, beat, timeout_ms=_TIMEOUT_MS)
+            except MinigfsError as error:
+                self._note_silence(master, error)
+                continue
+            if not self._is_connected:
+                logger.info("the master at %s answers again", master)
+            self._is_connected = True
+            self._store.report_delivered(report)
+            return reply
+        return None
+
+    def _note_silence(self, master: str, error: MinigfsError) -> None:
+        log = logger.warning if self._is_connected else logger.debug
+        log("no heartbeat to %s: %s", master, error)
+        self._is_connected = False
+
+    def _delete(self, handles: Sequence[ChunkHandle]) -> None:
+        until_ms = self._clock.monotonic_ms() + _DELETING_MS_MAX
+        for handle in handles:
+            self._store.delete(handle)
+            if self._stopping.is_set() or self._clock.monotonic_ms() > until_ms:
+                return
+
+
+def as_replica_reports(chunks: Sequence[StoredChunk]) -> tuple[ReplicaReport, ...]:
+    return tuple(
+        ReplicaReport(handle=c.handle, version=c.version, length_bytes=c.length_bytes)
+        for c in chunks
+    )

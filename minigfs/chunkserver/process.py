@@ -1,0 +1,162 @@
+"""The chunkserver as a process: a directory, a socket, a thread that sends heartbeats.
+
+Everything it knows is on its disk or comes from the master, so it is stopped by killing it and
+started by starting it (GFS section 5.1.1). A disk that fails a write or a sync ends the process:
+what it holds can then be trusted no more than the disk can, and the other replicas take over.
+"""
+
+import errno
+import logging
+import os
+import queue
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from minigfs.chunkserver.chunk_reads import ChunkReads
+from minigfs.chunkserver.heartbeats import Heartbeats, as_replica_reports
+from minigfs.chunkserver.identity import lock_directory, open_identity
+from minigfs.chunkserver.messages import PingChunkserver, ReadChunk, WriteChunk
+from minigfs.chunkserver.reports import ChunkReport
+from minigfs.chunkserver.store import ChunkStore
+from minigfs.chunkserver.write_chain import WriteChain
+from minigfs.errors import MinigfsError
+from minigfs.master.messages import Heartbeat
+from minigfs.ports import Disk, RealDisk
+from minigfs.transport.address import Address
+from minigfs.transport.bulk_server import BulkServer
+from minigfs.transport.client import ConnectionPool
+from minigfs.transport.messages import Empty
+from minigfs.transport.security import Security
+from minigfs.transport.stream import Stream
+
+__all__ = ["Chunkserver", "ChunkserverOptions", "serve_chunkserver"]
+
+logger = logging.getLogger(__name__)
+
+_DISK_FAILURES = frozenset({errno.EIO, errno.EROFS, errno.ENXIO, errno.ENODEV})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkserverOptions:
+    directory: Path
+    listen: Address
+    masters: tuple[Address, ...]
+    security: Security
+    advertise: Address = ""  # what others connect to; "" for where it listens
+    host: str = ""  # label for placement and locality; "" for this machine's name
+    rack: str = ""
+
+
+class Chunkserver:
+    """One running chunkserver, from ``start`` to ``stop``; both are called once."""
+
+    def __init__(self, options: ChunkserverOptions, *, disk: Disk | None = None) -> None:
+        """``disk`` holds the chunks; by default the options' directory does."""
+        self._options = options
+        self._lock = lock_directory(options.directory)
+        try:
+            self.identity = open_identity(options.directory, options.security.cluster_id)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._store = ChunkStore(
+            disk or RealDisk(options.directory), cluster_id=self.identity.cluster_id
+        )
+        self._pool = ConnectionPool(options.security)
+        self._chain = WriteChain(
+            self._store, chunkserver_id=self.identity.chunkserver_id, pool=self._pool
+        )
+        self._server = BulkServer(
+            {
+                ReadChunk: ChunkReads(self._store).handle,
+                WriteChunk: self._write,
+                PingChunkserver: _ping,
+            },
+            options.security,
+            name="chunkserver",
+        )
+        self._heartbeats = Heartbeats(
+            self._store, pool=self._pool, masters=options.masters, describe=self._describe
+        )
+        self._address: Address = options.advertise
+        self.disk_failure: OSError | None = None
+        # A queue, not an Event: a signal handler may run while this thread holds an Event's lock.
+        self._stop_requests: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def start(self) -> Address:
+        """Find the chunks, listen, and begin to send heartbeats; the bound address."""
+        self._store.open()
+        bound = self._server.start(self._options.listen)
+        self._address = self._options.advertise or bound
+        self._heartbeats.start()
+        return bound
+
+    def stop(self) -> None:
+        self._heartbeats.stop()
+        self._server.stop()
+        self._pool.close()
+        os.close(self._lock)
+
+    def request_stop(self) -> None:
+        """From any thread or signal handler."""
+        self._stop_requests.put(None)
+
+    def wait_for_stop_request(self) -> None:
+        self._stop_requests.get()
+
+    def _write(self, request: WriteChunk, stream: Stream) -> None:
+        try:
+            self._chain.handle(request, stream)
+        except MinigfsError:
+            raise
+        except OSError as error:
+            if error.errno in _DISK_FAILURES:
+                logger.critical("the disk of %s failed: %s", self._options.directory, error)
+                self.disk_failure = error
+                self.request_stop()
+            raise
+
+    def _describe(self, report: ChunkReport) -> Heartbeat:
+        return Heartbeat(
+            chunkserver_id=self.identity.chunkserver_id,
+            cluster_id=self.identity.cluster_id,
+            address=self._address,
+            host=self._options.host or os.uname().nodename,
+            rack=self._options.rack,
+            pid=os.getpid(),
+            directory=str(self._options.directory),
+            capacity_bytes=self._store.capacity_bytes,
+            free_bytes=self._store.free_bytes,
+            chunk_count=self._store.chunk_count,
+            stored_bytes=self._store.stored_bytes,
+            full=report.full,
+            chunks=as_replica_reports(report.chunks),
+            gone=report.gone,
+        )
+
+
+def serve_chunkserver(options: ChunkserverOptions, *, ready: Callable[[Address], None]) -> None:
+    """Serve until SIGTERM or SIGINT; ``ready`` is called with the bound address.
+
+    Raises the disk's ``OSError`` if a write or sync failed. For the main thread only.
+    """
+    server = Chunkserver(options)
+    previous = {
+        number: signal.signal(number, lambda *_: server.request_stop())
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        ready(server.start())
+        server.wait_for_stop_request()
+    finally:
+        server.stop()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if server.disk_failure is not None:
+        raise server.disk_failure
+
+
+def _ping(_request: PingChunkserver, stream: Stream) -> None:
+    stream.send(Empty())

@@ -1,0 +1,135 @@
+"""One chunk on its way through a chain of chunkservers (GFS section 3.2).
+
+::
+
+    writer --> server 1 --> server 2 --> server 3        data: each forwards, then stores
+    writer <-- server 1 <-- server 2 <-- server 3        answer: only when durable here and below
+
+Whatever fails, here or below, is answered at once; what the sender still has under way is skipped
+by the connection, so the answer is never lost in a reset. The answer names the server that failed,
+so that the writer can ask for other servers and send the chunk again. This server's own copy is
+then discarded or, if it was sealed already, is garbage that the master knows as such, because the
+writer's next allocation abandons the handle.
+"""
+
+import logging
+from types import TracebackType
+from typing import Self
+
+from msgspec.structs import replace as with_fields
+
+from minigfs.chunkserver.messages import (
+    ChainFailure,
+    ChunkData,
+    ChunkWritten,
+    WriteChunk,
+    chain_timeout_ms,
+)
+from minigfs.chunkserver.store import ChunkStore
+from minigfs.errors import MinigfsError
+from minigfs.ids import ChunkserverId
+from minigfs.ports import Buffer
+from minigfs.transport.client import ConnectionPool
+from minigfs.transport.stream import Stream
+
+__all__ = ["WriteChain"]
+
+logger = logging.getLogger(__name__)
+
+_WRITER_IDLE_MS_MAX = 120_000  # a writer whose lease (60 s) cannot be alive any more is gone
+
+
+class WriteChain:
+    """Answers ``WriteChunk``: this server's link of a chain."""
+
+    def __init__(
+        self, store: ChunkStore, *, chunkserver_id: ChunkserverId, pool: ConnectionPool
+    ) -> None:
+        self._store = store
+        self._chunkserver_id = chunkserver_id
+        self._pool = pool
+
+    def handle(self, request: WriteChunk, stream: Stream) -> None:
+        """Errors raised are this server's own; those below it become a ``failure``."""
+        try:
+            written = self._receive(request, stream)
+        except _BelowFailed as failed:
+            logger.warning("chunk %x: %s", request.handle, failed)
+            written = ChunkWritten(length_bytes=0, digest=0, replicas=(), failure=failed.failure)
+        stream.send(written)
+
+    def _receive(self, request: WriteChunk, stream: Stream) -> ChunkWritten:
+        with self._store.create(request) as incoming, _Below(self._pool, request) as below:
+            last = False
+            while not last:
+                data, payload = stream.receive(ChunkData, timeout_ms=_WRITER_IDLE_MS_MAX)
+                last = data.last
+                below.forward(data, payload)
+                incoming.append(data.offset_bytes, payload, data.sums)
+            length_bytes, digest = incoming.seal()
+            return ChunkWritten(
+                length_bytes=length_bytes,
+                digest=digest,
+                replicas=(self._chunkserver_id, *below.replicas()),
+            )
+
+
+class _BelowFailed(Exception):
+    """A server after this one failed; ``failure`` says which and how."""
+
+    def __init__(self, failure: ChainFailure) -> None:
+        super().__init__(f"{failure.address} failed: {failure.message}")
+        self.failure = failure
+
+
+class _Below:
+    """The rest of the chain, which may be nobody. All methods raise ``_BelowFailed``."""
+
+    def __init__(self, pool: ConnectionPool, request: WriteChunk) -> None:
+        self._stream: Stream | None = None
+        if not request.chain:
+            return
+        self._address, *rest = request.chain
+        self._timeout_ms = chain_timeout_ms(len(rest))
+        forwarded = with_fields(request, chain=tuple(rest))
+        try:
+            self._stream = pool.open_stream(self._address, forwarded, timeout_ms=self._timeout_ms)
+        except MinigfsError as error:
+            raise self._failed(error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._stream is not None:
+            self._stream.__exit__(exc_type, exc, traceback)
+
+    def forward(self, data: ChunkData, payload: Buffer) -> None:
+        if self._stream is None:
+            return
+        try:
+            self._stream.send(data, payload, timeout_ms=self._timeout_ms)
+        except MinigfsError as error:
+            raise self._failed(error) from error
+
+    def replicas(self) -> tuple[ChunkserverId, ...]:
+        """Wait until the chunk is durable on all servers below; who they are."""
+        if self._stream is None:
+            return ()
+        try:
+            written, _ = self._stream.receive(ChunkWritten, timeout_ms=self._timeout_ms)
+        except MinigfsError as error:
+            raise self._failed(error) from error
+        if written.failure is not None:
+            raise _BelowFailed(written.failure)
+        return written.replicas
+
+    def _failed(self, error: MinigfsError) -> _BelowFailed:
+        return _BelowFailed(
+            ChainFailure(address=self._address, code=error.code, message=error.message)
+        )

@@ -1,0 +1,213 @@
+"""The file system as a library: metadata calls to the masters, readers and writers of files.
+
+Cheap to make: sockets live in pools that all clients of a cluster in this process share, and
+connect when they are needed. Thread-safe and fork-safe; a reader or writer opened before a fork
+belongs to the parent.
+
+Paths are absolute, ``/``-separated, without empty parts, ``.`` or ``..``. Every method may raise
+``Unreachable``, ``DeadlineExceeded`` or ``AuthenticationFailed``; what changes the tree and cannot
+be repeated safely (``rename``, ``remove``, a ``make_directory`` that must be new) may raise
+``OutcomeUnknown``: look before trying again.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from msgspec.structs import replace as with_fields
+
+from minigfs.client.allocation import ChunkAllocator
+from minigfs.client.config import ClientConfig
+from minigfs.client.leases import WriterLeases
+from minigfs.client.locations import FIRST_BATCH_COUNT, ChunkMap
+from minigfs.client.masters import MasterCaller
+from minigfs.client.reader import FileReader
+from minigfs.client.replica_reads import ReplicaReader, SuspectServers
+from minigfs.client.upload import UploadContext
+from minigfs.client.writer import FileWriter
+from minigfs.errors import IsDirectory
+from minigfs.master.messages import (
+    ClusterReport,
+    CreateFile,
+    EntryKind,
+    FileStatus,
+    Find,
+    GetClusterReport,
+    ListDirectory,
+    Locate,
+    Located,
+    LocatedChunk,
+    MakeDirectory,
+    Remove,
+    Removed,
+    Rename,
+    Stat,
+)
+from minigfs.transport.client import ConnectionPool
+from minigfs.transport.security import Security
+
+__all__ = ["MinigfsClient", "Usage"]
+
+_LOCATE_COUNT = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What lies at and below a path."""
+
+    size_bytes: int
+    file_count: int
+    directory_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shared:
+    """What all clients of one cluster in this process share."""
+
+    pool: ConnectionPool
+    masters: MasterCaller
+    leases: WriterLeases
+    suspects: SuspectServers
+
+
+_shared_by_config: dict[ClientConfig, _Shared] = {}
+
+
+def _shared(config: ClientConfig) -> _Shared:
+    known = _shared_by_config.get(config)
+    if known is not None:
+        return known
+    pool = ConnectionPool(Security(token=config.token, cluster_id=config.cluster_id))
+    masters = MasterCaller(config, pool)
+    made = _Shared(
+        pool=pool, masters=masters, leases=WriterLeases(masters), suspects=SuspectServers()
+    )
+    # One atomic step and no lock: a fork may happen while another thread is in here.
+    return _shared_by_config.setdefault(config, made)
+
+
+class MinigfsClient:
+    """A client of one cluster."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self._config = config
+        self._shared = _shared(config)
+        self._masters = self._shared.masters
+
+    @property
+    def config(self) -> ClientConfig:
+        return self._config
+
+    def stat(self, path: str) -> FileStatus:
+        """Raises ``FileMissing`` if nothing is there."""
+        return self._masters.call(Stat(path=path), repeatable=True)
+
+    def exists(self, path: str) -> bool:
+        """Whether something is there; an unreachable cluster raises, it is not False."""
+        try:
+            self.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def list_directory(self, path: str) -> Iterator[FileStatus]:
+        """The entries right below a directory, sorted; of a file, the file itself."""
+        return self._pages(ListDirectory(path=path))
+
+    def find(self, path: str) -> Iterator[FileStatus]:
+        """Everything below a directory, at any depth, sorted; of a file, the file itself."""
+        return self._pages(Find(path=path))
+
+    def usage(self, path: str) -> Usage:
+        size_bytes = file_count = directory_count = 0
+        for status in self.find(path):
+            size_bytes += status.size_bytes
+            file_count += status.kind is EntryKind.FILE
+            directory_count += status.kind is EntryKind.DIRECTORY
+        return Usage(size_bytes=size_bytes, file_count=file_count, directory_count=directory_count)
+
+    def make_directory(self, path: str, *, parents: bool = False, exist_ok: bool = False) -> None:
+        request = MakeDirectory(path=path, parents=parents, exist_ok=exist_ok)
+        self._masters.call(request, repeatable=exist_ok)
+
+    def rename(self, source: str, target: str, *, replace: bool = False) -> None:
+        """Move a file or a whole directory by one atomic change; see ``Rename``."""
+        request = Rename(source=source, target=target, replace=replace)
+        self._masters.call(request, repeatable=False)
+
+    def remove(self, path: str, *, recursive: bool = False) -> Removed:
+        return self._masters.call(Remove(path=path, recursive=recursive), repeatable=False)
+
+    def locations(self, path: str, start: int = 0, length: int | None = None) -> Located:
+        """Status, chunk size, and the chunks (with live replicas) that a range of a file touches.
+
+        ``length`` None means to the end. Raises ``IsDirectory`` for a directory.
+        """
+        located = self._locate(path, 0, 1)
+        size_bytes = located.status.size_bytes
+        end = size_bytes if length is None else min(size_bytes, start + length)
+        index, stop = start // located.chunk_bytes, -(-end // located.chunk_bytes)
+        if start >= end or (index, stop) == (0, 1):
+            return located if start < end else with_fields(located, chunks=())
+        chunks: list[LocatedChunk] = []
+        while index < stop:
+            batch = self._locate(path, index, min(_LOCATE_COUNT, stop - index)).chunks
+            if not batch:
+                break
+            chunks.extend(batch)
+            index += len(batch)
+        return with_fields(located, chunks=tuple(chunks))
+
+    def report(self) -> ClusterReport:
+        return self._masters.call(GetClusterReport(), repeatable=True)
+
+    def open_reader(self, path: str) -> FileReader:
+        """Raises ``FileMissing`` or ``IsDirectory``; learns the first chunks' locations at once."""
+        chunk_map = ChunkMap(self._masters, self._locate(path, 0, FIRST_BATCH_COUNT))
+        replicas = ReplicaReader(
+            chunk_map,
+            masters=self._masters,
+            pool=self._shared.pool,
+            suspects=self._shared.suspects,
+            timeout_ms=self._config.timeout_ms,
+        )
+        return FileReader(chunk_map, replicas)
+
+    def open_writer(
+        self, path: str, *, exclusive: bool = False, replication: int | None = None
+    ) -> FileWriter:
+        """Begin a file that will appear at ``path`` when the writer is closed.
+
+        It replaces a file that stands there then, unless ``exclusive``, which refuses now and at
+        close with ``FileExists``. ``replication`` None means the cluster's default.
+        """
+        request = CreateFile(path=path, exclusive=exclusive, replication=replication)
+        # Repeated, it leaves an inode behind that nobody sees and the master collects.
+        created = self._masters.call(request, repeatable=True)
+        self._shared.leases.opened(created.file_id)
+        context = UploadContext(
+            pool=self._shared.pool,
+            allocator=ChunkAllocator(self._masters, created.file_id, created.chunk_bytes),
+            file_id=created.file_id,
+            path=path,
+            chunk_bytes=created.chunk_bytes,
+            timeout_ms=self._config.timeout_ms,
+        )
+        return FileWriter(
+            context, exclusive=exclusive, masters=self._masters, leases=self._shared.leases
+        )
+
+    def _locate(self, path: str, first_index: int, count: int) -> Located:
+        request = Locate(path=path, first_index=first_index, count=count)
+        located = self._masters.call(request, repeatable=True)
+        if located.status.kind is EntryKind.DIRECTORY:
+            raise IsDirectory(f"{path}: is a directory; name a file")
+        return located
+
+    def _pages(self, request: ListDirectory | Find) -> Iterator[FileStatus]:
+        more = True
+        while more:
+            listing = self._masters.call(request, repeatable=True)
+            yield from listing.entries
+            more = listing.more
+            if more:
+                request = with_fields(request, start_after=listing.entries[-1].path)

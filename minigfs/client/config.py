@@ -1,0 +1,90 @@
+"""Where the cluster is and how to prove that one belongs to it. Finding out makes no connection."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from minigfs.errors import InvalidConfig
+
+__all__ = ["DEFAULT_TIMEOUT_MS", "ClientConfig", "ClientFile"]
+
+DEFAULT_TIMEOUT_MS = 10_000
+
+_MASTERS_VARIABLE = "FSSPEC_MINIGFS_MASTERS"
+_TOKEN_FILE_VARIABLE = "FSSPEC_MINIGFS_TOKEN_FILE"
+_HOME_VARIABLE = "MINIMR_HOME"
+_DEFAULT_HOME = "~/.minimr"
+_CLIENT_FILE = "client.json"
+
+
+class ClientFile(msgspec.Struct, frozen=True, kw_only=True):
+    """``client.json`` in the home of a cluster: what its clients must know."""
+
+    cluster_id: str
+    masters: tuple[str, ...]
+    token_file: str  # absolute, or relative to the folder of client.json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConfig:
+    """Everything a client needs; hashable, so that clients of one cluster share their sockets."""
+
+    masters: tuple[str, ...]
+    token: bytes = field(repr=False)
+    cluster_id: str = ""  # "" accepts any cluster that knows the token
+    timeout_ms: int = DEFAULT_TIMEOUT_MS  # after this much waiting a call gives up
+
+    @classmethod
+    def discover(
+        cls,
+        *,
+        masters: str | tuple[str, ...] | list[str] | None = None,
+        token_file: str | None = None,
+        home: str | None = None,
+        timeout_ms: int = DEFAULT_TIMEOUT_MS,
+    ) -> Self:
+        """Arguments first, then ``FSSPEC_MINIGFS_*``, then ``client.json`` in the cluster's home.
+
+        The home is ``home``, else ``$MINIMR_HOME``, else ``~/.minimr``. ``masters`` may be one
+        string with commas. Raises ``InvalidConfig`` that says what to do.
+        """
+        masters = _split_masters(masters or os.environ.get(_MASTERS_VARIABLE, ""))
+        token_file = token_file or os.environ.get(_TOKEN_FILE_VARIABLE)
+        if masters and token_file:
+            return cls(masters=masters, token=_read_token(Path(token_file)), timeout_ms=timeout_ms)
+        folder = Path(home or os.environ.get(_HOME_VARIABLE) or _DEFAULT_HOME).expanduser()
+        known = _read_client_file(folder / _CLIENT_FILE)
+        return cls(
+            masters=masters or known.masters,
+            token=_read_token(Path(token_file) if token_file else folder / known.token_file),
+            cluster_id="" if masters else known.cluster_id,
+            timeout_ms=timeout_ms,
+        )
+
+
+def _split_masters(masters: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    if isinstance(masters, str):
+        masters = masters.split(",")
+    return tuple(address.strip() for address in masters if address.strip())
+
+
+def _read_client_file(path: Path) -> ClientFile:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ClientFile)
+    except FileNotFoundError:
+        raise InvalidConfig(
+            f"no cluster: {path} does not exist. Start one with `minimr up` (or `minigfs up`),"
+            f" set {_HOME_VARIABLE} to the home of a running one, or name its masters and token"
+            f" file ({_MASTERS_VARIABLE}, {_TOKEN_FILE_VARIABLE})"
+        ) from None
+    except (msgspec.DecodeError, OSError) as error:
+        raise InvalidConfig(f"cannot read {path}: {error}") from error
+
+
+def _read_token(path: Path) -> bytes:
+    from minigfs.transport.security import load_token
+
+    return load_token(path.expanduser())

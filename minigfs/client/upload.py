@@ -1,0 +1,200 @@
+"""One chunk on its way to its servers, with its bytes kept until all of them have it.
+
+An upload is filled by the writer's thread and sent by a thread of its own (or, for the last chunk
+of a file, by the writer's thread itself). The two share one queue and one future and no lock, so an
+upload can be aborted from anywhere, a finaliser included. The bytes of the chunk stay here until
+every server of the chain has acknowledged: when a server fails, the chunk is allocated anew without
+it and sent again from its first byte.
+"""
+
+import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from minigfs.chunkserver.checksum import block_sums, digest_of_table
+from minigfs.chunkserver.messages import (
+    ChunkData,
+    ChunkWritten,
+    WriteChunk,
+    chain_timeout_ms,
+)
+from minigfs.client.allocation import ChunkAllocator
+from minigfs.client.patience import Patience
+from minigfs.config import CHECKSUM_BLOCK_BYTES
+from minigfs.errors import (
+    CorruptChunk,
+    MinigfsError,
+    NoSpace,
+    NotEnoughChunkservers,
+    SecurityError,
+    WriterFenced,
+    error_from_wire,
+)
+from minigfs.ids import FileId
+from minigfs.master.messages import LocatedChunk, SealedChunk
+from minigfs.transport.client import ConnectionPool
+
+__all__ = ["ChunkUpload", "UploadContext"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadContext:
+    """What all uploads of one writer share."""
+
+    pool: ConnectionPool
+    allocator: ChunkAllocator
+    file_id: FileId
+    path: str
+    chunk_bytes: int
+    timeout_ms: int
+
+
+class _Failed(Exception):
+    """A server of the chain failed; ``address`` says which, ``error`` how."""
+
+    def __init__(self, address: str, error: MinigfsError) -> None:
+        super().__init__(str(error))
+        self.address = address
+        self.error = error
+
+
+class ChunkUpload:
+    """``add`` pieces, then ``finish``; ``run`` sends them; ``result`` waits for the outcome."""
+
+    def __init__(self, context: UploadContext, index: int) -> None:
+        self._context = context
+        self._index = index
+        self._arriving: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+        self._pieces: list[memoryview] = []  # all that have arrived, for sending again
+        self._complete = False
+        self._aborted = False
+        self._outcome: Future[SealedChunk] = Future()
+        self.is_started = False
+
+    def add(self, piece: memoryview) -> None:
+        """The next piece; all but the last are whole checksum blocks. Not to be changed after."""
+        assert len(piece) > 0
+        self._arriving.put(piece)
+
+    def finish(self) -> None:
+        """No more pieces will come."""
+        self._arriving.put(None)
+
+    def abort(self) -> None:
+        """Stop soon, without a result. Safe in a finaliser."""
+        self._aborted = True
+        self._arriving.put(None)
+
+    def start(self) -> None:
+        """Send in the background from now on."""
+        self.is_started = True
+        threading.Thread(target=self.run, name="minigfs-upload", daemon=True).start()
+
+    def run(self) -> None:
+        """Send in this thread; returns when the outcome is known."""
+        self.is_started = True
+        try:
+            self._outcome.set_result(self._send_until_sealed())
+        except BaseException as error:
+            self._outcome.set_exception(error)
+
+    def is_done(self) -> bool:
+        return self._outcome.done()
+
+    def result(self) -> SealedChunk:
+        """Wait until the chunk is durable on every server of its chain, or raise why not."""
+        return self._outcome.result()
+
+    def _send_until_sealed(self) -> SealedChunk:
+        chunk = self._context.allocator.take(self._index)
+        patience: Patience | None = None
+        while True:
+            try:
+                return self._send(chunk)
+            except _Failed as failed:
+                patience = patience or Patience(self._context.timeout_ms)
+                chunk = self._replace(chunk, failed, patience)
+
+    def _replace(self, chunk: LocatedChunk, failed: _Failed, patience: Patience) -> LocatedChunk:
+        """Another chunk for the bytes of one that failed; the failure itself if there is none."""
+        while True:
+            try:
+                return self._context.allocator.replace(chunk, failed.address)
+            except NotEnoughChunkservers:
+                # Full disks do not empty themselves while we wait; dead servers may come back.
+                if isinstance(failed.error, NoSpace) or not patience.pause():
+                    raise failed.error from None
+
+    def _send(self, chunk: LocatedChunk) -> SealedChunk:
+        chain = tuple(replica.address for replica in chunk.replicas)
+        timeout_ms = chain_timeout_ms(len(chain) - 1)
+        table: list[bytes] = []
+        offset = 0
+        try:
+            with self._context.pool.open_stream(
+                chain[0], self._request(chunk, chain[1:]), timeout_ms=timeout_ms
+            ) as stream:
+                for piece, last in self._pieces_from_first():
+                    sums = block_sums(
+                        piece, handle=chunk.handle, first_block=offset // CHECKSUM_BLOCK_BYTES
+                    )
+                    data = ChunkData(offset_bytes=offset, sums=sums, last=last)
+                    stream.send(data, piece, timeout_ms=timeout_ms)
+                    table.append(sums)
+                    offset += len(piece)
+                written, _ = stream.receive(ChunkWritten, timeout_ms=timeout_ms)
+        except (SecurityError, WriterFenced):
+            raise
+        except MinigfsError as error:
+            raise _Failed(chain[0], error) from error
+        return self._sealed(chunk, written, offset, digest_of_table(b"".join(table)))
+
+    def _sealed(
+        self, chunk: LocatedChunk, written: ChunkWritten, length_bytes: int, digest: int
+    ) -> SealedChunk:
+        if written.failure is not None:
+            error = error_from_wire(written.failure.code, written.failure.message)
+            raise _Failed(written.failure.address, error)
+        if (written.length_bytes, written.digest) != (length_bytes, digest):
+            error = CorruptChunk(f"chunk {chunk.handle:x}: the servers have other bytes than ours")
+            raise _Failed(chunk.replicas[0].address, error)
+        return SealedChunk(
+            handle=chunk.handle,
+            length_bytes=length_bytes,
+            digest=digest,
+            replicas=written.replicas,
+        )
+
+    def _request(self, chunk: LocatedChunk, chain: tuple[str, ...]) -> WriteChunk:
+        return WriteChunk(
+            handle=chunk.handle,
+            version=chunk.version,
+            file_id=self._context.file_id,
+            index=self._index,
+            path_hint=self._context.path,
+            chunk_bytes=self._context.chunk_bytes,
+            chain=chain,
+        )
+
+    def _pieces_from_first(self) -> Iterator[tuple[memoryview, bool]]:
+        """Every piece with whether it is the last: known only when the next one, or the end, is."""
+        position = 0
+        while True:
+            while not self._complete and position + 1 >= len(self._pieces):
+                self._wait_for_piece()
+            last = self._complete and position + 1 == len(self._pieces)
+            yield self._pieces[position], last
+            if last:
+                return
+            position += 1
+
+    def _wait_for_piece(self) -> None:
+        piece = self._arriving.get()
+        if self._aborted:
+            raise WriterFenced(f"{self._context.path}: the writer was discarded")
+        if piece is None:
+            self._complete = True
+        else:
+            self._pieces.append(piece)
