@@ -1,7 +1,7 @@
 """Requests the master answers, with their replies. Tags are the protocol: they never change.
 
-Paths are absolute, ``/``-separated, without ``.``, ``..``, empty parts or a trailing slash; ``/`` is
-the root. Offsets and lengths are bytes, times are milliseconds since the epoch.
+Paths are absolute, ``/``-separated, without ``.``, ``..``, empty parts or a trailing slash; ``/``
+is the root. Offsets and lengths are bytes, times are milliseconds since the epoch.
 """
 
 from enum import StrEnum

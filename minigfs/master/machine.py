@@ -1,0 +1,43 @@
+"""The file system as a replicated machine: commands in as bytes, replies out as bytes."""
+
+from minigfs.master.commands import (
+    Command,
+    CommandReply,
+    decode_command,
+    encode_reply,
+)
+from minigfs.master.state import FileSystemState, initial_state
+from minigfs.master.transition import transition
+
+__all__ = ["FILE_SYSTEM_MACHINE", "FileSystemMachine"]
+
+FILE_SYSTEM_MACHINE = "fs"  # its name in the log
+
+
+class FileSystemMachine:
+    """Holds the state that the log's commands have led to; see ``replication.host.Machine``."""
+
+    def __init__(self) -> None:
+        self._state = initial_state()
+
+    @property
+    def state(self) -> FileSystemState:
+        """The state now: immutable, so whoever holds it may take their time."""
+        return self._state
+
+    def apply(self, index: int, command: bytes) -> bytes:
+        """Apply one entry of the log; a refusal is a reply like any other."""
+        self._state, reply = transition(self._state, decode_command(command))
+        return encode_reply(reply)
+
+    def preview(self, command: Command) -> tuple[FileSystemState, CommandReply]:
+        """What a command would lead to, for another machine's compound entry to ``adopt``."""
+        return transition(self._state, command)
+
+    def adopt(self, state: FileSystemState) -> None:
+        """Take on a state that ``preview`` gave since the last entry was applied.
+
+        To be called while an entry is being applied, and nowhere else: the state is a function of
+        the log.
+        """
+        self._state = state

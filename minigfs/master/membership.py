@@ -1,0 +1,228 @@
+"""What the master knows of chunkservers from their heartbeats: soft state, learnt again at start.
+
+Which servers a chunk lives on is in the log; whether they have it is theirs to say (GFS section
+2.6.2). A replica counts as present on a live server until something speaks against it: the
+server's full report lacked it or had another version or length, the server reported it gone, or a
+reader found it damaged. A server that was away, restarted, or is new to this master is asked for
+a full report, and until it comes its replicas count as present.
+
+Deleting is the one order that cannot be taken back. It is given for handles that the server
+reported itself, that no file has, and that are below the state's next handle: what this master's
+log has never handed out is not its to delete.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from msgspec.structs import replace as with_fields
+
+from minigfs.ids import ChunkHandle, ChunkserverId
+from minigfs.master.messages import ChunkserverReport, Heartbeat, HeartbeatReply, ReplicaReport
+from minigfs.master.placement import Candidate
+from minigfs.master.state import Chunk, FileSystemState
+
+__all__ = ["ALIVE_MS", "DELETE_ORDERS_MAX", "Membership", "Server"]
+
+ALIVE_MS = 5_000  # heartbeats come every second: four may be lost
+DELETE_ORDERS_MAX = 1_000  # per heartbeat, so that deleting a large tree disturbs nobody
+GARBAGE_SWEEP_MAX = 10_000  # per tick, for the same reason
+_CONFIRMED_MS = 30_000  # a full report that was under way when a chunk was sealed is older no more
+
+
+@dataclass(slots=True, kw_only=True)
+class Server:
+    """One chunkserver; everything it said last."""
+
+    chunkserver_id: ChunkserverId
+    last_heartbeat: Heartbeat
+    last_heard_ms: int
+    reported: bool = False  # its full report is in
+    held: set[ChunkHandle] = field(default_factory=set)
+    confirmed: dict[ChunkHandle, int] = field(default_factory=dict)  # published, when
+    damaged: set[ChunkHandle] = field(default_factory=set)
+    doomed: dict[ChunkHandle, None] = field(default_factory=dict)  # to be deleted, in order
+    recent_creations: int = 0
+
+    def is_alive(self, now_ms: int) -> bool:
+        return now_ms - self.last_heard_ms <= ALIVE_MS
+
+    def has(self, handle: ChunkHandle) -> bool:
+        """Whether its replica of a chunk counts as present and sound while it is alive."""
+        if handle in self.damaged:
+            return False
+        return not self.reported or handle in self.held or handle in self.confirmed
+
+    def may_hold(self, handle: ChunkHandle) -> bool:
+        return not self.reported or handle in self.held
+
+
+class Membership:
+    """All times are milliseconds of a clock that never goes back."""
+
+    def __init__(self) -> None:
+        self._servers: dict[ChunkserverId, Server] = {}
+
+    def heartbeat(self, beat: Heartbeat, state: FileSystemState, now_ms: int) -> HeartbeatReply:
+        """Take in what a chunkserver says of itself; the answer has its orders."""
+        server = self._servers.get(beat.chunkserver_id)
+        if server is None:
+            server = Server(
+                chunkserver_id=beat.chunkserver_id, last_heartbeat=beat, last_heard_ms=now_ms
+            )
+            self._servers[beat.chunkserver_id] = server
+        elif not server.is_alive(now_ms) or server.last_heartbeat.pid != beat.pid:
+            server.reported = False
+        server.last_heard_ms = now_ms
+        if beat.full:
+            self._start_over(server, now_ms)
+        self._take_reports(server, beat.chunks, state)
+        self._take_gone(server, beat.gone)
+        server.last_heartbeat = _without_reports(beat)
+        doomed = islice(server.doomed, DELETE_ORDERS_MAX)
+        delete = tuple(handle for handle in doomed if _deletable(state, handle))
+        return HeartbeatReply(send_full_report=not server.reported, delete=delete)
+
+    def _start_over(self, server: Server, now_ms: int) -> None:
+        server.reported = True
+        server.held = set()
+        server.doomed = {}
+        server.confirmed = {
+            handle: at_ms
+            for handle, at_ms in server.confirmed.items()
+            if now_ms - at_ms <= _CONFIRMED_MS
+        }
+
+    def _take_reports(
+        self, server: Server, reports: Iterable[ReplicaReport], state: FileSystemState
+    ) -> None:
+        for report in reports:
+            handle = report.handle
+            server.held.add(handle)
+            server.confirmed.pop(handle, None)
+            chunk = state.chunks.get(handle)
+            if chunk is None:
+                if handle < state.next_handle:
+                    server.doomed[handle] = None
+            elif not _matches(chunk, report):
+                server.damaged.add(handle)
+
+    def _take_gone(self, server: Server, gone: Iterable[ChunkHandle]) -> None:
+        for handle in gone:
+            server.held.discard(handle)
+            server.confirmed.pop(handle, None)
+            server.damaged.discard(handle)
+            server.doomed.pop(handle, None)
+
+    def confirm(self, chunk: Chunk, now_ms: int) -> None:
+        """A writer has the acknowledgement of every replica of a chunk it published."""
+        for chunkserver_id in chunk.replicas:
+            server = self._servers.get(chunkserver_id)
+            if server is not None and chunk.handle not in server.held:
+                server.confirmed[chunk.handle] = now_ms
+
+    def mark_damaged(self, handle: ChunkHandle, chunkserver_id: ChunkserverId) -> None:
+        server = self._servers.get(chunkserver_id)
+        if server is not None:
+            server.damaged.add(handle)
+
+    def replicas_to_read(self, chunk: Chunk, now_ms: int) -> list[Server]:
+        """The live servers to read a chunk from, in the order of its replica set.
+
+        Replicas known as damaged are offered only when nothing else is left: the reader verifies
+        what it reads, and then it can tell damage from absence.
+        """
+        alive = [s for s in self._of(chunk.replicas) if s.is_alive(now_ms)]
+        sound = [s for s in alive if s.has(chunk.handle)]
+        return sound or [s for s in alive if chunk.handle in s.damaged]
+
+    def present_count(self, chunk: Chunk, now_ms: int) -> int:
+        """How many sound replicas of a chunk are on live servers."""
+        return sum(s.is_alive(now_ms) and s.has(chunk.handle) for s in self._of(chunk.replicas))
+
+    def candidates(self, now_ms: int) -> list[Candidate]:
+        return [
+            Candidate(
+                chunkserver_id=server.chunkserver_id,
+                host=server.last_heartbeat.host,
+                rack=server.last_heartbeat.rack,
+                capacity_bytes=server.last_heartbeat.capacity_bytes,
+                free_bytes=server.last_heartbeat.free_bytes,
+                recent_creations=server.recent_creations,
+            )
+            for server in self._servers.values()
+            if server.is_alive(now_ms)
+        ]
+
+    def servers(self, chunkserver_ids: Sequence[ChunkserverId]) -> list[Server]:
+        """Those of the servers that are known, in the same order."""
+        return list(self._of(chunkserver_ids))
+
+    def alive_count(self, now_ms: int) -> int:
+        return sum(server.is_alive(now_ms) for server in self._servers.values())
+
+    def note_creations(self, replica_sets: Sequence[Sequence[ChunkserverId]]) -> None:
+        for replicas in replica_sets:
+            for server in self._of(replicas):
+                server.recent_creations += 1
+
+    def halve_creations(self) -> None:
+        """Called at a fixed interval: what was created long ago counts no more."""
+        for server in self._servers.values():
+            server.recent_creations //= 2
+
+    def sweep_garbage(self, state: FileSystemState, now_ms: int) -> tuple[ChunkHandle, ...]:
+        """Order the deletion of garbage; answers with the handles that are held nowhere.
+
+        A dead server does not count: when it comes back its full report brings up what it holds.
+        """
+        forgotten: list[ChunkHandle] = []
+        for handle, replicas in islice(state.garbage.items(), GARBAGE_SWEEP_MAX):
+            holders = [s for s in self._of(replicas) if s.is_alive(now_ms) and s.may_hold(handle)]
+            for server in holders:
+                if server.reported:
+                    server.doomed[handle] = None
+            if not holders:
+                forgotten.append(handle)
+        return tuple(forgotten)
+
+    def report(self, now_ms: int) -> tuple[ChunkserverReport, ...]:
+        return tuple(
+            ChunkserverReport(
+                id=server.chunkserver_id,
+                pid=server.last_heartbeat.pid,
+                address=server.last_heartbeat.address,
+                dir=server.last_heartbeat.directory,
+                host=server.last_heartbeat.host,
+                rack=server.last_heartbeat.rack,
+                chunks=server.last_heartbeat.chunk_count,
+                bytes=server.last_heartbeat.stored_bytes,
+                capacity_bytes=server.last_heartbeat.capacity_bytes,
+                free_bytes=server.last_heartbeat.free_bytes,
+                alive=server.is_alive(now_ms),
+                last_heard_ms_ago=now_ms - server.last_heard_ms,
+            )
+            for server in sorted(self._servers.values(), key=lambda s: s.chunkserver_id)
+        )
+
+    def _of(self, chunkserver_ids: Iterable[ChunkserverId]) -> Iterator[Server]:
+        for chunkserver_id in chunkserver_ids:
+            server = self._servers.get(chunkserver_id)
+            if server is not None:
+                yield server
+
+
+def _without_reports(beat: Heartbeat) -> Heartbeat:
+    """What is worth keeping of a heartbeat: a full report may name a million chunks."""
+    return with_fields(beat, chunks=(), gone=())
+
+
+def _matches(chunk: Chunk, report: ReplicaReport) -> bool:
+    """Whether a reported replica can be the chunk's; lengths are known once it is published."""
+    if report.version != chunk.version:
+        return False
+    return chunk.length_bytes in (0, report.length_bytes)
+
+
+def _deletable(state: FileSystemState, handle: ChunkHandle) -> bool:
+    return handle not in state.chunks and handle < state.next_handle

@@ -1,0 +1,22 @@
+"""What a master process is told at its start."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from minigfs.config import FileSystemConfig
+from minigfs.transport.address import Address
+from minigfs.transport.security import Security
+
+__all__ = ["MasterOptions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterOptions:
+    """``advertise`` is the address that others are told; without it, the one bound."""
+
+    directory: Path
+    listen: Address
+    security: Security
+    config: FileSystemConfig
+    advertise: Address | None = None
+    insecure: bool = False  # listen beyond loopback without TLS

@@ -1,0 +1,95 @@
+"""Where the replicas of a new chunk go (GFS section 4.2).
+
+Distinct hosts first, then distinct racks, then the server that carries the least for its free
+space: chunks recently created there, against the bytes it has free. That fills disks evenly, yet
+sends no flood of writes to a server that has just joined and is empty. The order of a set is the
+order of its chain and of the replicas that readers try, so it starts at a random member.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+
+import msgspec
+
+from minigfs.errors import NoSpace, NotEnoughChunkservers
+from minigfs.ids import ChunkserverId
+
+__all__ = ["Candidate", "choose_replica_sets"]
+
+_LOAD_SCALE = 2**64  # keeps the load an integer: free bytes are below it
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A live chunkserver, as far as placement cares."""
+
+    chunkserver_id: ChunkserverId
+    host: str
+    rack: str
+    capacity_bytes: int
+    free_bytes: int
+    recent_creations: int
+
+    @property
+    def is_full(self) -> bool:
+        """At 5 % free, servers stop taking data: the master on the same disk must still work."""
+        return self.free_bytes * 20 <= self.capacity_bytes
+
+
+def choose_replica_sets(
+    candidates: Sequence[Candidate],
+    *,
+    count: int,
+    replication: int,
+    draw_u64: Callable[[], int],
+    excluded: Collection[ChunkserverId] = (),
+) -> tuple[tuple[ChunkserverId, ...], ...]:
+    """Servers for ``count`` chunks, ``replication`` each or as many as there are, at least one.
+
+    Raises
+    ------
+    NotEnoughChunkservers
+        No chunkserver is left.
+    NoSpace
+        All of them are full.
+    """
+    allowed = [c for c in candidates if c.chunkserver_id not in excluded]
+    if not allowed:
+        raise NotEnoughChunkservers(
+            f"no chunkserver can take a chunk: {len(candidates)} alive, "
+            f"{len(excluded)} excluded by the writer; start more, or try again"
+        )
+    usable = [c for c in allowed if not c.is_full]
+    if not usable:
+        raise NoSpace(f"all {len(allowed)} chunkservers are 95 % full: free space, or add one")
+    creations = {c.chunkserver_id: c.recent_creations for c in usable}
+    sets = [_choose_one(usable, creations, replication) for _ in range(count)]
+    return tuple(_rotate(chosen, draw_u64() % len(chosen)) for chosen in sets)
+
+
+def _rotate(chosen: tuple[ChunkserverId, ...], by: int) -> tuple[ChunkserverId, ...]:
+    return chosen[by:] + chosen[:by]
+
+
+def _choose_one(
+    usable: Sequence[Candidate], creations: dict[ChunkserverId, int], replication: int
+) -> tuple[ChunkserverId, ...]:
+    """One replica set; ``creations`` is brought up to date."""
+    left = list(usable)
+    hosts: list[str] = []
+    racks: list[str] = []
+    chosen: list[ChunkserverId] = []
+    while left and len(chosen) < replication:
+        best = min(
+            left,
+            key=lambda c: (
+                hosts.count(c.host),
+                racks.count(c.rack),
+                (creations[c.chunkserver_id] + 1) * _LOAD_SCALE // max(c.free_bytes, 1),
+                c.chunkserver_id,
+            ),
+        )
+        left.remove(best)
+        hosts.append(best.host)
+        racks.append(best.rack)
+        chosen.append(best.chunkserver_id)
+        creations[best.chunkserver_id] += 1
+    return tuple(chosen)

@@ -1,0 +1,185 @@
+"""One command, applied: the only function that changes the file system.
+
+``transition`` is pure and all-or-nothing: a refused command gives back the very state it was
+given. It reads no clock, draws no number and walks no set, so a log replays to the same state
+everywhere (GFS section 2.6.3; Raft section 2, replicated state machines).
+"""
+
+from typing import assert_never
+
+from msgspec.structs import replace as with_fields
+
+from minigfs.errors import InvalidConfig, MinigfsError, UsageError, WriterFenced
+from minigfs.ids import FileId
+from minigfs.master import commands
+from minigfs.master.chunks import (
+    allocate_chunks,
+    check_sealed_chunks,
+    discard_chunks,
+    file_digest,
+    forget_garbage,
+    seal_chunks,
+)
+from minigfs.master.namespace import (
+    add_file,
+    check_can_publish,
+    find_inode,
+    make_directory,
+    make_missing_parents,
+    move,
+    path_of,
+    remove_subtree,
+    split_path,
+)
+from minigfs.master.state import DirectoryInode, FileInode, FileSystemState, TemporaryFile
+
+__all__ = ["REPLICATION_MAX", "get_temporary", "transition"]
+
+REPLICATION_MAX = 16  # more copies than that is a typing error
+
+_Outcome = tuple[FileSystemState, commands.CommandReply]
+
+
+def transition(state: FileSystemState, command: commands.Command) -> _Outcome:
+    """The state after a command, and its reply; after ``Refused``, the state before it."""
+    try:
+        return _apply(state, command)
+    except MinigfsError as refusal:
+        return state, commands.Refused(refusal.code, refusal.message)
+
+
+def get_temporary(state: FileSystemState, file_id: FileId) -> TemporaryFile:
+    file = state.temporary.get(file_id)
+    if file is None:
+        raise WriterFenced(
+            f"file {file_id} is not being written: its writer was silent too long, or gave it up, "
+            "or the file was published and is gone since; write it again"
+        )
+    return file
+
+
+def _apply(state: FileSystemState, command: commands.Command) -> _Outcome:
+    match command:
+        case commands.PublishFile():
+            return _publish(state, command)
+        case commands.CreateFile():
+            return _create(state, command)
+        case commands.AllocateChunks():
+            file = get_temporary(state, command.file_id)
+            state, handles = allocate_chunks(state, file, command.first_index, command.replica_sets)
+            return state, commands.ChunksAllocated(handles)
+        case commands.MakeDirectory():
+            return _make_directory(state, command), commands.Done()
+        case commands.Rename():
+            return _rename(state, command), commands.Done()
+        case commands.Remove():
+            return _remove(state, command)
+        case commands.DiscardFiles():
+            return _discard(state, command), commands.Done()
+        case commands.ForgetGarbage():
+            return forget_garbage(state, command.handles), commands.Done()
+        case commands.Configure():
+            return _configure(state, command), commands.Done()
+        case _:
+            assert_never(command)
+
+
+def _configure(state: FileSystemState, command: commands.Configure) -> FileSystemState:
+    if state.config is not None and state.config != command.config:
+        raise InvalidConfig(
+            f"the file system was made with {state.config} and cannot become {command.config}: "
+            "start it with the values it was made with, or in another directory"
+        )
+    return with_fields(state, config=command.config)
+
+
+def _make_directory(state: FileSystemState, command: commands.MakeDirectory) -> FileSystemState:
+    return make_directory(
+        state,
+        split_path(command.path),
+        parents=command.parents,
+        exist_ok=command.exist_ok,
+        now_ms=command.now_ms,
+    )
+
+
+def _create(state: FileSystemState, command: commands.CreateFile) -> _Outcome:
+    parts = split_path(command.path)
+    if not 1 <= command.replication <= REPLICATION_MAX:
+        raise UsageError(f"a file has 1 to {REPLICATION_MAX} replicas, not {command.replication}")
+    check_can_publish(state, parts, exclusive=command.exclusive)
+    file_id = state.next_file_id
+    file = TemporaryFile(file_id, command.path, command.now_ms, command.replication, ())
+    state = with_fields(
+        state,
+        temporary=state.temporary.set(file_id, file),
+        next_file_id=FileId(file_id + 1),
+    )
+    return state, commands.FileCreated(file_id)
+
+
+def _publish(state: FileSystemState, command: commands.PublishFile) -> _Outcome:
+    parts = split_path(command.path)
+    published = state.inodes.get(command.file_id)
+    if isinstance(published, FileInode):
+        return state, _published_reply(state, published)
+    file = get_temporary(state, command.file_id)
+    check_can_publish(state, parts, exclusive=command.exclusive)
+    check_sealed_chunks(state, file, command.chunks)
+    state = make_missing_parents(state, parts, command.now_ms)
+    parent = find_inode(state, parts[:-1])
+    assert isinstance(parent, DirectoryInode)
+    inode = FileInode(
+        file_id=file.file_id,
+        parent_id=parent.file_id,
+        name=parts[-1],
+        created_ms=file.created_ms,
+        modified_ms=command.now_ms,
+        replication=file.replication,
+        size_bytes=sum(chunk.length_bytes for chunk in command.chunks),
+        digest=file_digest([chunk.digest for chunk in command.chunks]),
+        chunks=tuple(chunk.handle for chunk in command.chunks),
+    )
+    state, replaced_chunks = add_file(state, inode, command.now_ms)
+    state = seal_chunks(state, command.chunks)
+    unused = file.chunks[len(command.chunks) :]
+    state = discard_chunks(state, replaced_chunks + unused)
+    state = with_fields(state, temporary=state.temporary.delete(file.file_id))
+    return state, _published_reply(state, inode)
+
+
+def _published_reply(state: FileSystemState, inode: FileInode) -> commands.FilePublished:
+    return commands.FilePublished(
+        path=path_of(state, inode),
+        size_bytes=inode.size_bytes,
+        created_ms=inode.created_ms,
+        modified_ms=inode.modified_ms,
+        replication=inode.replication,
+        chunk_count=len(inode.chunks),
+        digest=inode.digest,
+    )
+
+
+def _discard(state: FileSystemState, command: commands.DiscardFiles) -> FileSystemState:
+    for file_id in command.file_ids:
+        file = state.temporary.get(file_id)
+        if file is not None:
+            state = discard_chunks(state, file.chunks)
+            state = with_fields(state, temporary=state.temporary.delete(file_id))
+    return state
+
+
+def _rename(state: FileSystemState, command: commands.Rename) -> FileSystemState:
+    source, target = split_path(command.source), split_path(command.target)
+    state, replaced_chunks = move(
+        state, source, target, replace=command.replace, now_ms=command.now_ms
+    )
+    return discard_chunks(state, replaced_chunks)
+
+
+def _remove(state: FileSystemState, command: commands.Remove) -> _Outcome:
+    state, files, directory_count = remove_subtree(
+        state, split_path(command.path), recursive=command.recursive, now_ms=command.now_ms
+    )
+    state = discard_chunks(state, [handle for file in files for handle in file.chunks])
+    return state, commands.EntriesRemoved(len(files), directory_count)
