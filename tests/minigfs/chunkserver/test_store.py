@@ -1,0 +1,219 @@
+"""The store gives back what was sealed, and nothing else, across restarts, damage and full disks."""
+
+from pathlib import Path
+
+import pytest
+
+from minigfs.chunkserver.checksum import block_sums
+from minigfs.chunkserver.messages import WriteChunk
+from minigfs.chunkserver.store import ChunkStore
+from minigfs.config import CHECKSUM_BLOCK_BYTES as BLOCK
+from minigfs.errors import CorruptChunk, NoSpace, ProtocolError
+from minigfs.ids import ChunkHandle, ChunkVersion, ClusterId, FileId
+from minigfs.ports import Disk, RealDisk
+
+V1 = ChunkVersion(1)
+CHUNK_BYTES = 4 * BLOCK
+
+
+def write_request(handle: int, chunk_bytes: int = CHUNK_BYTES) -> WriteChunk:
+    return WriteChunk(
+        handle=ChunkHandle(handle),
+        version=V1,
+        file_id=FileId(1),
+        index=0,
+        path_hint="/a",
+        chunk_bytes=chunk_bytes,
+        chain=(),
+    )
+
+
+def open_store(disk: Disk, cluster_id: str = "c1") -> ChunkStore:
+    store = ChunkStore(disk, cluster_id=ClusterId(cluster_id))
+    store.open()
+    return store
+
+
+def seal(store: ChunkStore, handle: int, data: bytes) -> None:
+    with store.create(write_request(handle)) as incoming:
+        for start in range(0, len(data), BLOCK):
+            piece = data[start : start + BLOCK]
+            sums = block_sums(piece, handle=ChunkHandle(handle), first_block=start // BLOCK)
+            incoming.append(start, piece, sums)
+        incoming.seal()
+
+
+def read(store: ChunkStore, handle: int) -> bytes:
+    with store.open_chunk(ChunkHandle(handle), V1) as chunk:
+        return chunk.read(0, chunk.header.length_bytes)
+
+
+def pattern(length: int) -> bytes:
+    return bytes(i * 7 % 256 for i in range(251)) * (length // 251 + 1)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> RealDisk:
+    return RealDisk(tmp_path)
+
+
+@pytest.mark.parametrize("length", [1, BLOCK - 1, BLOCK, BLOCK + 1, CHUNK_BYTES])
+def test_a_sealed_chunk_reads_back_also_after_a_restart(disk: RealDisk, length: int) -> None:
+    data = pattern(length)[:length]
+    store = open_store(disk)
+    seal(store, 1, data)
+    assert read(store, 1) == data
+    restarted = open_store(disk)
+    assert read(restarted, 1) == data
+    assert (restarted.chunk_count, restarted.stored_bytes) == (1, length)
+    assert [c.length_bytes for c in restarted.take_report().chunks] == [length]
+
+
+def test_a_range_is_read_without_the_rest(disk: RealDisk) -> None:
+    data = pattern(CHUNK_BYTES)[:CHUNK_BYTES]
+    store = open_store(disk)
+    seal(store, 1, data)
+    with store.open_chunk(ChunkHandle(1), V1) as chunk:
+        assert chunk.read(BLOCK, 3 * BLOCK) == data[BLOCK : 3 * BLOCK]
+
+
+def test_an_unsealed_chunk_leaves_nothing(disk: RealDisk) -> None:
+    store = open_store(disk)
+    with store.create(write_request(1)) as incoming:
+        incoming.append(0, b"abc", block_sums(b"abc", handle=ChunkHandle(1), first_block=0))
+    assert store.chunk_count == 0
+    assert list(disk.list("incoming")) == []
+    with pytest.raises(CorruptChunk, match="not here"):
+        read(store, 1)
+
+
+def test_a_start_removes_what_a_crash_left_unsealed(disk: RealDisk) -> None:
+    store = open_store(disk)
+    incoming = store.create(write_request(1))
+    incoming.append(0, b"abc", block_sums(b"abc", handle=ChunkHandle(1), first_block=0))
+    assert open_store(disk).chunk_count == 0
+    assert list(disk.list("incoming")) == []
+
+
+def test_bytes_damaged_on_the_way_are_refused(disk: RealDisk) -> None:
+    store = open_store(disk)
+    sums = block_sums(b"abc", handle=ChunkHandle(1), first_block=0)
+    with store.create(write_request(1)) as incoming, pytest.raises(CorruptChunk, match="block 0"):
+        incoming.append(0, b"abd", sums)
+
+
+def test_pieces_out_of_order_or_too_long_are_refused(disk: RealDisk) -> None:
+    store = open_store(disk)
+    handle = ChunkHandle(1)
+    with store.create(write_request(1)) as incoming:
+        incoming.append(0, b"a" * BLOCK, block_sums(b"a" * BLOCK, handle=handle, first_block=0))
+        for offset, length in ((0, 1), (2 * BLOCK, 1), (BLOCK, CHUNK_BYTES)):
+            data = b"b" * length
+            sums = block_sums(data, handle=handle, first_block=offset // BLOCK)
+            with pytest.raises(ProtocolError):
+                incoming.append(offset, data, sums)
+        incoming.append(BLOCK, b"c", block_sums(b"c", handle=handle, first_block=1))
+        with pytest.raises(ProtocolError):  # after a partial block nothing can follow
+            incoming.append(BLOCK + 1, b"d", b"")
+
+
+@pytest.mark.parametrize("handle", [0, -1, 2**63])
+def test_a_handle_that_is_none_never_becomes_a_file(disk: RealDisk, handle: int) -> None:
+    with pytest.raises(ProtocolError):
+        open_store(disk).create(write_request(handle))
+
+
+def test_a_sealed_chunk_is_never_written_again(disk: RealDisk) -> None:
+    store = open_store(disk)
+    seal(store, 1, b"first")
+    with pytest.raises(ProtocolError, match="already sealed"):
+        seal(store, 1, b"other")
+    assert read(store, 1) == b"first"
+
+
+@pytest.mark.parametrize("offset", [0, 20, 200, 4096, 4096 + 5])
+def test_any_damaged_part_of_the_file_is_found_by_the_read(
+    disk: RealDisk, tmp_path: Path, offset: int
+) -> None:
+    store = open_store(disk)
+    seal(store, 1, b"x" * (BLOCK + 10))
+    flip(chunk_file(tmp_path, 1), offset)
+    if offset == 200:  # padding between table and data belongs to nobody
+        assert read(store, 1) == b"x" * (BLOCK + 10)
+        return
+    with pytest.raises(CorruptChunk, match="chunk 1"):
+        read(store, 1)
+
+
+def test_good_blocks_of_a_damaged_chunk_stay_readable(disk: RealDisk, tmp_path: Path) -> None:
+    store = open_store(disk)
+    seal(store, 1, b"a" * BLOCK + b"b" * BLOCK)
+    flip(chunk_file(tmp_path, 1), 4096 + 10)
+    with store.open_chunk(ChunkHandle(1), V1) as chunk:
+        assert chunk.read(BLOCK, 2 * BLOCK) == b"b" * BLOCK
+        with pytest.raises(CorruptChunk, match="block 0"):
+            chunk.read(0, BLOCK)
+
+
+def test_a_start_quarantines_what_is_no_chunk_of_this_cluster(
+    disk: RealDisk, tmp_path: Path
+) -> None:
+    store = open_store(disk)
+    for handle in (1, 2, 3, 4, 5):
+        seal(store, handle, b"x" * 100)
+    flip(chunk_file(tmp_path, 2), 0)
+    chunk_file(tmp_path, 3).write_bytes(chunk_file(tmp_path, 3).read_bytes()[:-1])
+    chunk_file(tmp_path, 4).rename(chunk_file(tmp_path, 6))
+    (tmp_path / "chunks" / "stray").write_bytes(b"")
+    restarted = open_store(disk)
+    assert [chunk.handle for chunk in restarted.take_report().chunks] == [1, 5]
+    quarantined = sorted(path.name for path in (tmp_path / "quarantine").iterdir())
+    assert quarantined == [f"{2:016x}.chunk", f"{3:016x}.chunk", f"{6:016x}.chunk", "stray"]
+    assert open_store(disk, "other-cluster").chunk_count == 0
+
+
+def test_a_deleted_chunk_is_gone_and_reported(disk: RealDisk, tmp_path: Path) -> None:
+    store = open_store(disk)
+    seal(store, 1, b"x")
+    store.report_delivered(store.take_report())
+    store.delete(ChunkHandle(1))
+    store.delete(ChunkHandle(99))
+    assert list((tmp_path / "chunks").iterdir()) == []
+    assert (store.chunk_count, store.stored_bytes) == (0, 0)
+    assert store.take_report().gone == (ChunkHandle(1), ChunkHandle(99))
+
+
+def test_another_version_is_not_given_out(disk: RealDisk) -> None:
+    store = open_store(disk)
+    seal(store, 1, b"x")
+    with pytest.raises(CorruptChunk, match="version"):
+        store.open_chunk(ChunkHandle(1), ChunkVersion(2))
+
+
+class NearlyFullDisk(RealDisk):
+    """A real directory whose file system says that it is nearly full."""
+
+    def capacity_bytes(self) -> int:
+        return 1000
+
+    def free_bytes(self) -> int:
+        return 49
+
+
+def test_no_chunk_is_begun_below_5_percent_free(tmp_path: Path) -> None:
+    store = open_store(NearlyFullDisk(tmp_path))
+    with pytest.raises(NoSpace, match="49 of 1000"):
+        store.create(write_request(1))
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def chunk_file(root: Path, handle: int) -> Path:
+    return root / "chunks" / f"{handle:016x}.chunk"
+
+
+def flip(path: Path, offset: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 0x40]))
