@@ -21,6 +21,7 @@ import msgspec
 from minigfs.cluster.layout import ClusterLayout
 from minigfs.cluster.state import ClusterState, ProcessRecord, save_state
 from minigfs.errors import StartFailed
+from minigfs.transport.address import TcpAddress, parse_address
 
 __all__ = [
     "ProcessEvent",
@@ -196,17 +197,25 @@ def _why_not_startable(record: ProcessRecord, kinds: Mapping[str, ProcessKind]) 
             f"{record.name} is a {record.role}, which this command cannot start: "
             f"use the `up` that made the cluster (minimr up)"
         )
-    host, separator, port = record.address.rpartition(":")
-    if separator and host != "unix":
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host.strip("[]"), int(port)))
-            except OSError as error:
-                return (
-                    f"{record.name} cannot listen on {record.address}: {error.strerror}; "
-                    f"stop the process that holds port {port}, then start again"
-                )
+    if record.address:
+        return _why_not_bindable(record)
+    return None
+
+
+def _why_not_bindable(record: ProcessRecord) -> str | None:
+    address = parse_address(record.address)
+    if not isinstance(address, TcpAddress):
+        return None
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address.host, address.port))
+        except OSError as error:
+            return (
+                f"{record.name} cannot listen on {record.address}: {error.strerror}; "
+                f"stop what holds port {address.port}, then start again"
+            )
     return None
 
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
@@ -64,7 +63,10 @@ def prepare_storage(layout: ClusterLayout, shape: StorageShape) -> ClusterState:
     )
     layout.make()
     if not layout.token_file.exists():
-        create_token(layout.token_file)
+        fresh = layout.token_file.with_name(".token.new")
+        fresh.unlink(missing_ok=True)
+        create_token(fresh)
+        fresh.replace(layout.token_file)  # whole or not at all
     save_state(layout, state)
     return state
 
@@ -237,7 +239,7 @@ def await_storage(layout: ClusterLayout, state: ClusterState, *, timeout_ms: int
     from minigfs.client.config import ClientConfig
 
     deadline_ns = time.monotonic_ns() + timeout_ms * 1_000_000
-    client = MinigfsClient(ClientConfig.discover(home=Path(layout.home)))
+    client = MinigfsClient(ClientConfig.discover(home=str(layout.home)))
     expected = {record.address: record.name for record in state.with_role("chunkserver")}
     while True:
         alive = {server.address for server in client.report().chunkservers if server.alive}

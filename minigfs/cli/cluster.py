@@ -1,0 +1,200 @@
+"""`up`, `down` and `status`: the processes of a storage cluster on this machine."""
+
+import time
+
+import click
+
+from minigfs.cli.connect import ClusterChoice, cluster_options, home_option, layout_of
+from minigfs.cluster import (
+    ClusterState,
+    ProcessEvent,
+    load_state,
+    start_missing,
+    stop_all,
+)
+from minigfs.cluster.storage import (
+    STORAGE_KINDS,
+    StorageShape,
+    await_storage,
+    prepare_storage,
+)
+from minigfs.master.messages import ClusterReport
+from minigfs.terminal import (
+    Terminal,
+    bytes_option,
+    echo_json,
+    format_bytes,
+    format_count,
+    format_table,
+    terminal_options,
+)
+
+__all__ = [
+    "down",
+    "process_line",
+    "status",
+    "storage_lines",
+    "storage_status",
+    "up",
+]
+
+
+def process_line(event: ProcessEvent) -> str:
+    """One line about one process, for people."""
+    record = event.record
+    took = f"{event.took_ms / 1000:.2f} s" if event.what == "started" else ""
+    pid = f"pid {record.pid}" if record.pid is not None else ""
+    return f"{record.name:<16} {event.what:<8} {record.address:<21} {pid:<12} {took}".rstrip()
+
+
+@click.command()
+@home_option
+@click.option("--masters", type=int, help="Number of masters [default: 1].")
+@click.option("--chunkservers", type=int, help="Number of chunkservers [default: 3].")
+@click.option("--replication", type=int, help="Replicas of each chunk [default: 3].")
+@bytes_option("--chunk-size", "chunk_bytes", help="Size of a chunk [default: 64MiB].")
+@click.option("--hosts", type=int, help="Spread the chunkservers over this many host labels.")
+@click.option("--json", "as_json", is_flag=True, help="Print what runs as JSON.")
+@terminal_options
+@click.pass_obj
+def up(
+    terminal: Terminal,
+    home: str | None,
+    masters: int | None,
+    chunkservers: int | None,
+    replication: int | None,
+    chunk_bytes: int | None,
+    hosts: int | None,
+    as_json: bool,
+) -> None:
+    """Start a cluster on this machine, or whatever of it is not running.
+
+    The first start fixes chunk size, replication and ports; all data is found again by later ones.
+    """
+    began_ns = time.monotonic_ns()
+    layout = layout_of(home)
+    shape = StorageShape(
+        masters=masters,
+        chunkservers=chunkservers,
+        replication=replication,
+        chunk_bytes=chunk_bytes,
+        hosts=hosts,
+    )
+
+    def waiting() -> None:
+        terminal.say(f"waiting for another start or stop in {layout.home}")
+
+    with layout.locked(waiting):
+        state = prepare_storage(layout, shape)
+        state = start_missing(
+            layout, state, STORAGE_KINDS, progress=lambda event: terminal.say(process_line(event))
+        )
+        await_storage(layout, state)
+    took_ms = (time.monotonic_ns() - began_ns) // 1_000_000
+    terminal.say(f"ready in {took_ms / 1000:.1f} s: {_summary(state)}, in {layout.home}")
+    if as_json:
+        echo_json({"home": str(layout.home), "cluster": state})
+
+
+def _summary(state: ClusterState) -> str:
+    return ", ".join(
+        (
+            format_count(len(state.with_role("master")), "master"),
+            format_count(len(state.with_role("chunkserver")), "chunkserver"),
+            f"{format_bytes(state.chunk_bytes)} chunks",
+            format_count(state.replication, "replica"),
+        )
+    )
+
+
+@click.command()
+@home_option
+@terminal_options
+@click.pass_obj
+def down(terminal: Terminal, home: str | None) -> None:
+    """Stop the cluster's processes on this machine; `up` finds all data again."""
+    layout = layout_of(home)
+    stopped = 0
+
+    def show(event: ProcessEvent) -> None:
+        nonlocal stopped
+        stopped += 1
+        terminal.say(process_line(event))
+
+    if layout.state_file.exists():
+        with layout.locked():
+            state = load_state(layout)
+            if state is not None:
+                stop_all(layout, state, progress=show)
+    if stopped == 0:
+        terminal.say(f"nothing was running in {layout.home}")
+
+
+@click.command()
+@cluster_options
+@click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
+@terminal_options
+def status(cluster: ClusterChoice, as_json: bool) -> None:
+    """Show the health of the cluster, its masters and its chunkservers."""
+    report = cluster.connect().report()
+    if as_json:
+        echo_json(storage_status(report))
+    else:
+        click.echo("\n".join(storage_lines(report)))
+
+
+def storage_status(report: ClusterReport) -> dict[str, object]:
+    """The storage part of ``status --json`` (DESIGN 5.1)."""
+    return {
+        "health": {"word": report.health, "reasons": report.reasons},
+        "cluster_id": report.cluster_id,
+        "chunk_bytes": report.chunk_bytes,
+        "replication": report.replication,
+        "masters": report.masters,
+        "elections": report.elections,
+        "chunkservers": report.chunkservers,
+        "files": report.file_count,
+        "directories": report.directory_count,
+        "chunks": report.chunk_count,
+    }
+
+
+def storage_lines(report: ClusterReport) -> list[str]:
+    """The storage part of ``status``, for people."""
+    reasons = "".join(f"\n  {reason}" for reason in report.reasons)
+    masters = [
+        (master.role, master.address, str(master.pid), str(master.commit_index), master.dir)
+        for master in report.masters
+    ]
+    servers = [
+        (
+            "alive" if server.alive else f"silent {server.last_heard_ms_ago // 1000} s",
+            server.address,
+            str(server.pid),
+            server.host,
+            f"{server.chunks:,}",
+            format_bytes(server.bytes),
+            format_bytes(server.free_bytes),
+            server.dir,
+        )
+        for server in report.chunkservers
+    ]
+    stored = ", ".join(
+        (
+            format_count(report.file_count, "file"),
+            format_count(report.chunk_count, "chunk"),
+            f"{format_bytes(report.chunk_bytes)} a chunk",
+            format_count(report.replication, "replica"),
+        )
+    )
+    return [
+        f"health: {report.health}{reasons}",
+        stored,
+        "",
+        *format_table(("MASTER", "ADDRESS", "PID", "COMMIT", "DIRECTORY"), masters),
+        "",
+        *format_table(
+            ("CHUNKSERVER", "ADDRESS", "PID", "HOST", "CHUNKS", "STORED", "FREE", "DIRECTORY"),
+            servers,
+        ),
+    ]

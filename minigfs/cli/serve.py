@@ -1,0 +1,142 @@
+"""`serve`: one server process in the foreground, as `up` starts it or on another machine."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from minigfs.cluster import announce_ready
+from minigfs.config import DEFAULT_CHUNK_BYTES, DEFAULT_REPLICATION, FileSystemConfig
+from minigfs.errors import InvalidConfig
+from minigfs.terminal import bytes_option, terminal_options
+from minigfs.transport.security import Security, TlsFiles, check_listen_address, load_token
+
+__all__ = ["configure_logging", "security_from", "serve", "server_options"]
+
+
+def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options every server process takes; see `security_from` for the last ones."""
+    for option in reversed(
+        (
+            click.option("--dir", "directory", required=True, help="The server's own directory."),
+            click.option("--listen", required=True, help="HOST:PORT to listen on; port 0: any."),
+            click.option("--advertise", help="HOST:PORT others reach it by [default: --listen]."),
+            click.option("--cluster-id", required=True, help="Name of the cluster it belongs to."),
+            click.option("--token-file", required=True, help="File with the cluster's token."),
+            click.option("--tls-ca", help="PEM file of the authority that signed the servers."),
+            click.option("--tls-certificate", help="PEM file of this server's certificate."),
+            click.option("--tls-key", help="PEM file of the certificate's key."),
+            click.option(
+                "--insecure",
+                is_flag=True,
+                help="Listen beyond this machine without TLS: anybody on the way reads along.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def security_from(
+    *,
+    listen: str,
+    cluster_id: str,
+    token_file: str,
+    tls_ca: str | None,
+    tls_certificate: str | None,
+    tls_key: str | None,
+    insecure: bool,
+) -> Security:
+    """What the options of `server_options` say about trust, checked against ``listen``."""
+    tls = None
+    if tls_ca or tls_certificate or tls_key:
+        if not (tls_ca and tls_certificate and tls_key):
+            raise InvalidConfig("TLS needs all of --tls-ca, --tls-certificate and --tls-key")
+        tls = TlsFiles(ca=tls_ca, certificate=tls_certificate, key=tls_key)
+    security = Security(load_token(token_file), cluster_id, tls)
+    check_listen_address(listen, security, insecure)
+    return security
+
+
+def configure_logging() -> None:
+    """Log to stderr, which `up` sends to the process's log file."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+
+
+@click.group()
+def serve() -> None:
+    """Run one server in the foreground."""
+
+
+@serve.command()
+@server_options
+@bytes_option("--chunk-size", "chunk_bytes", help="Size of a chunk [default: 64MiB].")
+@click.option("--replication", type=click.IntRange(min=1), default=DEFAULT_REPLICATION)
+@terminal_options
+def master(
+    directory: str,
+    listen: str,
+    advertise: str | None,
+    cluster_id: str,
+    chunk_bytes: int | None,
+    replication: int,
+    **trust: Any,
+) -> None:
+    """Run a master: the namespace, and which chunkserver holds what."""
+    from minigfs.master.process import FileSystemService, MasterOptions, serve_master
+    from minigfs.ports import SystemClock, SystemRng
+
+    configure_logging()
+    options = MasterOptions(
+        directory=Path(directory),
+        listen=listen,
+        advertise=advertise,
+        security=security_from(listen=listen, cluster_id=cluster_id, **trust),
+        config=FileSystemConfig(
+            cluster_id=cluster_id,
+            chunk_bytes=chunk_bytes or DEFAULT_CHUNK_BYTES,
+            replication=replication,
+        ),
+        insecure=bool(trust["insecure"]),
+    )
+    service = FileSystemService(options.config, options, SystemClock(), SystemRng())
+    asyncio.run(serve_master(options, [service], ready=announce_ready))
+
+
+@serve.command()
+@server_options
+@click.option(
+    "--join", "masters", multiple=True, required=True, help="HOST:PORT of a master; repeatable."
+)
+@click.option("--host-label", default="", help="Host it counts as [default: this machine's name].")
+@click.option("--rack", default="", help="Rack it counts as when replicas are spread.")
+@terminal_options
+def chunkserver(
+    directory: str,
+    listen: str,
+    advertise: str | None,
+    cluster_id: str,
+    masters: tuple[str, ...],
+    host_label: str,
+    rack: str,
+    **trust: Any,
+) -> None:
+    """Run a chunkserver: chunks as files in its directory."""
+    from minigfs.chunkserver.process import ChunkserverOptions, serve_chunkserver
+
+    configure_logging()
+    options = ChunkserverOptions(
+        directory=Path(directory),
+        listen=listen,
+        advertise=advertise or "",
+        masters=masters,
+        security=security_from(listen=listen, cluster_id=cluster_id, **trust),
+        host=host_label,
+        rack=rack,
+    )
+    serve_chunkserver(options, ready=announce_ready)
