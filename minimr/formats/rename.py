@@ -9,6 +9,7 @@ import ctypes
 import errno
 import functools
 import os
+from pathlib import Path
 
 __all__ = ["exchange", "rename_exclusive"]
 
@@ -40,7 +41,7 @@ def exchange(first: str, second: str) -> bool:
 def _rename_if_absent(source: str, target: str) -> None:
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-    os.rename(source, target)
+    Path(source).rename(target)
 
 
 @functools.cache

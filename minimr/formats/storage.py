@@ -47,9 +47,9 @@ def absolute_url(location: str) -> str:
     """A URL that means the same in every process: bare and relative paths become ``file://``."""
     scheme, separator, rest = location.partition("://")
     if not separator:
-        return _LOCAL_PREFIX + str(Path(location).expanduser().absolute().resolve(strict=False))
+        return _LOCAL_PREFIX + os.path.abspath(Path(location).expanduser())  # noqa: PTH100 - resolves ".."
     if scheme == "file":
-        return _LOCAL_PREFIX + os.path.normpath(rest)
+        return _LOCAL_PREFIX + os.path.abspath("/" + rest.lstrip("/"))  # noqa: PTH100
     return location.rstrip("/") if rest.strip("/") else location
 
 
@@ -67,8 +67,8 @@ def local_path(url: str) -> Path:
 class Storage:
     """All file systems a job can name.
 
-    ``options`` gives constructor arguments per fsspec protocol, e.g. ``{"minigfs": {"home": ...}}``;
-    a protocol without options finds its own configuration.
+    ``options`` gives constructor arguments per fsspec protocol (``{"minigfs": {"home": ...}}``); a
+    protocol without options finds its own configuration.
     """
 
     options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)

@@ -1,0 +1,184 @@
+"""Map output on its way to disk, under a budget of memory (MapReduce section 3.1, step 4).
+
+Pairs gather in memory. Over the budget they are sorted and combined; if that shrinks them well they
+stay, else they are spilled as a sorted run. At the end everything becomes one segment file, sorted
+by (partition, key), equal keys in the order in which they were added.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from minimr.agg import Aggregation, Kernel
+from minimr.shuffle.combine import (
+    Assign,
+    PartitionedRun,
+    aggregate_partitioned,
+    aggregate_stream,
+    sort_partitioned,
+)
+from minimr.shuffle.merge import MemoryMeter, SortedRun, merge_runs
+from minimr.shuffle.pairs import Pairs, check_same_types, concat_pairs
+from minimr.shuffle.segment import FrameRef, SegmentReader, SegmentSummary, SegmentWriter
+
+__all__ = ["CombineSorted", "MapOutputBuffer"]
+
+CombineSorted: TypeAlias = Callable[[Pairs], Pairs]
+"""A user's combine function over the sorted pairs of one partition; keeps keys and their order."""
+
+
+class MapOutputBuffer:
+    """Collects the pairs of one map attempt and writes its segment file."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        partition_count: int,
+        assign: Assign,
+        combine: "Aggregation | CombineSorted | None",
+        budget_bytes: int,
+    ) -> None:
+        self._path = path
+        self._partition_count = partition_count
+        self._assign = assign
+        self._combine = combine
+        self._budget_bytes = budget_bytes
+        self._added: list[Pairs] = []
+        self._held_bytes = 0
+        self._combined: Pairs | None = None  # earlier pairs, combined; they precede the added ones
+        self._spills: list[Path] = []
+        self._spill_count = 0
+        self.meter = MemoryMeter()
+
+    @property
+    def spill_count(self) -> int:
+        return self._spill_count
+
+    def add(self, pairs: Pairs) -> None:
+        if not pairs.num_rows:
+            return
+        if self._added:
+            check_same_types(self._added[0].schema, pairs.schema)
+        self._added.append(pairs)
+        self._held_bytes += pairs.nbytes
+        self.meter.hold(pairs.nbytes)
+        if self._held_bytes > self._budget_bytes:
+            self._shrink()
+
+    def finish(self) -> SegmentSummary:
+        """Write the segment; the buffer is used up."""
+        try:
+            if not self._spills:
+                return self._write(self._path, self._sorted())
+            self._spill(self._sorted())
+            return self._merge_spills()
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Drop everything, also what was spilled."""
+        self._added, self._combined = [], None
+        for spill in self._spills:
+            spill.unlink(missing_ok=True)
+        self._spills = []
+
+    def _shrink(self) -> None:
+        run = self._sorted()
+        assert run is not None
+        self._added = []
+        self.meter.release(self._held_bytes)
+        self._held_bytes = 0
+        if self._combine is None or run.pairs.nbytes > self._budget_bytes // 2:
+            self._combined = None
+            self._spill(run)
+            return
+        self._combined = run.pairs
+        self._held_bytes = run.pairs.nbytes
+        self.meter.hold(self._held_bytes)
+
+    def _sorted(self) -> PartitionedRun | None:
+        """Everything in memory, in order and combined."""
+        if isinstance(self._combine, Aggregation):
+            return self._aggregated(self._combine)
+        parts = [self._combined, *self._added] if self._combined is not None else self._added
+        if not parts:
+            return None
+        run = sort_partitioned(concat_pairs(parts), self._assign, self._partition_count)
+        return run if self._combine is None else self._combined_run(run, self._combine)
+
+    def _aggregated(self, aggregation: Aggregation) -> PartitionedRun | None:
+        run: PartitionedRun | None = None
+        if self._added:
+            run = self._group(concat_pairs(self._added), aggregation.partial)
+        if self._combined is None:
+            return run
+        parts = [self._combined] if run is None else [self._combined, run.pairs]
+        return self._group(concat_pairs(parts), aggregation.merge)
+
+    def _group(self, pairs: Pairs, kernel: Kernel) -> PartitionedRun:
+        return aggregate_partitioned(pairs, kernel, self._assign, self._partition_count)
+
+    def _combined_run(self, run: PartitionedRun, combine: CombineSorted) -> PartitionedRun:
+        bounds, parts = [0], []
+        for partition in range(self._partition_count):
+            pairs = run.partition(partition)
+            if pairs.num_rows:
+                parts.append(combine(pairs))
+                bounds.append(bounds[-1] + parts[-1].num_rows)
+            else:
+                bounds.append(bounds[-1])
+        return PartitionedRun(pairs=concat_pairs(parts), bounds=np.array(bounds))
+
+    def _spill(self, run: PartitionedRun | None) -> None:
+        path = self._next_spill_path()
+        self._write(path, run)
+        self._spills.append(path)
+
+    def _next_spill_path(self) -> Path:
+        self._spill_count += 1
+        return self._path.with_name(f"{self._path.stem}.spill-{self._spill_count}")
+
+    def _write(self, path: Path, run: PartitionedRun | None) -> SegmentSummary:
+        with SegmentWriter(path, self._partition_count) as writer:
+            if run is not None:
+                for partition in range(self._partition_count):
+                    writer.append(partition, run.partition(partition))
+            return writer.close()
+
+    def _merge_spills(self) -> SegmentSummary:
+        readers = [SegmentReader(spill) for spill in self._spills]
+        try:
+            with SegmentWriter(self._path, self._partition_count) as writer:
+                for partition in range(self._partition_count):
+                    self._merge_partition(readers, partition, writer)
+                return writer.close()
+        finally:
+            for reader in readers:
+                reader.close()
+
+    def _merge_partition(
+        self, readers: list[SegmentReader], partition: int, writer: SegmentWriter
+    ) -> None:
+        merged = merge_runs(
+            [
+                SortedRun(
+                    size_bytes=_total_bytes(reader.frames_of(partition)),
+                    batches=reader.read_pairs(partition),
+                )
+                for reader in readers
+            ],
+            budget_bytes=self._budget_bytes,
+            spill_path=self._next_spill_path,
+            meter=self.meter,
+        )
+        if isinstance(self._combine, Aggregation):
+            merged = aggregate_stream(merged, self._combine, is_partial=True, finish=False)
+        for pairs in merged:
+            writer.append(partition, pairs)
+
+
+def _total_bytes(frames: tuple[FrameRef, ...]) -> int:
+    return sum(frame.length for frame in frames)

@@ -1,0 +1,122 @@
+"""Groups of equal keys: combined on the map side, aggregated or cut whole on the reduce side."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from minimr.agg import Aggregation, Kernel
+from minimr.shuffle.keys import group_starts, partition_bounds, partition_order
+from minimr.shuffle.pairs import Pairs, concat_pairs, make_pairs
+
+__all__ = [
+    "Assign",
+    "PartitionedRun",
+    "aggregate_partitioned",
+    "aggregate_stream",
+    "sort_partitioned",
+    "whole_groups",
+]
+
+Assign: TypeAlias = Callable[[pa.Array], NDArray[np.uint32]]
+"""The partition of each key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionedRun:
+    """Pairs sorted by (partition, key); partition p is rows ``bounds[p]`` to ``bounds[p + 1]``."""
+
+    pairs: Pairs
+    bounds: NDArray[np.int64]
+
+    def partition(self, index: int) -> Pairs:
+        start = int(self.bounds[index])
+        return self.pairs.slice(start, int(self.bounds[index + 1]) - start)
+
+
+def sort_partitioned(pairs: Pairs, assign: Assign, partition_count: int) -> PartitionedRun:
+    """Every pair, in order; equal keys stay in the order they came in."""
+    partitions = assign(pairs.column(0))
+    order = partition_order(pairs.column(0), partitions, partition_count)
+    return PartitionedRun(
+        pairs=pairs.take(pa.array(order)),
+        bounds=partition_bounds(partitions[order], partition_count),
+    )
+
+
+def aggregate_partitioned(
+    pairs: Pairs, kernel: Kernel, assign: Assign, partition_count: int
+) -> PartitionedRun:
+    """The kernel's results per key, sorted. Keys are hashed first, so only distinct ones are
+    sorted: map output repeats its keys many times."""
+    encoded = pairs.column(0).dictionary_encode()
+    distinct = encoded.dictionary
+    partitions = assign(distinct)
+    order = partition_order(distinct, partitions, partition_count)
+    rank = np.empty(len(order), np.uint64)
+    rank[order] = np.arange(len(order), dtype=np.uint64)
+    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    # Rank above, row below: one sort of words gives a stable order by key.
+    packed = np.sort((rank[codes] << np.uint64(32)) | np.arange(len(codes), dtype=np.uint64))
+    rows = (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    ranks = packed >> np.uint64(32)
+    starts = np.flatnonzero(np.concatenate(([True], ranks[1:] != ranks[:-1])))
+    values, groups = kernel(pairs.column(1).take(pa.array(rows)), starts)
+    chosen = order if groups is None else order[groups]
+    return PartitionedRun(
+        pairs=make_pairs(distinct.take(pa.array(chosen)), values),
+        bounds=partition_bounds(partitions[chosen], partition_count),
+    )
+
+
+def aggregate_stream(
+    batches: Iterable[Pairs], aggregation: Aggregation, *, is_partial: bool, finish: bool
+) -> Iterator[Pairs]:
+    """Aggregate sorted batches in bounded memory, however many values one key has.
+
+    ``is_partial``: the values are a combiner's results already. ``finish``: give final values, not
+    partial ones.
+    """
+    held: Pairs | None = None  # merged, not given yet: its last key may go on
+    for batch in batches:
+        merged = batch if is_partial else _apply(batch, aggregation.partial)
+        if held is not None:
+            last = int(group_starts(held.column(0))[-1])
+            if last:
+                yield _finished(held.slice(0, last), aggregation, finish=finish)
+            merged = concat_pairs([held.slice(last), merged])
+        held = _apply(merged, aggregation.merge) if is_partial or held is not None else merged
+    if held is not None:
+        yield _finished(held, aggregation, finish=finish)
+
+
+def whole_groups(batches: Iterable[Pairs]) -> Iterator[Pairs]:
+    """The same rows cut differently: all values of a key are in one batch."""
+    held: list[Pairs] = []  # all but the last have one key only, the first of the last
+    for batch in batches:
+        if held and batch.column(0)[0] == held[-1].column(0)[-1]:
+            last = int(group_starts(held[-1].column(0))[-1])
+            if last:
+                yield concat_pairs([*held[:-1], held[-1].slice(0, last)])
+                held = [held[-1].slice(last)]
+            held.append(batch)
+        else:
+            if held:
+                yield concat_pairs(held)
+            held = [batch]
+    if held:
+        yield concat_pairs(held)
+
+
+def _apply(pairs: Pairs, kernel: Kernel) -> Pairs:
+    starts = group_starts(pairs.column(0))
+    values, groups = kernel(pairs.column(1), starts)
+    rows = starts if groups is None else starts[groups]
+    return make_pairs(pairs.column(0).take(pa.array(rows)), values)
+
+
+def _finished(pairs: Pairs, aggregation: Aggregation, *, finish: bool) -> Pairs:
+    return _apply(pairs, aggregation.finish) if finish and aggregation.finish else pairs

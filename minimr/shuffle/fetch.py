@@ -1,0 +1,273 @@
+"""Map outputs on their way to a reduce task: read from this host's disk, or fetched from a worker.
+
+A request names a job, an attempt and a partition, never a path: the server makes the path itself
+from names it has checked. The frames of a partition lie together in the file, so the answer is that
+one range in pieces, with the part of the index that describes it; whoever reads verifies. A small
+partition stays in memory, a large one goes to a local file, so a reduce task's memory does not grow
+with the number of maps.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minigfs.errors import MinigfsError
+from minigfs.transport.bulk_server import BulkHandler
+from minigfs.transport.client import ConnectionPool
+from minigfs.transport.messages import Empty, Message, Request
+from minigfs.transport.stream import Stream
+from minimr.coordinator.messages import MapOutput
+from minimr.errors import SegmentUnavailable
+from minimr.ids import AttemptId, JobId
+from minimr.shuffle.merge import SortedRun
+from minimr.shuffle.pairs import Pairs
+from minimr.shuffle.segment import (
+    FrameRef,
+    SegmentReader,
+    decode_frame,
+    decode_schema,
+    verify_frame,
+)
+
+__all__ = [
+    "FetchSegment",
+    "FetchedPartition",
+    "MapOutputsLost",
+    "SegmentFetcher",
+    "SegmentHeader",
+    "job_directory",
+    "segment_handlers",
+    "segment_path",
+]
+
+PIECE_BYTES = 1 << 20
+IN_MEMORY_BYTES = 1 << 20  # per map output; more goes to a file
+FETCH_THREAD_COUNT = 4  # enough to keep a disk and a network busy
+FETCH_TIMEOUT_MS = 10_000  # for the next piece, not for all of them
+
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
+
+
+class FetchSegment(Request["SegmentHeader"], frozen=True, tag="segment.fetch"):
+    """One partition of one map output. The header is followed by pieces as payloads of ``Empty``."""
+
+    attempt: AttemptId
+    partition: int
+    digest: str
+
+
+class SegmentHeader(Message, frozen=True):
+    schema: bytes
+    frames: tuple[FrameRef, ...]
+
+
+class MapOutputsLost(SegmentUnavailable):
+    """Map outputs that cannot be had, by map index: exactly those maps must run again."""
+
+    def __init__(self, message: str, map_indexes: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.map_indexes = map_indexes
+
+
+def job_directory(scratch: Path, job_id: JobId) -> Path:
+    """Where a worker keeps its segments of a job; `SegmentUnavailable` for a name of no job."""
+    if not _JOB_ID.fullmatch(job_id):
+        raise SegmentUnavailable(f"{job_id!r} is not the id of a job")
+    return scratch / job_id
+
+
+def segment_path(scratch: Path, attempt: AttemptId) -> Path:
+    """The segment file of an attempt below a worker's segment directory."""
+    return job_directory(scratch, attempt.task.job_id) / f"{attempt.file_stem}.segment"
+
+
+def segment_handlers(scratch: Path) -> Mapping[type[Request[Any]], BulkHandler]:
+    """Handlers for a `BulkServer` that serves the segments below ``scratch``."""
+
+    def fetch(request: FetchSegment, stream: Stream) -> None:
+        path = segment_path(scratch, request.attempt)
+        with SegmentReader(path) as reader:
+            if request.digest != reader.digest:
+                raise SegmentUnavailable(f"segment {path} is not the one that was committed")
+            frames = reader.frames_of(request.partition)
+            stream.send(SegmentHeader(schema=reader.schema_message, frames=frames))
+            for piece in reader.read_pieces(frames, PIECE_BYTES):
+                stream.send(Empty(), piece)
+
+    return {FetchSegment: fetch}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchedPartition:
+    """One map output's part of a reduce partition, on this host; sums are checked while reading."""
+
+    output: MapOutput
+    schema: bytes
+    frames: tuple[FrameRef, ...]
+    path: Path | None  # None: ``content`` holds the frames
+    content: bytes = b""
+    shift: int = 0  # where the first frame lies, in ``content`` or the file, is its offset - shift
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(frame.length for frame in self.frames)
+
+    def as_run(self, on_read: Callable[[int], None]) -> SortedRun:
+        """The sorted pairs; ``on_read`` is told the bytes of each frame."""
+        return SortedRun(size_bytes=self.size_bytes, batches=self._read(on_read))
+
+    def _read(self, on_read: Callable[[int], None]) -> Iterator[Pairs]:
+        if not self.frames:
+            return
+        where = self.output.path
+        try:
+            schema = decode_schema(self.schema, where)
+            for frame, content in self._contents():
+                verify_frame(content, frame, where)
+                pairs = decode_frame(content, frame, schema, where)
+                on_read(frame.length)
+                yield pairs
+        except SegmentUnavailable as error:
+            raise MapOutputsLost(error.message, (self.output.map_index,)) from error
+
+    def _contents(self) -> Iterator[tuple[FrameRef, bytes]]:
+        if self.path is None:
+            for frame in self.frames:
+                start = frame.offset - self.shift
+                yield frame, self.content[start : start + frame.length]
+            return
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(self.frames[0].offset - self.shift)
+                for frame in self.frames:  # they lie one after the other
+                    yield frame, file.read(frame.length)
+        except OSError as error:
+            raise SegmentUnavailable(f"segment {self.path}: {error.strerror}") from error
+
+
+class SegmentFetcher:
+    """Brings the map outputs of a partition to this host. Thread-safe.
+
+    Parameters
+    ----------
+    host : str
+        This host's label: outputs of the same host are read from the file.
+    pool : ConnectionPool, optional
+        Without one, only outputs on this host can be had.
+    """
+
+    def __init__(self, host: str, pool: ConnectionPool | None = None) -> None:
+        self._host = host
+        self._pool = pool
+
+    def fetch(
+        self, outputs: Sequence[MapOutput], partition: int, spill_directory: Path
+    ) -> list[FetchedPartition]:
+        """All of them, in the same order.
+
+        Raises
+        ------
+        MapOutputsLost
+            Names every output that cannot be had, not only the first.
+        """
+        with ThreadPoolExecutor(FETCH_THREAD_COUNT) as threads:
+            # One order: a dead worker is asked once, then all its outputs count as lost.
+            dead: dict[str, str] = {}
+            tried = [
+                output
+                if output.host == self._host or self._pool is None
+                else threads.submit(self._fetch_remote, output, partition, spill_directory, dead)
+                for output in outputs
+            ]
+            found: list[FetchedPartition] = []
+            lost: list[tuple[int, str]] = []
+            for output, each in zip(outputs, tried, strict=True):
+                try:
+                    if isinstance(each, MapOutput):
+                        found.append(self._fetch_here(output, partition, spill_directory, dead))
+                    else:
+                        found.append(each.result())
+                except (MinigfsError, OSError) as error:
+                    lost.append((output.map_index, str(error)))
+        if lost:
+            raise MapOutputsLost(
+                f"{len(lost)} of {len(outputs)} map outputs cannot be had: {lost[0][1]}",
+                tuple(index for index, _ in lost),
+            )
+        return found
+
+    def _fetch_here(
+        self, output: MapOutput, partition: int, spill_directory: Path, dead: dict[str, str]
+    ) -> FetchedPartition:
+        try:
+            return _read_here(output, partition)
+        except SegmentUnavailable:
+            if self._pool is None or not output.address:
+                raise
+        # The same host label need not mean the same view of the disk.
+        return self._fetch_remote(output, partition, spill_directory, dead)
+
+    def _fetch_remote(
+        self, output: MapOutput, partition: int, spill_directory: Path, dead: dict[str, str]
+    ) -> FetchedPartition:
+        assert self._pool is not None
+        if output.address in dead:
+            raise SegmentUnavailable(dead[output.address])
+        request = FetchSegment(attempt=output.attempt, partition=partition, digest=output.digest)
+        try:
+            with self._pool.open_stream(
+                output.address, request, timeout_ms=FETCH_TIMEOUT_MS
+            ) as stream:
+                return _receive(stream, output, spill_directory / f"fetch-{output.map_index}")
+        except SegmentUnavailable:
+            raise
+        except MinigfsError as error:
+            dead[output.address] = error.message
+            raise
+
+
+def _read_here(output: MapOutput, partition: int) -> FetchedPartition:
+    path = Path(output.path)
+    with SegmentReader(path) as reader:
+        if output.digest != reader.digest:
+            raise SegmentUnavailable(f"segment {path} is not the one that was committed")
+        return FetchedPartition(
+            output=output,
+            schema=reader.schema_message,
+            frames=reader.frames_of(partition),
+            path=path,
+        )
+
+
+def _receive(stream: Stream, output: MapOutput, path: Path) -> FetchedPartition:
+    header, _ = stream.receive(SegmentHeader, timeout_ms=FETCH_TIMEOUT_MS)
+    left = sum(frame.length for frame in header.frames)
+    shift = header.frames[0].offset if header.frames else 0
+    if left <= IN_MEMORY_BYTES:
+        content = b"".join(_pieces(stream, left))
+        return FetchedPartition(
+            output=output,
+            schema=header.schema,
+            frames=header.frames,
+            path=None,
+            content=content,
+            shift=shift,
+        )
+    with path.open("wb", buffering=0) as file:
+        for piece in _pieces(stream, left):
+            file.write(piece)
+    return FetchedPartition(
+        output=output, schema=header.schema, frames=header.frames, path=path, shift=shift
+    )
+
+
+def _pieces(stream: Stream, left: int) -> Iterator[memoryview]:
+    while left > 0:
+        _, piece = stream.receive(Empty, timeout_ms=FETCH_TIMEOUT_MS)
+        left -= len(piece)
+        if not piece or left < 0:
+            raise SegmentUnavailable(f"{stream.peer} sent another number of bytes than announced")
+        yield piece

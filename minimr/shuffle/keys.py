@@ -1,0 +1,170 @@
+"""Hashing, sorting and grouping of key columns, vectorised (DESIGN 6.13).
+
+Sorting
+    The first eight bytes of every key become one big-endian word, and an argsort of machine words
+    does most of the work; rows whose words tie are sorted by their whole keys. Equal keys keep the
+    order of their rows, so the sort is stable. Text sorts as its UTF-8 bytes, which is code point
+    order; numbers become words of the same order.
+
+Hashing
+    `stable_hash` is part of the data format: it decides which partition holds a key, in every
+    process and release. It never changes.
+"""
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+from numpy.typing import NDArray
+
+from minimr.shuffle.pairs import binary_parts, is_binary
+
+__all__ = [
+    "group_starts",
+    "partition_bounds",
+    "partition_order",
+    "partitions_of",
+    "sort_order",
+    "stable_hash",
+    "words_of",
+]
+
+Words = NDArray[np.uint64]
+Rows = NDArray[np.int64]
+
+_SIGN = np.uint64(1 << 63)
+_HASHED_BYTES_MAX = 128  # longer keys are hashed whole by xxh3, so that rounds stay few
+_SEED = 0x6D696E696D720001
+_LENGTH_FACTOR = 0x9E3779B185EBCA87
+_WORD_FACTOR = 0xC2B2AE3D27D4EB4F
+_STATE_FACTOR = 0x165667B19E3779F9
+_KEEP = np.array([(1 << (8 * kept)) - 1 for kept in range(9)], np.uint64)
+
+
+def words_of(keys: pa.Array) -> Words:
+    """One word per key that orders as the keys do, but for ties (bytes and str only)."""
+    if is_binary(keys.type):
+        offsets, data = binary_parts(keys)
+        starts, lengths = offsets[:-1], np.diff(offsets)
+        return _word_at(data, starts, lengths).byteswap()
+    return _number_words(keys)
+
+
+def sort_order(keys: pa.Array) -> Rows:
+    """Row numbers in increasing order of key; equal keys in increasing order of row."""
+    words = words_of(keys)
+    if not is_binary(keys.type):
+        return np.argsort(words, kind="stable")
+    order = np.argsort(words)
+    ordered = words[order]
+    same = ordered[1:] == ordered[:-1]
+    if not same.any():
+        return order
+    tied = np.flatnonzero(np.concatenate(([False], same)) | np.concatenate((same, [False])))
+    # Whole keys order the tied groups among each other as their words do, so one sort does all.
+    rows = np.sort(order[tied])
+    import pyarrow.compute as pc
+
+    order[tied] = rows[pc.sort_indices(keys.take(pa.array(rows))).to_numpy()]
+    return order
+
+
+def partition_order(keys: pa.Array, partitions: NDArray[np.uint32], partition_count: int) -> Rows:
+    """Row numbers sorted by (partition, key), stable."""
+    order = sort_order(keys)
+    if partition_count == 1:
+        return order
+    narrow = np.uint16 if partition_count <= 1 << 16 else np.uint32  # 16 bits: numpy counts
+    by_partition = np.argsort(partitions[order].astype(narrow), kind="stable")
+    return order[by_partition]
+
+
+def partition_bounds(sorted_partitions: NDArray[np.uint32], partition_count: int) -> Rows:
+    """Where each partition begins and the last ends: ``partition_count + 1`` row numbers."""
+    wanted = np.arange(partition_count + 1)
+    return np.searchsorted(sorted_partitions, wanted).astype(np.int64, copy=False)
+
+
+def group_starts(keys: pa.Array) -> Rows:
+    """Row numbers at which a new key begins, in a sorted column."""
+    if len(keys) == 0:
+        return np.empty(0, np.int64)
+    import pyarrow.compute as pc
+
+    changes = pc.not_equal(keys[1:], keys[:-1]).to_numpy(zero_copy_only=False)
+    return np.concatenate((np.zeros(1, np.int64), np.flatnonzero(changes) + 1))
+
+
+def partitions_of(keys: pa.Array, partition_count: int) -> NDArray[np.uint32]:
+    """The default partition of each key: its stable hash modulo the count."""
+    if partition_count == 1:
+        return np.zeros(len(keys), np.uint32)
+    return (stable_hash(keys) % np.uint64(partition_count)).astype(np.uint32)
+
+
+def stable_hash(keys: pa.Array) -> Words:
+    """64-bit hash of each key: the same answer in every process and release.
+
+    With ``w`` the key's eight-byte little-endian words, the last filled up with zeros (an int or a
+    float is its own eight bytes), all modulo 2**64::
+
+        h = SEED + length * LENGTH_FACTOR
+        for each w:  h = (h ^ (x ^ x >> 32)) * STATE_FACTOR   with x = w * WORD_FACTOR
+        h = splitmix64_finalizer(h)
+
+    A key of more than 128 bytes has ``xxh3_64(key)`` as its only word.
+    """
+    if not is_binary(keys.type):
+        words = keys.to_numpy(zero_copy_only=False).view(np.uint64)
+        return _finish(_mix(_initial(np.full(len(keys), 8)), words))
+    offsets, data = binary_parts(keys)
+    starts, lengths = offsets[:-1], np.diff(offsets)
+    state = _initial(lengths)
+    for row in np.flatnonzero(lengths > _HASHED_BYTES_MAX):
+        digest = xxhash.xxh3_64_intdigest(data[starts[row] : offsets[row + 1]].tobytes())
+        state[row] = _mix(state[row : row + 1], np.array([digest], np.uint64))[0]
+    active = np.flatnonzero((lengths > 0) & (lengths <= _HASHED_BYTES_MAX))
+    depth = 0
+    while active.size:
+        words = _word_at(data, starts[active] + depth, lengths[active] - depth)
+        state[active] = _mix(state[active], words)
+        depth += 8
+        active = active[lengths[active] > depth]
+    return _finish(state)
+
+
+def _initial(lengths: NDArray[np.int64]) -> Words:
+    return lengths.astype(np.uint64) * np.uint64(_LENGTH_FACTOR) + np.uint64(_SEED)
+
+
+def _mix(state: Words, words: Words) -> Words:
+    product = words * np.uint64(_WORD_FACTOR)
+    mixed: Words = (state ^ product ^ (product >> np.uint64(32))) * np.uint64(_STATE_FACTOR)
+    return mixed
+
+
+def _finish(state: Words) -> Words:
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
+
+
+def _number_words(keys: pa.Array) -> Words:
+    bits = keys.to_numpy(zero_copy_only=False).view(np.uint64)
+    flipped: Words = bits ^ _SIGN
+    if pa.types.is_integer(keys.type):
+        return flipped
+    return np.where(bits & _SIGN, ~bits, flipped)
+
+
+def _word_at(data: NDArray[np.uint8], starts: Rows, lengths: Rows) -> Words:
+    """Eight bytes from each start as a little-endian word, zero after ``length`` bytes."""
+    if data.size < 8:
+        data = np.concatenate((data, np.zeros(8 - data.size, np.uint8)))
+    windows = np.ndarray((data.size - 7,), "<u8", data, 0, (1,))
+    inside = np.minimum(starts, data.size - 8)
+    words = windows[inside]
+    late = np.flatnonzero(inside != starts)
+    if late.size:
+        words[late] >>= (8 * (starts[late] - inside[late])).astype(np.uint64)
+    words &= _KEEP[np.clip(lengths, 0, 8)]
+    return words
