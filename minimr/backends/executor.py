@@ -1,0 +1,245 @@
+"""The parent's side of an executor child: start it, give it attempts, notice its death.
+
+User code runs only there (DESIGN 2): a segmentation fault, a memory hog or a loop that never lets
+go of the interpreter costs one attempt, never the worker. The child is killed by the kernel when
+its parent dies (``PR_SET_PDEATHSIG``). That signal fires when the *thread* that started the child
+ends, so one thread of this module, which lives as long as the process, starts all of them.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from minimr.tasks.attempt import AttemptFailed
+
+from minimr.coordinator.messages import Assignment, AttemptResult, Failure, FailureKind, JobSpec
+from minimr.ids import AttemptId, WorkerId
+from minimr.tasks.executor_channel import (
+    AttemptFailure,
+    AttemptProgress,
+    AttemptSucceeded,
+    ChannelClosed,
+    ExecutorChannel,
+    OpenJob,
+    RunAttempt,
+)
+
+__all__ = ["AttemptWork", "ExecutorProcess"]
+
+_LOOK_INTERVAL_MS = 100  # at is_cancelled and at the child's life, while it is silent
+_LOG_BYTES_MAX = 8 * 1024 * 1024  # a longer log is set aside when the next executor starts
+_LOG_TAIL_BYTES = 4 * 1024
+_LOG_TAIL_LINES = 20
+_MEMORY_WORDS = ("memory allocation of", "bad_alloc", "MemoryError", "Cannot allocate memory")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptWork:
+    """One attempt and all that the child needs to run it."""
+
+    spec: JobSpec
+    assignment: Assignment
+    scratch: Path  # directory of this worker's segments of the job
+    worker_id: WorkerId
+    address: str = ""  # of the worker's segment server; "" when there is none
+    host: str = ""
+    token: bytes = b""  # to fetch segments from other workers
+    cluster_id: str = ""
+
+
+class ExecutorProcess:
+    """One child. It runs the attempts of one job, one at a time, and is then closed.
+
+    Parameters
+    ----------
+    log_file : Path
+        Where the child's stdout and stderr go; its directory exists.
+    environment : mapping
+        Variables added to this process's own.
+    warm_modules : sequence of str
+        Imported by the child while it waits for its job.
+    """
+
+    def __init__(
+        self,
+        *,
+        log_file: Path,
+        environment: Mapping[str, str] | None = None,
+        warm_modules: Sequence[str] = (),
+    ) -> None:
+        self._log_file = log_file
+        self._opened: str | None = None  # the job it serves
+        self._killed = threading.Event()
+        self._reaping = threading.Lock()  # a pid that was reaped may be somebody else's
+        ours, theirs = socket.socketpair()
+        with theirs:
+            starting = _spawner().submit(
+                _start, theirs, log_file, {**os.environ, **(environment or {})}, warm_modules
+            )
+            self._process = starting.result()
+        self._channel = ExecutorChannel(ours)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.returncode is None and self._ended(os.WNOHANG) is None
+
+    def run(
+        self,
+        work: AttemptWork,
+        on_progress: Callable[[int, int], None],
+        is_cancelled: Callable[[], bool],
+    ) -> AttemptResult:
+        """Run one attempt; all attempts of one executor are of one job.
+
+        ``on_progress(done_bytes, total_bytes)`` is called from this thread. Raises
+        ``AttemptFailed``: with what the attempt reported, with ``DIED`` when the child ended under
+        it, with ``CANCELLED`` after ``kill`` or when ``is_cancelled()`` became true. After the
+        last two the executor is of no more use.
+        """
+        assert self._opened in (None, work.spec.job_id), "an executor serves one job"
+        log_offset = self._log_file.stat().st_size
+        try:
+            self._hand_over(work)
+            while True:
+                message = self._channel.receive_from_executor(_LOOK_INTERVAL_MS)
+                match message:
+                    case AttemptProgress():
+                        on_progress(message.done_bytes, message.total_bytes)
+                    case AttemptSucceeded():
+                        return message.result
+                    case AttemptFailure():
+                        raise AttemptFailed(message.failure)
+                if is_cancelled():
+                    self.kill()
+                # What user code forked may hold the channel open after the child's death.
+                if message is None and not self.is_alive:
+                    raise ChannelClosed
+        except ChannelClosed:
+            raise AttemptFailed(self._end_of(work.assignment.attempt, log_offset)) from None
+
+    def kill(self) -> None:
+        """End the child and what it started, now; from any thread."""
+        self._killed.set()
+        with self._reaping:
+            if self._process.returncode is None:
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Kill the child if it runs and free its resources; not while ``run`` is in progress."""
+        self.kill()
+        self._reap()
+        self._channel.close()
+
+    def _ended(self, flags: int) -> os.waitid_result | None:
+        """Look for the child's end but leave its entry, which keeps its pid ours."""
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | flags)
+
+    def _reap(self) -> int:
+        """Wait for the child's end, end whatever it started, and give its exit status."""
+        if self._process.returncode is None:
+            self._ended(0)
+        with self._reaping:
+            if self._process.returncode is None:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            return self._process.wait()
+
+    def _hand_over(self, work: AttemptWork) -> None:
+        if self._opened is None:
+            self._channel.send_to_executor(
+                OpenJob(
+                    spec=work.spec,
+                    scratch=str(work.scratch),
+                    worker_id=work.worker_id,
+                    address=work.address,
+                    host=work.host,
+                    token=work.token,
+                    cluster_id=work.cluster_id,
+                )
+            )
+            self._opened = work.spec.job_id
+        self._channel.send_to_executor(RunAttempt(assignment=work.assignment))
+
+    def _end_of(self, attempt: AttemptId, log_offset: int) -> Failure:
+        """Why the child is gone; it has closed its end, so it is dead or about to be."""
+        status = self._reap()
+        if self._killed.is_set():
+            return Failure(kind=FailureKind.CANCELLED, error=f"{attempt} was cancelled")
+        tail = _log_tail(self._log_file, log_offset)
+        return Failure(
+            kind=FailureKind.DIED,
+            error=f"{attempt}: {describe_death(status, tail)} (log: {self._log_file})",
+            traceback=tail,
+        )
+
+
+def describe_death(status: int, log_tail: str) -> str:
+    """What the end of an executor means to the user. ``status`` is as `subprocess` gives it."""
+    if any(words in log_tail for words in _MEMORY_WORDS):
+        return "the executor reached its memory limit: give more with --memory SIZE, or use less"
+    if status == -signal.SIGKILL:
+        return (
+            "the executor was killed (SIGKILL): by hand, or because the machine ran out of memory"
+        )
+    if status < 0:
+        return f"the executor was ended by {signal.Signals(-status).name}: user code crashed it"
+    return f"the executor exited with status {status}: user code ended its process"
+
+
+def _log_tail(log_file: Path, offset: int) -> str:
+    """The last lines written since ``offset``."""
+    with log_file.open("rb") as log:
+        size = log.seek(0, os.SEEK_END)
+        log.seek(max(offset, size - _LOG_TAIL_BYTES))
+        text = log.read().decode(errors="replace")
+    return "\n".join(text.splitlines()[-_LOG_TAIL_LINES:])
+
+
+def _start(
+    channel_end: socket.socket,
+    log_file: Path,
+    environment: Mapping[str, str],
+    warm_modules: Sequence[str],
+) -> "subprocess.Popen[bytes]":
+    with suppress(FileNotFoundError):
+        if log_file.stat().st_size > _LOG_BYTES_MAX:
+            log_file.replace(log_file.with_suffix(f"{log_file.suffix}.old"))
+    descriptor = channel_end.fileno()
+    with log_file.open("ab") as log:
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-P", "-m", "minimr.tasks.executor"),
+                *(str(descriptor), str(os.getpid()), *warm_modules),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            pass_fds=(descriptor,),
+            process_group=0,  # a Ctrl-C on our terminal is ours to handle
+        )
+
+
+_spawner_lock = threading.Lock()
+_spawner_of: dict[int, ThreadPoolExecutor] = {}
+
+
+def _spawner() -> ThreadPoolExecutor:
+    """The one thread of this process (a fork needs its own) that starts children."""
+    with _spawner_lock:
+        pid = os.getpid()
+        if pid not in _spawner_of:
+            _spawner_of.clear()
+            _spawner_of[pid] = ThreadPoolExecutor(1, thread_name_prefix="executor-spawner")
+        return _spawner_of[pid]

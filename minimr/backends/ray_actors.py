@@ -1,0 +1,200 @@
+"""Workers as detached Ray actors; the only module that imports Ray.
+
+An actor is a shell: it starts a `WorkerSupervisor` in its constructor, because a restart by Ray
+(``max_restarts=-1``, after a kill or a crash) runs nothing else. Tasks never travel through Ray, and
+neither do bytes: workers pull from the master (DESIGN 6.11) and shuffle among themselves.
+
+Actors are made by a short-lived process (``python -m minimr.backends.ray_actors``), because a Ray
+driver is heavy, and ends its process when Ray's head goes away. It imports Ray while the head is
+still starting, and waits for a line on its standard input to go on.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from minigfs.errors import MinigfsError, Unreachable
+
+if TYPE_CHECKING:
+    from minimr.backends.worker import WorkerOptions
+
+__all__ = ["CreateWorkers", "WorkerSpec", "create_workers", "main", "ray_environment"]
+
+_NAMESPACE = "minimr"
+_REGISTER_TIMEOUT_MS = 25_000
+
+
+class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What an actor needs to be a worker. It is kept by Ray, so the token is named, not held."""
+
+    name: str  # of the actor; unique in the cluster
+    directory: str
+    listen: str
+    masters: tuple[str, ...]
+    token_file: str
+    cluster_id: str
+    host: str
+
+    def options(self) -> "WorkerOptions":
+        from minigfs.transport.security import Security, load_token
+        from minimr.backends.worker import WorkerOptions
+
+        return WorkerOptions(
+            directory=Path(self.directory),
+            listen=self.listen,
+            masters=self.masters,
+            security=Security(load_token(self.token_file), self.cluster_id),
+            host=self.host,
+            environment={
+                "FSSPEC_MINIGFS_MASTERS": ",".join(self.masters),
+                "FSSPEC_MINIGFS_TOKEN_FILE": self.token_file,
+            },
+        )
+
+
+class CreateWorkers(msgspec.Struct, frozen=True, kw_only=True):
+    """The order that the short-lived process gets as its only argument, as JSON."""
+
+    ray_address: str
+    workers: tuple[WorkerSpec, ...]
+
+
+def ray_environment(token_file: Path) -> dict[str, str]:
+    """The environment of Ray's processes: ours without the user's Ray settings, and closed.
+
+    Token authentication is on, usage statistics are off (no telemetry, DESIGN 8).
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return kept | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token_file),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Without it Ray replaces 127.0.0.1 by this machine's outer address, and listens on all.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # Ray's own remedy for a full memory is to kill workers, but the hogs are executors, which
+        # are bounded and cost one attempt.
+        "RAY_memory_monitor_refresh_ms": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning about GPUs
+    }
+
+
+def head_command(*, ports: Mapping[str, int], temporary: Path) -> list[str]:
+    """``ray start`` for a head of our own on loopback, with nothing that we do not use.
+
+    ``ports`` are Ray's options by name. Workers' ports are left to the kernel: they too are bound
+    to loopback, and any number of workers may come.
+    """
+    return [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head"),
+        "--node-ip-address=127.0.0.1",
+        *(f"--{option}={port}" for option, port in ports.items()),
+        "--min-worker-port=0",
+        "--max-worker-port=0",
+        "--include-dashboard=false",
+        "--include-log-monitor=false",
+        "--no-monitor",  # of the autoscaler
+        "--disable-usage-stats",
+        "--num-cpus=1",  # Ray starts this many idle workers; ours ask for no CPU
+        "--object-store-memory=80000000",  # about the least it takes; no data passes through it
+        f"--temp-dir={temporary}",
+    ]
+
+
+HEAD_PORTS: Sequence[str] = (
+    "port",
+    "node-manager-port",
+    "object-manager-port",
+    "runtime-env-agent-port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "metrics-export-port",
+)
+"""The options of `head_command` that take a port."""
+
+
+class WorkerActor:
+    """The shell in the actor's process. Restarted by Ray, it finds its name and segments again."""
+
+    def __init__(self, spec_json: bytes) -> None:
+        from minimr.backends.worker import WorkerSupervisor
+
+        logging.basicConfig(
+            level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        )
+        spec = msgspec.json.decode(spec_json, type=WorkerSpec)
+        self._supervisor = WorkerSupervisor(spec.options())
+        self._supervisor.start()
+
+    def wait_registered(self, timeout_ms: int) -> bool:
+        return self._supervisor.wait_registered(timeout_ms)
+
+
+def create_workers(order: CreateWorkers) -> None:
+    """Make the actors that are missing and wait until a master knows each.
+
+    `Unreachable` if Ray or the master cannot be reached in time.
+    """
+    import ray
+
+    ray.init(
+        address=order.ray_address,
+        namespace=_NAMESPACE,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=False,
+    )
+    try:
+        remote = ray.remote(WorkerActor)
+        actors = [
+            remote.options(
+                name=spec.name,
+                get_if_exists=True,
+                lifetime="detached",
+                max_restarts=-1,
+                num_cpus=0,
+            ).remote(msgspec.json.encode(spec))
+            for spec in order.workers
+        ]
+        waiting = [actor.wait_registered.remote(_REGISTER_TIMEOUT_MS) for actor in actors]
+        known = ray.get(waiting)
+    except ray.exceptions.RayError as error:
+        cause = str(error).strip().splitlines()[-1]
+        raise Unreachable(f"Ray could not start the workers: {cause}") from error
+    finally:
+        ray.shutdown()
+    unknown = [s.name for s, is_known in zip(order.workers, known, strict=True) if not is_known]
+    if unknown:
+        raise Unreachable(
+            f"no master at {', '.join(order.workers[0].masters)} has answered "
+            f"{', '.join(unknown)} in {_REGISTER_TIMEOUT_MS // 1000} s"
+        )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Create workers as ordered, after a line on standard input; errors go to stderr in one line.
+
+    Without the line, because whoever ordered it ended, nothing is done.
+    """
+    order = msgspec.json.decode(arguments[0], type=CreateWorkers)
+    import ray  # noqa: F401  (takes its time while the head starts)
+
+    if not sys.stdin.readline():
+        return 1
+    try:
+        create_workers(order)
+    except (MinigfsError, ConnectionError, RuntimeError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    # Actors find their class by this module's name, which is not __main__.
+    from minimr.backends import ray_actors
+
+    sys.exit(ray_actors.main(sys.argv[1:]))

@@ -1,0 +1,301 @@
+"""A worker: one slot that pulls tasks, runs them in an executor child and serves what maps wrote.
+
+Theory of operation
+-------------------
+Two threads and a segment server, all of which outlive any master::
+
+    work thread   hello -> poll (waits at the master) -> run in the executor -> report -> poll ...
+    ping thread   every second: I am alive, this runs, so far along; told what to cancel and
+                  which jobs have ended, whose segments are then removed
+    server        hands segments of committed map attempts to reducers on other hosts
+
+The worker keeps nothing that matters: what it was doing when it is killed is lost and done again
+elsewhere; its name and the segments on its disk are found again at the next start. Each start is
+a new *incarnation*, so that the coordinator knows that running attempts are gone. A report is sent
+until a master has taken it, because a finished task is worth waiting for a master's restart.
+
+It knows nothing of Ray: `minimr.backends.ray_actors` only wraps it.
+"""
+
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from minimr.tasks.attempt import AttemptFailed
+
+from minigfs.errors import ClusterError, MinigfsError
+from minigfs.transport.bulk_server import BulkServer
+from minigfs.transport.messages import Empty, Request
+from minigfs.transport.security import Security
+from minimr.backends.executor import AttemptWork
+from minimr.backends.executor_slot import ExecutorSlot
+from minimr.backends.master_link import MasterLink
+from minimr.backends.worker_disk import WorkerDisk
+from minimr.config import PING_INTERVAL_MS
+from minimr.coordinator.messages import (
+    Assignment,
+    Failure,
+    FailureKind,
+    GetJobSpec,
+    HelloWorker,
+    JobSpec,
+    PingReply,
+    PingWorker,
+    PollTask,
+    Progress,
+    ReportFailure,
+    ReportSuccess,
+    WorkerInfo,
+)
+from minimr.errors import NoSuchJob
+from minimr.ids import AttemptId, JobId
+
+__all__ = ["WorkerOptions", "WorkerSupervisor"]
+
+logger = logging.getLogger(__name__)
+
+_POLL_WAIT_MS = 10_000
+_POLL_GRACE_MS = 5_000  # on top, for the master to answer
+_RETRY_MS = 200  # between two tries to reach a master
+_SPEC_COUNT_MAX = 4  # job specifications kept; a big one holds a million splits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """How a worker is set up.
+
+    ``directory`` is its own; ``listen`` the address of its segment server (port 0: the port it had
+    before, if that is free); ``environment`` variables for user code, such as where the cluster is.
+    """
+
+    directory: Path
+    listen: str
+    masters: tuple[str, ...]
+    security: Security = field(repr=False)
+    host: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class WorkerSupervisor:
+    """Start it once; it works until ``stop``, or until its process dies."""
+
+    def __init__(self, options: WorkerOptions) -> None:
+        self._options = options
+        self._disk = WorkerDisk(options.directory)
+        self._incarnation = secrets.token_hex(8)
+        self._link = MasterLink(options.masters, options.security)
+        self._ping_link = MasterLink(options.masters, options.security)
+        self._executors = ExecutorSlot(
+            log_file=options.directory / "executor.log", environment=options.environment
+        )
+        self._server = _segment_server(self._disk, options.security)
+        self._address = ""
+        self._specs: dict[JobId, JobSpec] = {}
+        self._running_lock = threading.Lock()
+        self._running: Progress | None = None
+        self._stopping = threading.Event()
+        self._registered = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._work, name="worker-work", daemon=True),
+            threading.Thread(target=self._ping, name="worker-ping", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Serve segments and begin to work; returns at once."""
+        self._address = self._disk.bind_segment_server(self._server, self._options.listen)
+        self._executors.tend(())
+        for thread in self._threads:
+            thread.start()
+
+    def wait_registered(self, timeout_ms: int) -> bool:
+        """Wait until a master knows this worker."""
+        return self._registered.wait(timeout_ms / 1000)
+
+    def stop(self) -> None:
+        """Abandon what runs and end; segments stay on disk."""
+        self._stopping.set()
+        self._executors.close()
+        self._server.stop()
+        self._link.close()
+        self._ping_link.close()
+
+    def join(self) -> None:
+        """Wait until ``stop`` has been called."""
+        self._stopping.wait()
+
+    # ---------------------------------------------------------------- work thread
+
+    def _work(self) -> None:
+        self._hello()
+        while not self._stopping.is_set():
+            try:
+                offer = self._link.call(
+                    PollTask(worker=self._info(), wait_ms=_POLL_WAIT_MS),
+                    timeout_ms=_POLL_WAIT_MS + _POLL_GRACE_MS,
+                )
+            except MinigfsError as error:
+                self._pause(error)
+                continue
+            if not offer.known:
+                self._hello()
+            elif offer.assignment is not None:
+                self._run(offer.assignment)
+
+    def _run(self, assignment: Assignment) -> None:
+        attempt = assignment.attempt
+        with self._running_lock:
+            self._running = Progress(attempt=attempt, done_bytes=0, total_bytes=0)
+        report = self._outcome(assignment)
+        self._deliver(report)
+        # Until the report is delivered, pings name the attempt, so that nobody counts it as lost.
+        with self._running_lock:
+            self._running = None
+
+    def _outcome(self, assignment: Assignment) -> ReportSuccess | ReportFailure:
+        attempt = assignment.attempt
+        try:
+            work = self._prepare(assignment)
+            executor = self._executors.acquire(attempt.task.job_id)
+            try:
+                result = executor.run(work, self._on_progress(attempt), self._stopping.is_set)
+            finally:
+                self._executors.release()
+        except AttemptFailed as failed:
+            return self._failure(attempt, failed.failure)
+        except NoSuchJob as error:
+            return self._failure(attempt, Failure(kind=FailureKind.CANCELLED, error=error.message))
+        except (MinigfsError, OSError) as error:
+            logger.exception("%s could not be run", attempt)
+            text = f"{attempt} could not be run on worker {self._disk.worker_id}: {error}"
+            return self._failure(attempt, Failure(kind=FailureKind.INTERNAL, error=text))
+        return ReportSuccess(worker_id=self._disk.worker_id, attempt=attempt, result=result)
+
+    def _failure(self, attempt: AttemptId, failure: Failure) -> ReportFailure:
+        return ReportFailure(worker_id=self._disk.worker_id, attempt=attempt, failure=failure)
+
+    def _prepare(self, assignment: Assignment) -> AttemptWork:
+        job_id = assignment.attempt.task.job_id
+        self._disk.check_space()
+        return AttemptWork(
+            spec=self._spec(job_id),
+            assignment=assignment,
+            scratch=self._disk.make_job_directory(job_id),
+            worker_id=self._disk.worker_id,
+            address=self._address,
+            host=self._options.host,
+            token=self._options.security.token,
+            cluster_id=self._options.security.cluster_id,
+        )
+
+    def _spec(self, job_id: JobId) -> JobSpec:
+        if job_id not in self._specs:
+            spec = self._link.call(GetJobSpec(job_id=job_id))
+            while len(self._specs) >= _SPEC_COUNT_MAX:
+                del self._specs[next(iter(self._specs))]
+            self._specs[job_id] = spec
+        return self._specs[job_id]
+
+    def _on_progress(self, attempt: AttemptId) -> Callable[[int, int], None]:
+        def note(done_bytes: int, total_bytes: int) -> None:
+            with self._running_lock:
+                self._running = Progress(
+                    attempt=attempt, done_bytes=done_bytes, total_bytes=total_bytes
+                )
+
+        return note
+
+    def _deliver(self, report: Request[Empty]) -> None:
+        """Send until a master takes it."""
+        while not self._stopping.is_set():
+            try:
+                self._link.call(report)
+            except ClusterError as error:  # it may not have arrived: a restart, a full disk
+                self._pause(error)
+            except MinigfsError:  # it has arrived, and there is no use for it
+                logger.exception("the coordinator refused a report")
+                return
+            else:
+                return
+
+    # ---------------------------------------------------------------- ping thread
+
+    def _ping(self) -> None:
+        while not self._stopping.wait(PING_INTERVAL_MS / 1000):
+            self._executors.tend(())
+            if not self._registered.is_set():
+                continue  # the work thread is about to say hello
+            request = PingWorker(
+                worker_id=self._disk.worker_id,
+                incarnation=self._incarnation,
+                executor_pid=self._executors.pid,
+                running=self._progress(),
+                stored_jobs=self._known_jobs(),
+            )
+            try:
+                reply = self._ping_link.call(request, timeout_ms=PING_INTERVAL_MS * 3)
+                if not reply.known:
+                    reply = self._ping_link.call(self._hello_request())
+            except MinigfsError as error:
+                logger.warning("no ping answered: %s", error)
+                continue
+            self._obey(reply)
+
+    def _obey(self, reply: PingReply) -> None:
+        progress = self._progress()
+        if progress and progress[0].attempt in reply.cancel:
+            self._executors.cancel()
+        for job_id in reply.finished_jobs:
+            self._specs.pop(job_id, None)
+            self._disk.remove_job(job_id)
+        self._executors.tend(reply.finished_jobs)
+
+    # ---------------------------------------------------------------- both
+
+    def _hello(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                reply = self._link.call(self._hello_request())
+            except MinigfsError as error:
+                self._pause(error)
+                continue
+            self._registered.set()
+            self._obey(reply)
+            return
+
+    def _hello_request(self) -> HelloWorker:
+        return HelloWorker(
+            worker=self._info(), running=self._progress(), stored_jobs=self._known_jobs()
+        )
+
+    def _info(self) -> WorkerInfo:
+        return WorkerInfo(
+            worker_id=self._disk.worker_id,
+            incarnation=self._incarnation,
+            address=self._address,
+            host=self._options.host,
+            pid=os.getpid(),
+            executor_pid=self._executors.pid,
+            directory=str(self._options.directory),
+            stored=self._disk.stored(),
+        )
+
+    def _progress(self) -> tuple[Progress, ...]:
+        with self._running_lock:
+            return (self._running,) if self._running is not None else ()
+
+    def _known_jobs(self) -> tuple[JobId, ...]:
+        return tuple(sorted({*self._disk.jobs(), *self._executors.jobs}))
+
+    def _pause(self, error: MinigfsError) -> None:
+        logger.warning("trying again in %d ms: %s", _RETRY_MS, error)
+        self._stopping.wait(_RETRY_MS / 1000)
+
+
+def _segment_server(disk: "WorkerDisk", security: Security) -> BulkServer:
+    from minimr.shuffle.fetch import SegmentServer
+
+    return BulkServer(SegmentServer(disk.segments).handlers(), security, name="segments")

@@ -1,0 +1,124 @@
+"""The process behind `serve workers`: a Ray head of our own and the workers that live in it.
+
+It starts Ray and, while Ray starts, the short-lived process that makes the actors; it is ready when
+a master knows every worker. Then it only watches: a killed worker is brought back by Ray, a
+dead Ray is brought back here. It ends Ray when it ends itself; if it is killed, the next start, or
+`minimr down`, ends what it left behind.
+"""
+
+import logging
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+
+from minigfs.errors import StartFailed
+from minimr.backends.ray_actors import CreateWorkers, WorkerSpec
+from minimr.cluster.ray_session import RaySession
+
+__all__ = ["WorkersOptions", "end_workers", "serve_workers"]
+
+logger = logging.getLogger(__name__)
+
+_SHORT_LIFE_MS = 10_000  # a Ray that lived no longer counts as one that did not start
+_SHORT_LIFE_COUNT_MAX = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkersOptions:
+    """``directory`` holds one directory per worker. ``hosts`` are labels, given in turn;
+    ``listen`` is where segment servers listen (port 0: any, but then the same)."""
+
+    directory: Path
+    listen: str
+    masters: tuple[str, ...]
+    token_file: Path
+    cluster_id: str
+    worker_count: int
+    hosts: tuple[str, ...]
+
+    def specs(self) -> tuple[WorkerSpec, ...]:
+        return tuple(
+            WorkerSpec(
+                name=f"worker-{number}",
+                directory=str(self.directory / str(number)),
+                listen=self.listen,
+                masters=self.masters,
+                token_file=str(self.token_file),
+                cluster_id=self.cluster_id,
+                host=self.hosts[number % len(self.hosts)],
+            )
+            for number in range(self.worker_count)
+        )
+
+
+def ray_session(directory: Path, *, token_file: Path, cluster_id: str) -> RaySession:
+    return RaySession(directory / "ray", token_file=token_file, cluster_id=cluster_id)
+
+
+def end_workers(directory: Path, *, token_file: Path, cluster_id: str) -> None:
+    """End what a killed `serve workers` has left behind in its directory, if anything."""
+    ray_session(directory, token_file=token_file, cluster_id=cluster_id).end()
+
+
+def serve_workers(options: WorkersOptions, *, ready: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT. `StartFailed` if Ray or the workers do not start."""
+    session = ray_session(
+        options.directory, token_file=options.token_file, cluster_id=options.cluster_id
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _exit)
+    short_lives = 0
+    try:
+        while True:
+            began_ns = time.monotonic_ns()
+            _start_all(session, options)
+            ready()
+            session.await_death()
+            lived_ms = (time.monotonic_ns() - began_ns) // 1_000_000
+            short_lives = short_lives + 1 if lived_ms < _SHORT_LIFE_MS else 0
+            if short_lives == _SHORT_LIFE_COUNT_MAX:
+                raise StartFailed(f"Ray ends as soon as it has started: see {options.directory}")
+            logger.warning("Ray ended after %d ms; starting it again", lived_ms)
+    finally:
+        session.end()
+
+
+def _start_all(session: RaySession, options: WorkersOptions) -> None:
+    session.begin()
+    order = CreateWorkers(ray_address=session.address, workers=options.specs())
+    creator = subprocess.Popen(
+        [
+            *(sys.executable, "-P", "-m", "minimr.backends.ray_actors"),
+            msgspec.json.encode(order).decode(),
+        ],
+        env=session.environment,
+        stdin=subprocess.PIPE,
+        stdout=sys.stderr,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        session.await_begun()
+        _, said = creator.communicate("\n")
+    finally:
+        creator.kill()
+        creator.wait()
+    if creator.returncode != 0:
+        reason = said.strip().splitlines()[-1] if said.strip() else "no reason given"
+        raise StartFailed(f"the workers did not start: {reason}")
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    """End by an exception, so that every ``finally`` runs; once."""
+    del frame
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, signal.SIG_IGN)
+    logger.info("ending: %s", signal.Signals(number).name)
+    sys.exit(0)

@@ -1,0 +1,180 @@
+"""The executor child: the only process that unpickles and runs user code (DESIGN 2 and 8).
+
+Started as ``python -m minimr.tasks.executor DESCRIPTOR PARENT [MODULE...]`` by
+`minimr.backends.executor`. While it waits for its job it imports the named modules, so that a warm
+spare begins its first attempt at once. It serves one job, under a bound on its private memory
+(``RLIMIT_DATA``), with a process group of its own, and it never outlives its parent: the kernel
+kills it when the parent dies, whatever user code is doing at that moment.
+
+stdout and stderr are the worker's log file. A crash of the interpreter leaves the Python stack
+there (faulthandler), which the parent adds to the failure it reports.
+"""
+
+import ctypes
+import faulthandler
+import importlib
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from minimr.coordinator.messages import Failure, FailureKind
+from minimr.job import Job
+from minimr.tasks.executor_channel import (
+    AttemptFailure,
+    AttemptProgress,
+    AttemptSucceeded,
+    ChannelClosed,
+    ExecutorChannel,
+    OpenJob,
+    RunAttempt,
+)
+
+__all__ = ["main"]
+
+_PR_SET_PDEATHSIG = 1
+_PROGRESS_INTERVAL_NS = 100_000_000  # ten reports a second are plenty for a bar
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Serve one job and return when the parent closes its end."""
+    descriptor, parent_pid, *warm_modules = arguments
+    _die_with(int(parent_pid))
+    # A Ctrl-C is the parent's to handle: it kills us when the job is to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable(all_threads=False)
+    channel = ExecutorChannel(socket.socket(fileno=int(descriptor)))
+    try:
+        _import_while_idle(channel, warm_modules)
+        opened = channel.receive_in_executor()
+        assert isinstance(opened, OpenJob)
+        _serve_job(channel, opened)
+    except ChannelClosed:
+        pass  # the parent is done with us
+    finally:
+        channel.close()
+
+
+def _die_with(parent_pid: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent_pid:  # it died before we asked
+        sys.exit(1)
+
+
+def _import_while_idle(channel: ExecutorChannel, modules: Sequence[str]) -> None:
+    for module in modules:
+        if channel.has_message():
+            return
+        importlib.import_module(module)
+
+
+def _bound_memory(memory_bytes: int) -> None:
+    """Bound private memory to what is in use now (interpreter, libraries) and ``memory_bytes``."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
+    limit = pages * resource.getpagesize() + memory_bytes
+    _soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _serve_job(channel: ExecutorChannel, opened: OpenJob) -> None:
+    _bound_memory(opened.spec.memory_bytes)
+    session = _Session(channel, opened)
+    while True:
+        request = channel.receive_in_executor()
+        assert isinstance(request, RunAttempt)
+        message = session.run(request)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        channel.send_from_executor(message)
+
+
+class _Session:
+    """One job's code, unpickled once, and its attempts."""
+
+    def __init__(self, channel: ExecutorChannel, opened: OpenJob) -> None:
+        self._channel = channel
+        self._opened = opened
+        self._job: Job | None = None
+        self._fetcher: SegmentFetcher | None = None
+        self._reported_ns = 0
+
+    def run(self, request: RunAttempt) -> AttemptSucceeded | AttemptFailure:
+        from minimr.tasks.attempt import AttemptContext, AttemptFailed, run_attempt
+
+        opened = self._opened
+        try:
+            result = run_attempt(
+                AttemptContext(
+                    job=self._load_job(),
+                    spec=opened.spec,
+                    assignment=request.assignment,
+                    scratch=Path(opened.scratch),
+                    worker_id=opened.worker_id,
+                    address=opened.address,
+                    host=opened.host,
+                    fetcher=self._segment_fetcher(),
+                    report_progress=self._report_progress,
+                    is_cancelled=lambda: False,  # the parent kills us instead
+                )
+            )
+        except AttemptFailed as failed:
+            return AttemptFailure(failure=failed.failure)
+        except Exception as error:  # whatever it is, the parent must hear of it, not of a death
+            traceback.print_exc()
+            return AttemptFailure(failure=_internal_failure(request, error))
+        return AttemptSucceeded(result=result)
+
+    def _load_job(self) -> Job:
+        """The job; ``AttemptFailed`` if its code cannot be loaded here."""
+        if self._job is None:
+            import cloudpickle
+
+            from minimr.tasks.attempt import AttemptFailed
+
+            try:
+                self._job = cast("Job", cloudpickle.loads(self._opened.spec.code))
+            except Exception as error:  # unpickling runs user code: imports, reducers
+                traceback.print_exc()
+                raise AttemptFailed(
+                    Failure(
+                        kind=FailureKind.USER,
+                        error=f"the job's code cannot be loaded by a worker: {_one_line(error)}; "
+                        f"install what it imports there, or define it in the job's own file",
+                        traceback=traceback.format_exc(),
+                    )
+                ) from error
+        return self._job
+
+    def _report_progress(self, done_bytes: int, total_bytes: int) -> None:
+        now_ns = time.monotonic_ns()
+        if now_ns - self._reported_ns >= _PROGRESS_INTERVAL_NS or done_bytes == total_bytes:
+            self._reported_ns = now_ns
+            self._channel.send_from_executor(
+                AttemptProgress(done_bytes=done_bytes, total_bytes=total_bytes)
+            )
+
+
+def _internal_failure(request: RunAttempt, error: Exception) -> Failure:
+    return Failure(
+        kind=FailureKind.INTERNAL,
+        error=f"{request.assignment.attempt}: {_one_line(error)} (a fault of minimr: see the log)",
+        traceback=traceback.format_exc(),
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
