@@ -1,0 +1,99 @@
+"""A file system driven command by command."""
+
+from minigfs.config import FileSystemConfig
+from minigfs.ids import ChunkHandle, ChunkserverId, FileId
+from minigfs.master import commands
+from minigfs.master.state import ROOT_ID, DirectoryInode, FileSystemState, initial_state
+from minigfs.master.transition import transition
+
+__all__ = ["CHUNK_BYTES", "SERVERS", "Driver", "check_invariants"]
+
+SERVERS = tuple(ChunkserverId(f"s{i}") for i in range(3))
+CHUNK_BYTES = 1024
+
+
+class Driver:
+    """Holds a state, applies commands to it, and checks what must hold after each."""
+
+    def __init__(self) -> None:
+        self.log: list[commands.Command] = []
+        self.state = initial_state()
+        config = FileSystemConfig(cluster_id="c", chunk_bytes=CHUNK_BYTES)
+        self.apply(commands.Configure(1, config))
+
+    def apply(self, command: commands.Command) -> commands.CommandReply:
+        before = self.state
+        self.log.append(command)
+        self.state, reply = transition(before, command)
+        if isinstance(reply, commands.Refused):
+            assert self.state is before
+        check_invariants(self.state)
+        return reply
+
+    def refused(self, command: commands.Command) -> str:
+        reply = self.apply(command)
+        assert isinstance(reply, commands.Refused), reply
+        return reply.code
+
+    def make_directory(self, path: str) -> None:
+        assert self.apply(commands.MakeDirectory(5, path, True, True)) == commands.Done()
+
+    def open_file(self, path: str = "/hint") -> FileId:
+        reply = self.apply(commands.CreateFile(6, path, False, 3))
+        assert isinstance(reply, commands.FileCreated)
+        return reply.file_id
+
+    def allocate(self, file_id: FileId, first: int, count: int) -> tuple[ChunkHandle, ...]:
+        reply = self.apply(commands.AllocateChunks(7, file_id, first, (SERVERS,) * count))
+        assert isinstance(reply, commands.ChunksAllocated)
+        return reply.handles
+
+    def publish_command(
+        self, file_id: FileId, path: str, size_bytes: int = 0, *, exclusive: bool = False
+    ) -> commands.PublishFile:
+        handles = self.state.temporary[file_id].chunks
+        count = -(-size_bytes // CHUNK_BYTES)
+        sealed = tuple(
+            commands.SealedReplicas(
+                handle, min(CHUNK_BYTES, size_bytes - i * CHUNK_BYTES), handle * 7, SERVERS[:2]
+            )
+            for i, handle in enumerate(handles[:count])
+        )
+        return commands.PublishFile(8, file_id, path, sealed, exclusive)
+
+    def write(self, path: str, size_bytes: int = 0) -> FileId:
+        file_id = self.open_file(path)
+        if size_bytes:
+            self.allocate(file_id, 0, -(-size_bytes // CHUNK_BYTES))
+        reply = self.apply(self.publish_command(file_id, path, size_bytes))
+        assert isinstance(reply, commands.FilePublished), reply
+        return file_id
+
+
+def check_invariants(state: FileSystemState) -> None:
+    """What every state must satisfy, found by walking all of it."""
+    seen, waiting, owned = set(), [ROOT_ID], []
+    file_count = 0
+    while waiting:
+        inode = state.inodes[waiting.pop()]
+        assert inode.file_id not in seen, "an inode has two places"
+        seen.add(inode.file_id)
+        if isinstance(inode, DirectoryInode):
+            for name, child_id in inode.children.items_from(""):
+                child = state.inodes[child_id]
+                assert (child.name, child.parent_id) == (name, inode.file_id)
+                waiting.append(child_id)
+        else:
+            file_count += 1
+            owned += inode.chunks
+            assert inode.size_bytes == sum(state.chunks[h].length_bytes for h in inode.chunks)
+    assert seen == set(state.inodes), "an inode has no place"
+    assert file_count == state.file_count
+    assert len(seen) - file_count - 1 == state.directory_count
+    for file in state.temporary.values():
+        assert file.file_id not in seen
+        owned += file.chunks
+    assert len(owned) == len(set(owned)), "a chunk has two owners"
+    assert set(owned) == set(state.chunks), "a chunk has no owner, or an owner no chunk"
+    assert not set(owned) & set(state.garbage), "a live chunk is garbage"
+    assert all(h < state.next_handle for h in (*owned, *state.garbage))
