@@ -16,7 +16,13 @@ from minigfs.config import TransportLimits
 from minigfs.errors import AuthenticationFailed, MinigfsError, ProtocolError, Unreachable
 from minigfs.ports import Clock, SystemClock
 from minigfs.transport.address import Address
-from minigfs.transport.codec import INTERNAL_CODE, Frame, FrameKind, RequestDecoder
+from minigfs.transport.codec import (
+    CONNECTION_CALL_ID,
+    INTERNAL_CODE,
+    Frame,
+    FrameKind,
+    RequestDecoder,
+)
 from minigfs.transport.connection import Connection, ConnectionBroken, ConnectionLate
 from minigfs.transport.deadline import Deadline
 from minigfs.transport.messages import Request
@@ -118,7 +124,7 @@ class BulkServer:
             handshake = Deadline(self._clock, self._limits.handshake_timeout_ms)
             link.establish(handshake)
             connection.prove_as_server(self._security, handshake)
-            self._serve_calls(connection)
+            self._serve_calls_or_say_why_not(connection)
         except AuthenticationFailed as error:
             logger.warning("%s: refused %s: %s", self._name, link.peer, error)
         except ProtocolError as error:
@@ -130,6 +136,17 @@ class BulkServer:
                 del self._connections[connection]
             connection.close()
 
+    def _serve_calls_or_say_why_not(self, connection: Connection) -> None:
+        try:
+            self._serve_calls(connection)
+        except ProtocolError as error:
+            deadline = Deadline(self._clock, ERROR_TIMEOUT_MS)
+            if connection.can_send:
+                connection.send_error(
+                    CONNECTION_CALL_ID, error.code, error.message, deadline=deadline
+                )
+            raise
+
     def _serve_calls(self, connection: Connection) -> None:
         last_call_id = 0
         for_ever = Deadline(self._clock, None)
@@ -138,7 +155,7 @@ class BulkServer:
             if frame.kind is FrameKind.MESSAGE and frame.call_id == last_call_id:
                 continue  # the rest of a call that has failed
             if frame.kind is not FrameKind.REQUEST or frame.call_id <= last_call_id:
-                raise ProtocolError(f"{frame.kind.name} {frame.call_id} out of turn")
+                raise connection.out_of_turn(frame)
             last_call_id = frame.call_id
             self._serve_call(connection, frame)
 
@@ -167,6 +184,6 @@ class BulkServer:
             logger.exception("%s: %s failed", self._name, request_name)
             error = MinigfsError(f"{request_name} failed with {type(raised).__name__}: see the log")
             code = INTERNAL_CODE
-        if connection.usable:
+        if connection.can_send:
             deadline = Deadline(self._clock, ERROR_TIMEOUT_MS)
             connection.send_error(frame.call_id, code, error.message, deadline=deadline)

@@ -103,26 +103,28 @@ class ConnectionPool:
             if connection is None:
                 connection = self._connect(address, deadline)
             call_id = connection.last_call_id = connection.last_call_id + 1
-            try:
-                connection.send(FrameKind.REQUEST, call_id, request, payload, deadline=deadline)
-            except ConnectionLate as error:
-                connection.close()
-                raise late(address, deadline) from error
-            except ConnectionBroken as error:
-                connection.close()
-                if is_new:
-                    raise unreachable(address, str(error)) from error
-                continue
-            except BaseException:  # too large a frame, or Ctrl-C: nothing else may use it
-                connection.close()
-                raise
-            return Stream(
+            stream = Stream(
                 connection,
                 call_id,
                 self._clock,
                 broken=OutcomeUnknown,
                 release=partial(self._keep, address, connection),
             )
+            try:
+                connection.send(FrameKind.REQUEST, call_id, request, payload, deadline=deadline)
+            except ConnectionLate as error:
+                connection.close()
+                raise late(address, deadline) from error
+            except ConnectionBroken as error:
+                reason = stream.last_words() or unreachable(address, str(error))
+                connection.close()
+                if is_new:
+                    raise reason from error
+                continue
+            except BaseException:  # too large a frame, or Ctrl-C: nothing else may use it
+                connection.close()
+                raise
+            return stream
 
     def _connect(self, address: Address, deadline: Deadline) -> PooledConnection:
         try:
@@ -160,7 +162,7 @@ class ConnectionPool:
             for parent in [known for known in self._idle_by_process if known != process]:
                 for inherited in self._idle_by_process.pop(parent, {}).values():
                     while (connection := pop(inherited)) is not None:
-                        connection.forget()
+                        connection.close()
         return idle
 
     def _take_idle(self, address: Address) -> PooledConnection | None:

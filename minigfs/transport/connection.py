@@ -7,9 +7,12 @@ memory of its own.
 Trouble comes out as two exceptions of this layer, because what it means for a call depends on how
 far the call had come: ``ConnectionBroken`` and ``ConnectionLate``. A frame whose ``send`` raised
 never reached the peer whole, so the peer has not acted on it. After either exception, and after a
-frame that breaks the protocol, the connection is not ``usable`` any more.
+frame that breaks the protocol, the connection is not ``usable`` for another call; as long as it
+``can_send``, the peer can still be told why.
 """
 
+import contextlib
+import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +21,7 @@ from typing import TypeAlias
 import msgspec
 
 from minigfs.config import TransportLimits
-from minigfs.errors import AuthenticationFailed, MinigfsError, ProtocolError
+from minigfs.errors import AuthenticationFailed, ProtocolError
 from minigfs.ports import Buffer
 from minigfs.transport.codec import (
     CONNECTION_CALL_ID,
@@ -66,6 +69,19 @@ def views_of(payload: Payload) -> list[memoryview]:
     return [memoryview(buffer).cast("B") for buffer in buffers]
 
 
+@contextmanager
+def trouble_has_a_name() -> Iterator[None]:
+    """Tell the deadline's ``TimeoutError`` from all the ways in which a link breaks."""
+    try:
+        yield
+    except TimeoutError as error:
+        if error.errno is not None:  # the kernel gave the peer up
+            raise ConnectionBroken(str(error)) from error
+        raise ConnectionLate from error
+    except OSError as error:
+        raise ConnectionBroken(error.strerror or str(error)) from error
+
+
 class Connection:
     """One thread may send while another receives; not more of either."""
 
@@ -75,7 +91,17 @@ class Connection:
         self._buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
         self._start = 0  # of the bytes received but not yet used
         self._end = 0
-        self.usable = True
+        self._process = os.getpid()
+        self._receives_in_step = True
+        self._sends_in_step = True
+
+    @property
+    def usable(self) -> bool:
+        return self._receives_in_step and self._sends_in_step
+
+    @property
+    def can_send(self) -> bool:
+        return self._sends_in_step
 
     @property
     def peer(self) -> str:
@@ -99,8 +125,12 @@ class Connection:
         views = views_of(payload)
         payload_bytes = sum(view.nbytes for view in views)
         header = encode_header(kind, call_id, len(body), payload_bytes, self._limits)
-        with self._trouble_has_a_name():
-            self._link.send([memoryview(header + body), *views], deadline)
+        try:
+            with trouble_has_a_name():
+                self._link.send([memoryview(header + body), *views], deadline)
+        except BaseException:  # Ctrl-C too: part of a frame may be on its way
+            self._sends_in_step = False
+            raise
 
     def send_error(self, call_id: int, code: str, message: str, *, deadline: Deadline) -> None:
         error = WireError(code=code, message=message)
@@ -109,15 +139,16 @@ class Connection:
     def receive(self, *, deadline: Deadline, limits: TransportLimits | None = None) -> Frame:
         """The next frame. A frame over the limits raises before memory is taken for it."""
         try:
-            header = decode_header(self._take(HEADER_BYTES, deadline), limits or self._limits)
-        except MinigfsError:
-            self.usable = False
+            with trouble_has_a_name():
+                header = decode_header(self._take(HEADER_BYTES, deadline), limits or self._limits)
+                body = bytes(self._take(header.body_bytes, deadline))
+                payload = NO_PAYLOAD
+                if header.payload_bytes:
+                    payload = self._take_fresh(header.payload_bytes, deadline)
+        except BaseException as error:  # Ctrl-C too: part of a frame may have been read
+            self._receives_in_step = False
+            self._sends_in_step = self._sends_in_step and not isinstance(error, ConnectionBroken)
             raise
-        body = bytes(self._take(header.body_bytes, deadline))
-        payload = NO_PAYLOAD
-        if header.payload_bytes:
-            with self._trouble_has_a_name():
-                payload = self._take_fresh(header.payload_bytes, deadline)
         return Frame(header.kind, header.call_id, body, payload)
 
     def prove_as_client(self, security: Security, deadline: Deadline) -> None:
@@ -141,7 +172,8 @@ class Connection:
             proof = decode_body(self._receive_handshake(FrameKind.PROOF, deadline), Proof)
             handshake.verify(hello, proof)
         except (AuthenticationFailed, ProtocolError) as error:
-            self.send_error(CONNECTION_CALL_ID, error.code, error.message, deadline=deadline)
+            with contextlib.suppress(ConnectionBroken, ConnectionLate):
+                self.send_error(CONNECTION_CALL_ID, error.code, error.message, deadline=deadline)
             raise
 
     def shutdown(self) -> None:
@@ -149,21 +181,24 @@ class Connection:
         self._link.shutdown()
 
     def close(self) -> None:
-        self.usable = False
-        self._link.close()
+        """End the connection; in a forked child, free the child's copy of its parent's."""
+        self._receives_in_step = self._sends_in_step = False
+        if os.getpid() == self._process:
+            self._link.close()
+        else:
+            self._link.forget()
 
-    def forget(self) -> None:
-        """Free a forked child's copy without a word to the peer."""
-        self.usable = False
-        self._link.forget()
+    def out_of_turn(self, frame: Frame) -> ProtocolError:
+        """The error for a frame that may not come now, which ends what can be received."""
+        self._receives_in_step = False
+        return ProtocolError(f"{self.peer} sent {frame.kind.name} {frame.call_id} out of turn")
 
     def _receive_handshake(self, kind: FrameKind, deadline: Deadline) -> bytes:
         return self._expect(self.receive(deadline=deadline, limits=HANDSHAKE_LIMITS), kind)
 
     def _expect(self, frame: Frame, kind: FrameKind) -> bytes:
         if frame.kind is not kind:
-            self.usable = False
-            raise ProtocolError(f"{self.peer} sent {frame.kind.name} where {kind.name} belongs")
+            raise self.out_of_turn(frame)
         return frame.body
 
     def _take(self, length: int, deadline: Deadline) -> memoryview:
@@ -176,13 +211,12 @@ class Connection:
         if not fresh and have >= length:
             self._start += length
             return self._buffer[self._start - length : self._start]
-        with self._trouble_has_a_name():
-            if fresh:
-                return self._take_fresh(length, deadline)
-            self._buffer[:have] = bytes(self._buffer[self._start : self._end])
-            self._start, self._end = 0, have
-            while self._end < length:
-                self._end += self._receive_into(self._buffer[self._end :], deadline)
+        if fresh:
+            return self._take_fresh(length, deadline)
+        self._buffer[:have] = bytes(self._buffer[self._start : self._end])
+        self._start, self._end = 0, have
+        while self._end < length:
+            self._end += self._receive_into(self._buffer[self._end :], deadline)
         self._start = length
         return self._buffer[:length]
 
@@ -201,19 +235,3 @@ class Connection:
         if count == 0:
             raise ConnectionResetError("the peer closed the connection")
         return count
-
-    @contextmanager
-    def _trouble_has_a_name(self) -> Iterator[None]:
-        try:
-            yield
-        except TimeoutError as error:
-            self.usable = False
-            if error.errno is not None:  # the kernel gave the peer up
-                raise ConnectionBroken(str(error)) from error
-            raise ConnectionLate from error
-        except OSError as error:
-            self.usable = False
-            raise ConnectionBroken(error.strerror or str(error)) from error
-        except BaseException:  # Ctrl-C in the middle of a frame
-            self.usable = False
-            raise

@@ -73,7 +73,10 @@ class ControlServer:
         """Listen; returns the bound address."""
         assert self._listener is None, "a server is started once"
         self._listener = await self._network.serve(
-            address, lambda: ControlConnection(self), self.security.tls
+            address,
+            lambda: ControlConnection(self),
+            self.security.tls,
+            handshake_timeout_ms=self.limits.handshake_timeout_ms,
         )
         return self._listener.address
 
@@ -84,8 +87,10 @@ class ControlServer:
         listener, self._listener = self._listener, None
         listener.close()
         connections = list(self.connections)
+        handlers = [task for connection in connections for task in connection.running]
         for connection in connections:
             connection.close()
+        await asyncio.gather(*handlers, return_exceptions=True)
         ends = [connection.ended.wait() for connection in connections]
         try:
             await asyncio.wait_for(asyncio.gather(*ends), STOP_TIMEOUT_S)
@@ -107,7 +112,7 @@ class ControlConnection(asyncio.Protocol):
         self._hello: Hello | None = None
         self._proved = False
         self._buffer = bytearray()
-        self._running: set[asyncio.Task[None]] = set()
+        self.running: set[asyncio.Task[None]] = set()
         self._outgoing: list[bytes] = []
         self._peer_is_slow = False
         self._reading = True
@@ -127,7 +132,7 @@ class ControlConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
         self._handshake_timer.cancel()
-        for task in self._running:
+        for task in self.running:
             task.cancel()
         self._server.connections.discard(self)
         self.ended.set()
@@ -148,7 +153,7 @@ class ControlConnection(asyncio.Protocol):
     def close(self) -> None:
         """Cancel what runs, send what is ready, then end the connection."""
         self._closing = True
-        for task in self._running:
+        for task in self.running:
             task.cancel()
         self._flush()
         self._transport.close()
@@ -160,7 +165,7 @@ class ControlConnection(asyncio.Protocol):
 
     def _may_read(self) -> bool:
         limit = self._server.limits.running_request_count_max
-        return not self._closing and not self._peer_is_slow and len(self._running) < limit
+        return not self._closing and not self._peer_is_slow and len(self.running) < limit
 
     def _update_reading(self) -> None:
         reading = self._may_read()
@@ -199,7 +204,7 @@ class ControlConnection(asyncio.Protocol):
             if header.kind is not FrameKind.REQUEST:
                 raise ProtocolError(f"{header.kind.name} out of turn")
             task = self._loop.create_task(self._answer(header.call_id, body))
-            self._running.add(task)
+            self.running.add(task)
             task.add_done_callback(self._answered)
         elif self._hello is None and header.kind is FrameKind.HELLO:
             self._hello = decode_body(body, Hello)
@@ -213,7 +218,7 @@ class ControlConnection(asyncio.Protocol):
             raise ProtocolError(f"{header.kind.name} before the token was proved")
 
     def _answered(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        self.running.discard(task)
         if not self._reading:
             self._update_reading()
             self._consume()

@@ -105,7 +105,11 @@ class Network(Protocol):
         address: Address,
         factory: Callable[[], asyncio.Protocol],
         tls: TlsFiles | None = None,
-    ) -> AsyncListener: ...
+        *,
+        handshake_timeout_ms: int,
+    ) -> AsyncListener:
+        """Run a protocol of ``factory`` for each connection, on the running loop."""
+        ...
 
 
 class RealAsyncListener:
@@ -162,13 +166,21 @@ class RealNetwork:
         address: Address,
         factory: Callable[[], asyncio.Protocol],
         tls: TlsFiles | None = None,
+        *,
+        handshake_timeout_ms: int,
     ) -> AsyncListener:
         context = None if tls is None or not is_tcp(address) else server_context(tls)
         loop = asyncio.get_running_loop()
         listening, bound = listening_socket(address)
         listening.setblocking(False)
         if is_tcp(address):
-            server = await loop.create_server(factory, sock=listening, backlog=BACKLOG, ssl=context)
+            server = await loop.create_server(
+                factory,
+                sock=listening,
+                backlog=BACKLOG,
+                ssl=context,
+                ssl_handshake_timeout=None if context is None else handshake_timeout_ms / 1000,
+            )
         else:
             server = await loop.create_unix_server(factory, sock=listening, backlog=BACKLOG)
         return RealAsyncListener(server, bound)

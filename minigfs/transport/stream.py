@@ -5,13 +5,14 @@ frame ends the call; whatever the other side still sends for it is thrown away b
 its call id, so an error never puts a connection out of step.
 """
 
+import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TypeVar
 
 import msgspec
 
-from minigfs.errors import ClusterError, DeadlineExceeded, MinigfsError, ProtocolError
+from minigfs.errors import ClusterError, DeadlineExceeded, MinigfsError
 from minigfs.ports import Clock
 from minigfs.transport.codec import CONNECTION_CALL_ID, FrameKind, decode_body, error_of_body
 from minigfs.transport.connection import (
@@ -28,6 +29,7 @@ __all__ = ["Stream"]
 MessageT = TypeVar("MessageT", bound=msgspec.Struct)
 
 DEFAULT_TIMEOUT_MS = 10_000
+LAST_WORDS_TIMEOUT_MS = 1  # only for what lies here already
 
 
 class Stream:
@@ -54,6 +56,7 @@ class Stream:
         self._broken = broken
         self._release = release
         self._open = True
+        self._receiving = threading.Lock()
         self.request_payload = request_payload
         self.sent_count = 0
         self.received_count = 0
@@ -80,7 +83,7 @@ class Stream:
                 FrameKind.MESSAGE, self._call_id, message, payload, deadline=deadline
             )
         except ConnectionBroken as error:
-            raise (self._last_words() or self._lost(error)) from error
+            raise (self.last_words() or self._lost(error)) from error
         except ConnectionLate as error:
             raise self._late(deadline, "took no more") from error
         self.sent_count += 1
@@ -99,11 +102,26 @@ class Stream:
     ) -> tuple[MessageT, memoryview]:
         """``receive`` with a deadline that began earlier."""
         try:
-            return self._receive(message_type, deadline)
+            with self._receiving:
+                return self._receive(message_type, deadline)
         except ConnectionBroken as error:
             raise self._lost(error) from error
         except ConnectionLate as error:
             raise self._late(deadline, "sent nothing") from error
+
+    def last_words(self) -> MinigfsError | None:
+        """The error frame of a peer that stopped listening, if one has already arrived."""
+        if not self._receiving.acquire(blocking=False):
+            return None  # whoever is receiving gets it
+        try:
+            while True:
+                self._receive(msgspec.Struct, Deadline(self._clock, LAST_WORDS_TIMEOUT_MS))
+        except (ConnectionBroken, ConnectionLate):
+            return None
+        except MinigfsError as error:
+            return error
+        finally:
+            self._receiving.release()
 
     def finish(self) -> None:
         """The call has ended: keep the connection for others if it is in step, else end it."""
@@ -145,29 +163,20 @@ class Stream:
                 self.received_count += 1
                 error = error_of_body(frame.body)
                 if frame.call_id == CONNECTION_CALL_ID:
-                    self._connection.usable = False
+                    self._connection.close()
                     raise type(error)(f"{self.peer}: {error.message}")
                 raise error
             if frame.kind is FrameKind.MESSAGE and frame.call_id == self._call_id:
                 self.received_count += 1
                 return decode_body(frame.body, message_type), frame.payload
             if frame.call_id >= self._call_id or frame.call_id == CONNECTION_CALL_ID:
-                self._connection.usable = False
-                raise ProtocolError(f"{self.peer} sent {frame.kind.name} out of turn")
+                raise self._connection.out_of_turn(frame)
             # What is left of an earlier call on this connection belongs to nobody.
 
-    def _last_words(self) -> MinigfsError | None:
-        """The error frame of a peer that stopped listening, if one has already arrived."""
-        try:
-            while True:
-                self._receive(msgspec.Struct, Deadline(self._clock, 1))
-        except (ConnectionBroken, ConnectionLate, ProtocolError):
-            return None
-        except MinigfsError as error:
-            return error
-
     def _lost(self, error: ConnectionBroken) -> ClusterError:
-        return self._broken(f"the connection to {self.peer} broke in the middle of a call: {error}")
+        return self._broken(
+            f"the connection to {self.peer} broke before the call had ended: {error}"
+        )
 
     def _late(self, deadline: Deadline, what: str) -> DeadlineExceeded:
         return DeadlineExceeded(
