@@ -47,7 +47,7 @@ class AttemptWork:
 
     spec: JobSpec
     assignment: Assignment
-    scratch: Path  # directory of this worker's segments of the job
+    scratch: Path  # this worker's segment directory
     worker_id: WorkerId
     address: str = ""  # of the worker's segment server; "" when there is none
     host: str = ""

@@ -1,8 +1,8 @@
 """Workers as detached Ray actors; the only module that imports Ray.
 
 An actor is a shell: it starts a `WorkerSupervisor` in its constructor, because a restart by Ray
-(``max_restarts=-1``, after a kill or a crash) runs nothing else. Tasks never travel through Ray, and
-neither do bytes: workers pull from the master (DESIGN 6.11) and shuffle among themselves.
+(``max_restarts=-1``, after a kill or a crash) runs nothing else. Tasks never travel through Ray,
+and neither do bytes: workers pull from the master (DESIGN 6.11) and shuffle among themselves.
 
 Actors are made by a short-lived process (``python -m minimr.backends.ray_actors``), because a Ray
 driver is heavy, and ends its process when Ray's head goes away. It imports Ray while the head is

@@ -53,6 +53,7 @@ from minimr.coordinator.messages import (
 )
 from minimr.errors import NoSuchJob
 from minimr.ids import AttemptId, JobId
+from minimr.shuffle.fetch import segment_handlers
 
 __all__ = ["WorkerOptions", "WorkerSupervisor"]
 
@@ -92,7 +93,9 @@ class WorkerSupervisor:
         self._executors = ExecutorSlot(
             log_file=options.directory / "executor.log", environment=options.environment
         )
-        self._server = _segment_server(self._disk, options.security)
+        self._server = BulkServer(
+            segment_handlers(self._disk.segments), options.security, name="segments"
+        )
         self._address = ""
         self._specs: dict[JobId, JobSpec] = {}
         self._running_lock = threading.Lock()
@@ -180,10 +183,11 @@ class WorkerSupervisor:
     def _prepare(self, assignment: Assignment) -> AttemptWork:
         job_id = assignment.attempt.task.job_id
         self._disk.check_space()
+        self._disk.make_job_directory(job_id)
         return AttemptWork(
             spec=self._spec(job_id),
             assignment=assignment,
-            scratch=self._disk.make_job_directory(job_id),
+            scratch=self._disk.segments,
             worker_id=self._disk.worker_id,
             address=self._address,
             host=self._options.host,
@@ -293,9 +297,3 @@ class WorkerSupervisor:
     def _pause(self, error: MinigfsError) -> None:
         logger.warning("trying again in %d ms: %s", _RETRY_MS, error)
         self._stopping.wait(_RETRY_MS / 1000)
-
-
-def _segment_server(disk: "WorkerDisk", security: Security) -> BulkServer:
-    from minimr.shuffle.fetch import SegmentServer
-
-    return BulkServer(SegmentServer(disk.segments).handlers(), security, name="segments")

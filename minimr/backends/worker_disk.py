@@ -5,26 +5,25 @@
     DIR/worker_id               made once; the worker keeps its name across restarts
     DIR/segment_address         where its segment server listened last
     DIR/lock                    held by the process that is this worker
-    DIR/segments/JOB/STEM.*     map output of one attempt, complete (writers rename into place)
+    DIR/segments/JOB/STEM.segment   map output of one attempt, complete (renamed into place)
     DIR/executor.log            what user code printed
 
-Names from the wire are checked before they become paths.
+Names from the wire are checked before they become paths (`job_directory`).
 """
 
 import fcntl
 import os
-import re
 import secrets
 import shutil
 from pathlib import Path
 
-from minigfs.errors import InvalidConfig, InvalidPath, NoSpace, Unreachable
+from minigfs.errors import InvalidConfig, NoSpace, Unreachable
 from minigfs.transport.bulk_server import BulkServer
 from minimr.ids import JobId, WorkerId
+from minimr.shuffle.fetch import job_directory
 
 __all__ = ["WorkerDisk"]
 
-_JOB_NAME = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _FREE_SHARE_MIN = 0.05  # below it no task is taken on, so that masters can still write and delete
 
 
@@ -60,14 +59,12 @@ class WorkerDisk:
                 f"{_FREE_SHARE_MIN:.0%} of its disk: free some space"
             )
 
-    def make_job_directory(self, job_id: JobId) -> Path:
-        directory = self._job_directory(job_id)
-        directory.mkdir(mode=0o700, exist_ok=True)
-        return directory
+    def make_job_directory(self, job_id: JobId) -> None:
+        job_directory(self.segments, job_id).mkdir(mode=0o700, exist_ok=True)
 
     def remove_job(self, job_id: JobId) -> None:
         """Forget a job's segments; a job that has none here is no error."""
-        shutil.rmtree(self._job_directory(job_id), ignore_errors=True)
+        shutil.rmtree(job_directory(self.segments, job_id), ignore_errors=True)
 
     def jobs(self) -> tuple[JobId, ...]:
         """Jobs that have a directory here."""
@@ -78,13 +75,8 @@ class WorkerDisk:
         return tuple(
             entry.stem
             for job_id in self.jobs()
-            for entry in sorted((self.segments / job_id).glob("m-*"))
+            for entry in sorted((self.segments / job_id).glob("*.segment"))
         )
-
-    def _job_directory(self, job_id: JobId) -> Path:
-        if not _JOB_NAME.fullmatch(job_id):
-            raise InvalidPath(f"{job_id!r} is no job id")
-        return self.segments / job_id
 
     def _take_lock(self) -> int:
         descriptor = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -129,18 +129,15 @@ class RaySession:
             yield found
 
     def _members(self) -> list[int]:
-        return [
-            int(name)
-            for name in os.listdir("/proc")
-            if name.isdigit() and self._is_member(int(name))
-        ]
+        pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+        return [pid for pid in pids if self._is_member(pid)]
 
     def _is_member(self, pid: int) -> bool:
-        """Whether a live process has our session and our directory; zombies have neither."""
+        """Whether a live process has our session and our directory; zombies have no directory."""
         session = self._session()
         try:
-            return os.getsid(pid) == session and os.readlink(f"/proc/{pid}/cwd") == str(
-                self._directory
+            return (
+                os.getsid(pid) == session and Path(f"/proc/{pid}/cwd").readlink() == self._directory
             )
         except OSError:  # it ended, or belongs to another user
             return False

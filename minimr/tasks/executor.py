@@ -22,10 +22,15 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
+from minigfs.transport.client import ConnectionPool
+from minigfs.transport.security import Security
 from minimr.coordinator.messages import Failure, FailureKind
 from minimr.job import Job
+
+if TYPE_CHECKING:
+    from minimr.shuffle.fetch import SegmentFetcher
 from minimr.tasks.executor_channel import (
     AttemptFailure,
     AttemptProgress,
@@ -154,6 +159,17 @@ class _Session:
                     )
                 ) from error
         return self._job
+
+    def _segment_fetcher(self) -> "SegmentFetcher":
+        from minimr.shuffle.fetch import SegmentFetcher
+
+        if self._fetcher is None:
+            opened = self._opened
+            pool = None
+            if opened.token:
+                pool = ConnectionPool(Security(opened.token, opened.cluster_id))
+            self._fetcher = SegmentFetcher(opened.host, pool)
+        return self._fetcher
 
     def _report_progress(self, done_bytes: int, total_bytes: int) -> None:
         now_ns = time.monotonic_ns()

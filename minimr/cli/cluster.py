@@ -1,0 +1,244 @@
+"""`minimr up`, `down`, `status` and `serve`: the processes of a cluster."""
+
+import asyncio
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from minigfs.cli.serve import chunkserver, configure_logging, security_from, server_options
+from minigfs.cluster import ClusterLayout, ProcessEvent, announce_ready, default_home
+from minigfs.terminal import (
+    Terminal,
+    bytes_option,
+    echo_json,
+    format_bytes,
+    format_count,
+    format_table,
+    terminal_options,
+)
+from minimr.cli.home import home_option
+
+if TYPE_CHECKING:
+    from minimr.cluster.status import ClusterStatus
+
+__all__ = ["down", "serve", "status", "up"]
+
+
+def _layout() -> ClusterLayout:
+    return ClusterLayout(default_home().expanduser().absolute())
+
+
+def _process_line(event: ProcessEvent) -> str:
+    record = event.record
+    pid = f"pid {record.pid}" if record.pid is not None else ""
+    took = f"{event.took_ms / 1000:.1f} s" if event.what == "started" else ""
+    return f"{record.name:<16} {event.what:<8} {record.address:<21} {pid:<12} {took}".rstrip()
+
+
+@click.command()
+@home_option
+@click.option("--masters", type=int, help="Number of masters.  [default: 1]")
+@click.option("--chunkservers", type=int, help="Number of chunkservers.  [default: 3]")
+@click.option("--workers", type=int, help="Number of workers.  [default: one per CPU, at most 8]")
+@click.option("--replication", type=int, help="Replicas of each chunk.  [default: 3]")
+@bytes_option("--chunk-size", "chunk_bytes", help="Size of a chunk.  [default: 64MiB]")
+@click.option("--hosts", type=int, help="Spread the processes over this many host labels.")
+@click.option("--json", "as_json", is_flag=True, help="Print what runs as JSON.")
+@terminal_options
+@click.pass_obj
+def up(
+    terminal: Terminal,
+    masters: int | None,
+    chunkservers: int | None,
+    workers: int | None,
+    replication: int | None,
+    chunk_bytes: int | None,
+    hosts: int | None,
+    as_json: bool,
+) -> None:
+    """Start a cluster on this machine, or whatever of it is not running.
+
+    The first start fixes chunk size, replication and ports; all data is found again by later ones.
+    """
+    from minigfs.cluster.storage import StorageShape
+    from minimr.cluster import deploy
+
+    began_ns = time.monotonic_ns()
+    layout = _layout()
+    storage = StorageShape(
+        masters=masters,
+        chunkservers=chunkservers,
+        replication=replication,
+        chunk_bytes=chunk_bytes,
+        hosts=hosts,
+    )
+    state = deploy.up(
+        layout,
+        deploy.ClusterShape(storage=storage, workers=workers),
+        progress=lambda event: terminal.say(_process_line(event)),
+        waiting=lambda: terminal.say(f"waiting for another start or stop in {layout.home}"),
+    )
+    took_s = (time.monotonic_ns() - began_ns) / 1e9
+    chunkserver_count = len(state.with_role("chunkserver"))
+    terminal.say(
+        f"ready in {took_s:.1f} s: 1 master, {format_count(chunkserver_count, 'chunkserver')}, "
+        f"{format_count(deploy.worker_count(state), 'worker')}, in {layout.home}"
+    )
+    if as_json:
+        echo_json({"home": str(layout.home), "cluster": state})
+
+
+@click.command()
+@home_option
+@terminal_options
+@click.pass_obj
+def down(terminal: Terminal) -> None:
+    """Stop the cluster's processes on this machine; `up` finds all data again."""
+    from minimr.cluster import deploy
+
+    layout = _layout()
+    stopped: list[ProcessEvent] = []
+
+    def show(event: ProcessEvent) -> None:
+        stopped.append(event)
+        terminal.say(_process_line(event))
+
+    deploy.down(
+        layout,
+        progress=show,
+        waiting=lambda: terminal.say(f"waiting for another start or stop in {layout.home}"),
+    )
+    if not stopped:
+        terminal.say(f"nothing was running in {layout.home}")
+
+
+@click.command()
+@home_option
+@click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
+@terminal_options
+def status(as_json: bool) -> None:
+    """Show the health of the cluster, its servers, workers and jobs."""
+    from minimr.cluster.deploy import status as cluster_status
+
+    found = cluster_status(_layout())
+    if as_json:
+        echo_json(found)
+    else:
+        click.echo("\n".join(_status_lines(found)))
+
+
+def _status_lines(found: "ClusterStatus") -> list[str]:
+    masters = [(m.role, m.address, str(m.pid), str(m.commit_index), m.dir) for m in found.masters]
+    servers = [
+        (s.address, str(s.pid), s.host, f"{s.chunks:,}", format_bytes(s.bytes), s.dir)
+        for s in found.chunkservers
+    ]
+    workers = [
+        (w.id, str(w.pid), str(w.executor_pid), w.host, w.task or "idle", w.dir)
+        for w in found.workers
+    ]
+    jobs = [
+        (
+            j.job_id,
+            j.state.value,
+            f"{j.maps_done}/{j.map_count}",
+            f"{j.reduces_done}/{j.reduce_count}",
+            j.output,
+        )
+        for j in found.jobs
+    ]
+    lines = [f"health: {found.health.word}", *(f"  {reason}" for reason in found.health.reasons)]
+    for heads, rows in (
+        (("MASTER", "ADDRESS", "PID", "COMMIT", "DIRECTORY"), masters),
+        (("CHUNKSERVER", "PID", "HOST", "CHUNKS", "STORED", "DIRECTORY"), servers),
+        (("WORKER", "PID", "EXECUTOR", "HOST", "TASK", "DIRECTORY"), workers),
+        (("JOB", "STATE", "MAPS", "REDUCES", "OUTPUT"), jobs),
+    ):
+        if rows:
+            lines += ["", *format_table(heads, rows)]
+    return lines
+
+
+@click.group()
+def serve() -> None:
+    """Run one server in the foreground, as `up` starts it or on another machine."""
+
+
+serve.add_command(chunkserver)
+
+
+@serve.command()
+@server_options
+@bytes_option("--chunk-size", "chunk_bytes", help="Size of a chunk.  [default: 64MiB]")
+@click.option("--replication", type=click.IntRange(min=1), default=3, show_default=True)
+@terminal_options
+def master(
+    directory: str,
+    listen: str,
+    advertise: str | None,
+    cluster_id: str,
+    chunk_bytes: int | None,
+    replication: int,
+    **trust: Any,
+) -> None:
+    """Run a master: the namespace, the chunks and the jobs."""
+    from minigfs.config import DEFAULT_CHUNK_BYTES, FileSystemConfig
+    from minigfs.master.options import MasterOptions
+    from minimr.cluster.master import serve_cluster_master
+
+    configure_logging()
+    options = MasterOptions(
+        directory=Path(directory),
+        listen=listen,
+        advertise=advertise,
+        security=security_from(listen=listen, cluster_id=cluster_id, **trust),
+        config=FileSystemConfig(
+            cluster_id=cluster_id,
+            chunk_bytes=chunk_bytes or DEFAULT_CHUNK_BYTES,
+            replication=replication,
+        ),
+        insecure=bool(trust["insecure"]),
+    )
+    asyncio.run(serve_cluster_master(options, ready=announce_ready))
+
+
+@serve.command()
+@click.option("--dir", "directory", required=True, help="Holds a directory for each worker.")
+@click.option("--listen", default="127.0.0.1:0", show_default=True, help="For map output.")
+@click.option("--cluster-id", required=True, help="Name of the cluster they belong to.")
+@click.option("--token-file", required=True, help="File with the cluster's token.")
+@click.option("--join", "masters", multiple=True, required=True, help="HOST:PORT of a master.")
+@click.option("--workers", "count", type=click.IntRange(1, 256), default=1, show_default=True)
+@click.option(
+    "--host-label", "labels", multiple=True,
+    help="Host they count as; several are given in turn.  [default: this machine's name]",
+)  # fmt: skip
+@terminal_options
+def workers(
+    directory: str,
+    listen: str,
+    cluster_id: str,
+    token_file: str,
+    masters: tuple[str, ...],
+    count: int,
+    labels: tuple[str, ...],
+) -> None:
+    """Run workers on this machine, in a Ray of their own."""
+    from minigfs.transport.security import Security, check_listen_address, load_token
+    from minimr.cluster.workers import WorkersOptions, serve_workers
+
+    configure_logging()
+    check_listen_address(listen, Security(load_token(token_file), cluster_id), insecure=False)
+    options = WorkersOptions(
+        directory=Path(directory),
+        listen=listen,
+        masters=masters,
+        token_file=Path(token_file),
+        cluster_id=cluster_id,
+        worker_count=count,
+        hosts=labels or (socket.gethostname(),),
+    )
+    serve_workers(options, ready=announce_ready)

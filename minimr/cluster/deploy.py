@@ -1,0 +1,183 @@
+"""`minimr up`, `down` and `status`: a whole cluster of processes on this machine.
+
+`minigfs.cluster` keeps, starts and stops the processes; this adds what minimr needs beyond storage:
+a master that also hosts the coordinator, and one process that keeps Ray and the workers. All start
+at once: Ray's head takes the longest, and storage is ready long before it.
+"""
+
+import os
+import select
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from minigfs.client.config import ClientConfig
+from minigfs.cluster import (
+    ClusterLayout,
+    ClusterState,
+    ProcessEvent,
+    ProcessKind,
+    ProcessRecord,
+    load_state,
+    running_pid,
+    save_state,
+    start_missing,
+    stop_all,
+)
+from minigfs.cluster.storage import (
+    STORAGE_KINDS,
+    StorageShape,
+    await_storage,
+    master_arguments,
+    prepare_storage,
+    python_program,
+)
+from minigfs.errors import InvalidConfig, StartFailed, Unreachable
+from minimr.cluster.status import ClusterStatus, gather_status
+from minimr.cluster.workers import end_workers
+
+__all__ = ["ClusterShape", "down", "status", "up", "worker_count"]
+
+WORKERS = "workers"  # name and role of the process that keeps Ray, and the setting with their count
+_WORKER_COUNT_MAX = 256
+_DEFAULT_WORKER_COUNT_MAX = 8  # of a large machine; more costs memory that nobody asked for
+_STOP_TIMEOUT_MS = 15_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterShape:
+    """What `up` was asked for; None means what the cluster has, or the default for a new one."""
+
+    storage: StorageShape = field(default_factory=StorageShape)
+    workers: int | None = None
+
+
+def up(
+    layout: ClusterLayout,
+    shape: ClusterShape,
+    *,
+    progress: Callable[[ProcessEvent], None] = lambda _event: None,
+    waiting: Callable[[], None] | None = None,
+) -> ClusterState:
+    """Start whatever of the cluster is not running; return when every part knows the others.
+
+    ``waiting`` is called if another `up` or `down` is at work. Another number of workers restarts
+    them; what they are doing is done again.
+    """
+    _check_workers(shape.workers)
+    with layout.locked(waiting):
+        before = load_state(layout)
+        state = prepare_storage(layout, shape.storage)
+        state = _with_workers(state, shape.workers)
+        if before is not None and before.settings.get(WORKERS) != state.settings[WORKERS]:
+            _stop(layout, state, state.record(WORKERS))
+        save_state(layout, state)
+        state = start_missing(layout, state, CLUSTER_KINDS, progress=progress)
+        await_storage(layout, state)
+    return state
+
+
+def down(
+    layout: ClusterLayout,
+    *,
+    progress: Callable[[ProcessEvent], None] = lambda _event: None,
+    waiting: Callable[[], None] | None = None,
+) -> None:
+    """Stop every process of the cluster, also what a killed one left behind; data stays."""
+    if not layout.state_file.exists():
+        return
+    with layout.locked(waiting):
+        state = load_state(layout)
+        if state is not None:
+            stop_all(layout, state, progress=progress, timeout_ms=_STOP_TIMEOUT_MS)
+            _end_leftovers(layout, state)
+
+
+def status(layout: ClusterLayout) -> ClusterStatus:
+    """What runs and how it is. `Unreachable`, at once, if the cluster is not running."""
+    try:
+        config = ClientConfig.discover(home=str(layout.home))
+    except InvalidConfig as error:  # to who asks for its status, there is no cluster
+        raise Unreachable(error.message) from error
+    state = load_state(layout)
+    if state is not None and not any(map(running_pid, state.with_role("master"))):
+        raise Unreachable(f"the cluster in {layout.home} is not running: start it with `minimr up`")
+    return gather_status(config, expected_workers=worker_count(state) if state else 0)
+
+
+def worker_count(state: ClusterState) -> int:
+    """How many workers `up` keeps running on this machine."""
+    return int(state.settings.get(WORKERS) or 0)
+
+
+def worker_directory(layout: ClusterLayout) -> Path:
+    return layout.directory(WORKERS)
+
+
+def _check_workers(workers: int | None) -> None:
+    if workers is not None and not 1 <= workers <= _WORKER_COUNT_MAX:
+        raise InvalidConfig(f"--workers {workers}: give a number from 1 to {_WORKER_COUNT_MAX}")
+
+
+def _with_workers(state: ClusterState, asked: int | None) -> ClusterState:
+    count = asked or state.settings.get(WORKERS) or _default_worker_count()
+    state = state.with_settings({WORKERS: count})
+    if not state.with_role(WORKERS):
+        state = state.with_processes([ProcessRecord(name=WORKERS, role=WORKERS)])
+    return state
+
+
+def _default_worker_count() -> int:
+    return min(len(os.sched_getaffinity(0)), _DEFAULT_WORKER_COUNT_MAX)
+
+
+def _stop(layout: ClusterLayout, state: ClusterState, record: ProcessRecord) -> None:
+    pid = running_pid(record)
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            descriptor = os.pidfd_open(pid)
+            try:
+                signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+                poll = select.poll()
+                poll.register(descriptor, select.POLLIN)
+                if not poll.poll(_STOP_TIMEOUT_MS):
+                    raise StartFailed(f"{record.name} (pid {pid}) does not stop: kill it")
+            finally:
+                os.close(descriptor)
+    _end_leftovers(layout, state)
+
+
+def _end_leftovers(layout: ClusterLayout, state: ClusterState) -> None:
+    end_workers(worker_directory(layout), token_file=layout.token_file, cluster_id=state.cluster_id)
+
+
+def _workers_command(
+    layout: ClusterLayout, state: ClusterState, record: ProcessRecord
+) -> list[str]:
+    labels = sorted({server.host for server in state.with_role("chunkserver") if server.host})
+    return [
+        *(*python_program("minimr"), "serve", "workers"),
+        f"--dir={worker_directory(layout)}",
+        "--listen=127.0.0.1:0",
+        f"--cluster-id={state.cluster_id}",
+        f"--token-file={layout.token_file}",
+        f"--workers={state.settings[WORKERS]}",
+        *(f"--join={address}" for address in state.masters),
+        *(f"--host-label={label}" for label in labels),
+    ]
+
+
+def _master_command(layout: ClusterLayout, state: ClusterState, record: ProcessRecord) -> list[str]:
+    return [
+        *(*python_program("minimr"), "serve", "master"),
+        *master_arguments(layout, state, record),
+    ]
+
+
+CLUSTER_KINDS: Mapping[str, ProcessKind] = {
+    **STORAGE_KINDS,
+    "master": ProcessKind(command=_master_command),
+    WORKERS: ProcessKind(command=_workers_command),
+}

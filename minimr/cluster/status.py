@@ -1,0 +1,104 @@
+"""What `minimr status` shows, gathered from the master (DESIGN 5.1)."""
+
+from typing import TypeVar
+
+import msgspec
+
+from minigfs.client.client import MinigfsClient
+from minigfs.client.config import ClientConfig
+from minigfs.master.messages import ClusterReport
+from minigfs.transport.messages import Message
+from minigfs.transport.security import Security
+from minimr.backends.master_link import MasterLink
+from minimr.coordinator.messages import JobStatus, ListJobs, ListWorkers, WorkerReport
+from minimr.ids import WorkerId
+
+__all__ = ["ClusterStatus", "gather_status", "status_of"]
+
+
+_LineT = TypeVar("_LineT", bound=Message)
+
+
+class HealthReport(Message, frozen=True):
+    word: str  # "OK", "DEGRADED", "DATA_AT_RISK", "LOST"
+    reasons: tuple[str, ...]
+
+
+class MasterLine(Message, frozen=True):
+    id: str
+    role: str
+    term: int
+    pid: int
+    address: str
+    dir: str
+    commit_index: int
+
+
+class ChunkserverLine(Message, frozen=True):
+    id: str
+    pid: int
+    address: str
+    dir: str
+    host: str
+    rack: str
+    chunks: int
+    bytes: int
+
+
+class WorkerLine(Message, frozen=True):
+    id: WorkerId
+    pid: int
+    executor_pid: int
+    host: str
+    dir: str
+    task: str  # attempt id, "" when idle
+
+
+class ClusterStatus(Message, frozen=True):
+    """``status --json``. Servers and workers are those alive; ``health`` names the others."""
+
+    health: HealthReport
+    masters: tuple[MasterLine, ...]
+    elections: int
+    chunkservers: tuple[ChunkserverLine, ...]
+    workers: tuple[WorkerLine, ...]
+    jobs: tuple[JobStatus, ...]
+
+
+def gather_status(config: ClientConfig, *, expected_workers: int = 0) -> ClusterStatus:
+    """Ask the master. ``expected_workers`` is how many this machine's `up` has started."""
+    link = MasterLink(config.masters, Security(config.token, config.cluster_id))
+    report = MinigfsClient(config).report()
+    workers = link.call(ListWorkers(), timeout_ms=config.timeout_ms).workers
+    jobs = link.call(ListJobs(), timeout_ms=config.timeout_ms).jobs
+    return status_of(report, workers, jobs, expected_workers=expected_workers)
+
+
+def status_of(
+    report: ClusterReport,
+    workers: tuple[WorkerReport, ...],
+    jobs: tuple[JobStatus, ...],
+    *,
+    expected_workers: int,
+) -> ClusterStatus:
+    reasons = list(report.reasons)
+    reasons += [f"worker {w.id} ({w.dir}) is not heard of" for w in workers if not w.alive]
+    alive = [worker for worker in workers if worker.alive]
+    if len(alive) < expected_workers:
+        reasons.append(f"{len(alive)} of {expected_workers} workers are alive")
+    word = "DEGRADED" if report.health == "OK" and reasons else report.health
+    return ClusterStatus(
+        health=HealthReport(word=word, reasons=tuple(reasons)),
+        masters=tuple(_narrow(master, MasterLine) for master in report.masters),
+        elections=report.elections,
+        chunkservers=tuple(
+            _narrow(server, ChunkserverLine) for server in report.chunkservers if server.alive
+        ),
+        workers=tuple(_narrow(worker, WorkerLine) for worker in alive),
+        jobs=jobs,
+    )
+
+
+def _narrow(report: Message, line: type[_LineT]) -> _LineT:
+    """The fields of ``report`` that ``line`` has."""
+    return msgspec.convert(report, line, from_attributes=True)
