@@ -77,10 +77,13 @@ def table_slice(table: Buffer, first_block: int, data_bytes: int) -> memoryview:
 
 
 def widen_to_blocks(offset_bytes: int, length_bytes: int, end_bytes: int) -> tuple[int, int]:
-    """The smallest run of whole blocks around a range, clipped to ``end_bytes``: (start, end)."""
+    """The smallest run of whole blocks around a range, clipped to ``end_bytes``: (start, end).
+
+    A range that lies behind ``end_bytes`` gives the empty run there.
+    """
     assert offset_bytes >= 0
     assert length_bytes >= 0
-    start = min(offset_bytes, end_bytes) // CHECKSUM_BLOCK_BYTES * CHECKSUM_BLOCK_BYTES
+    start = min(offset_bytes // CHECKSUM_BLOCK_BYTES * CHECKSUM_BLOCK_BYTES, end_bytes)
     end = min(block_count(offset_bytes + length_bytes) * CHECKSUM_BLOCK_BYTES, end_bytes)
     return start, max(start, end)
 

@@ -108,7 +108,7 @@ class ChunkUpload:
         return self._outcome.result()
 
     def _send_until_sealed(self) -> SealedChunk:
-        chunk = self._context.allocator.take(self._index)
+        chunk = self._allocate()
         patience: Patience | None = None
         while True:
             try:
@@ -116,6 +116,16 @@ class ChunkUpload:
             except _Failed as failed:
                 patience = patience or Patience(self._context.timeout_ms)
                 chunk = self._replace(chunk, failed, patience)
+
+    def _allocate(self) -> LocatedChunk:
+        """The chunk for our index; a cluster that is just starting is given time to."""
+        patience = Patience(self._context.timeout_ms)
+        while True:
+            try:
+                return self._context.allocator.take(self._index)
+            except NotEnoughChunkservers:
+                if not patience.pause():
+                    raise
 
     def _replace(self, chunk: LocatedChunk, failed: _Failed, patience: Patience) -> LocatedChunk:
         """Another chunk for the bytes of one that failed; the failure itself if there is none."""

@@ -8,7 +8,7 @@ every open writer gets a full lease and every chunkserver is asked what it holds
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from minigfs.master import commands
 from minigfs.master.health import HealthTally
 from minigfs.master.listing import find_page, list_page, status_of
 from minigfs.master.machine import FILE_SYSTEM_MACHINE, FileSystemMachine
-from minigfs.master.membership import Membership
+from minigfs.master.membership import Membership, Server
 from minigfs.master.messages import (
     AllocateChunks,
     Allocated,
@@ -183,13 +183,16 @@ class FileSystemService:
             status=status_of(request.path, inode),
             chunk_bytes=state.chunk_bytes,
             chunks=tuple(
-                self._located(state.chunks[handle], first + i, now_ms)
+                self._located(
+                    state.chunks[handle],
+                    first + i,
+                    self._membership.replicas_to_read(state.chunks[handle], now_ms),
+                )
                 for i, handle in enumerate(inode.chunks[first:end])
             ),
         )
 
-    def _located(self, chunk: Chunk, index: int, now_ms: int) -> LocatedChunk:
-        servers = self._membership.replicas_to_read(chunk, now_ms)
+    def _located(self, chunk: Chunk, index: int, servers: Sequence[Server]) -> LocatedChunk:
         return LocatedChunk(
             handle=chunk.handle,
             version=chunk.version,
@@ -256,11 +259,14 @@ class FileSystemService:
             self._clock.now_ms(), request.file_id, request.first_index, replica_sets
         )
         reply = await self._propose(command, commands.ChunksAllocated)
-        state, now_ms = self._state, self._clock.monotonic_ms()
+        state = self._state
         chunks = [state.chunks.get(handle) for handle in reply.handles]
         return Allocated(
             chunks=tuple(
-                self._located(chunk, request.first_index + i, now_ms)
+                # All of its servers, though none of them can have said that it holds the chunk.
+                self._located(
+                    chunk, request.first_index + i, self._membership.servers(chunk.replicas)
+                )
                 for i, chunk in enumerate(chunks)
                 if chunk is not None  # another request of the same writer abandoned it already
             )

@@ -1,4 +1,4 @@
-"""The store gives back what was sealed, and nothing else, across restarts, damage and full disks."""
+"""The store gives back what was sealed and nothing else: restarts, damage, full disks."""
 
 from pathlib import Path
 

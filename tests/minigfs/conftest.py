@@ -1,0 +1,71 @@
+"""A running cluster of real processes, shared by the tests that only need some cluster."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from minigfs.cluster import ClusterLayout, load_state, start_missing, stop_all
+from minigfs.cluster.storage import STORAGE_KINDS, StorageShape, await_storage, prepare_storage
+
+CHUNK_BYTES = 64 * 1024  # files of a few hundred kilobytes cross chunk borders
+
+Cli = Callable[..., subprocess.CompletedProcess[bytes]]
+
+
+def start_cluster(home: Path, shape: StorageShape) -> ClusterLayout:
+    layout = ClusterLayout(home)
+    with layout.locked():
+        state = start_missing(layout, prepare_storage(layout, shape), STORAGE_KINDS)
+        await_storage(layout, state)
+    return layout
+
+
+def stop_cluster(layout: ClusterLayout) -> None:
+    with layout.locked():
+        state = load_state(layout)
+        if state is not None:
+            stop_all(layout, state)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterLayout]:
+    """One master and three chunkservers; tests keep to directories of their own."""
+    layout = start_cluster(
+        tmp_path_factory.mktemp("cluster") / "home", StorageShape(chunk_bytes=CHUNK_BYTES)
+    )
+    yield layout
+    stop_cluster(layout)
+
+
+@pytest.fixture
+def own_home(tmp_path: Path) -> Iterator[Path]:
+    """A home for a cluster of the test's own; whatever runs in it is stopped at the end."""
+    home = tmp_path / "own"
+    yield home
+    stop_cluster(ClusterLayout(home))
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """Run the `minigfs` command as a user does, in an empty directory."""
+
+    def run(
+        *arguments: str, home: Path | None = None, stdin: bytes = b""
+    ) -> subprocess.CompletedProcess[bytes]:
+        environment = {name: value for name, value in os.environ.items() if "MINIMR" not in name}
+        environment["MINIMR_HOME"] = str(home or tmp_path / "no-cluster")
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "minigfs", *arguments],
+            cwd=tmp_path,
+            env=environment,
+            input=stdin,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
