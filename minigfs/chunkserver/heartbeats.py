@@ -24,6 +24,7 @@ __all__ = ["Heartbeats"]
 logger = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 1.0
+_RETRY_SECONDS = 0.1  # while no master answers: a starting cluster is whole as soon as one does
 _TIMEOUT_MS = 3_000
 _DELETING_MS_MAX = 500
 
@@ -64,9 +65,10 @@ class Heartbeats:
         pause = 0.0
         while not self._stopping.wait(pause):
             reply = self._beat()
-            pause = _INTERVAL_SECONDS
             if reply is None:
+                pause = _RETRY_SECONDS
                 continue
+            pause = _INTERVAL_SECONDS
             if reply.send_full_report:
                 self._store.owe_full_report()
                 pause = 0.0
