@@ -26,8 +26,8 @@ PATHS = (
     *(f"/{x}/{y}" for x in NAMES for y in NAMES),
     *(f"/a/{x}/{y}" for x in ("a", "a-") for y in NAMES),
 )
-paths = st.sampled_from(PATHS)
-any_path = st.one_of(st.just("/"), paths)
+paths = st.sampled_from(("/", *PATHS))
+picks = st.integers(0, 1000)  # of a path that exists
 
 
 class TreeMachine(RuleBasedStateMachine):
@@ -45,14 +45,31 @@ class TreeMachine(RuleBasedStateMachine):
         code = reply.code if isinstance(reply, commands.Refused) else None
         assert code == self.model.outcome(change), (command, reply)
 
-    @rule(path=any_path, parents=st.booleans(), exist_ok=st.booleans())
+    def pick(self, number: int, spare: str) -> str:
+        """Mostly a path that exists, since most changes of others are refused alike."""
+        known = sorted(self.model.entries)[1:] or ["/"]
+        return spare if number % 4 == 0 else known[number % len(known)]
+
+    @rule(path=paths, parents=st.booleans(), exist_ok=st.booleans())
     def make_directory(self, path, parents, exist_ok) -> None:
         self.run(
             commands.MakeDirectory(1, path, parents, exist_ok),
             lambda: self.model.make_directory(path, parents=parents, exist_ok=exist_ok),
         )
 
-    @rule(target=files, path=any_path, exclusive=st.booleans(), count=st.integers(0, 2))
+    @rule(number=picks, spare=paths, exclusive=st.booleans(), size=st.integers(0, 2500))
+    def write(self, number, spare, exclusive, size) -> None:
+        file_id = self.driver.open_file()
+        if size:
+            self.driver.allocate(file_id, 0, 3)
+        path = self.pick(number, spare)
+        command = self.driver.publish_command(file_id, path, size, exclusive=exclusive)
+        self.run(
+            command,
+            lambda: self.model.publish(path, (file_id, size), exclusive=exclusive),
+        )
+
+    @rule(target=files, path=paths, exclusive=st.booleans(), count=st.integers(0, 2))
     def create(self, path, exclusive, count):
         command = commands.CreateFile(2, path, exclusive, 3)
         self.run(command, lambda: self.model.check_publish(path, exclusive=exclusive))
@@ -70,29 +87,25 @@ class TreeMachine(RuleBasedStateMachine):
         allowed = file is not None and first <= len(file.chunks)
         assert isinstance(reply, commands.ChunksAllocated) == allowed
 
-    @rule(file_id=files, path=any_path, exclusive=st.booleans(), size=st.integers(0, 2048))
-    def publish(self, file_id, path, exclusive, size) -> None:
-        if file_id not in self.driver.state.temporary:
-            return
-        size = min(size, 1024 * len(self.driver.state.temporary[file_id].chunks))
-        self.run(
-            self.driver.publish_command(file_id, path, size, exclusive=exclusive),
-            lambda: self.model.publish(path, (file_id, size), exclusive=exclusive),
-        )
-
     @rule(file_id=consumes(files))
     def discard(self, file_id) -> None:
         self.driver.apply(commands.DiscardFiles(4, (file_id,)))
 
-    @rule(source=any_path, destination=any_path, replace=st.booleans())
-    def rename(self, source, destination, replace) -> None:
+    @rule(number=picks, spare=paths, other=picks, destination=paths, replace=st.booleans())
+    def rename(self, number, spare, other, destination, replace) -> None:
+        source = self.pick(number, spare)
+        if other % 3 == 0:
+            destination = self.pick(other, destination)
+        elif other % 3 == 1:
+            destination = source + "/x"
         self.run(
             commands.Rename(5, source, destination, replace),
             lambda: self.model.rename(source, destination, replace=replace),
         )
 
-    @rule(path=any_path, recursive=st.booleans())
-    def remove(self, path, recursive) -> None:
+    @rule(number=picks, spare=paths, recursive=st.booleans())
+    def remove(self, number, spare, recursive) -> None:
+        path = self.pick(number, spare)
         self.run(
             commands.Remove(6, path, recursive),
             lambda: self.model.remove(path, recursive=recursive),
@@ -112,7 +125,7 @@ class TreeMachine(RuleBasedStateMachine):
             found[entry.path] = (inode.file_id, inode.size_bytes) if is_file else None
         assert {"/": None, **found} == self.model.entries
 
-    @rule(path=paths, start=st.one_of(st.just(""), any_path), limit=st.integers(1, 3))
+    @rule(path=paths, start=st.one_of(st.just(""), paths), limit=st.integers(1, 3))
     def page_through(self, path, start, limit) -> None:
         for top in ("/", path if self.model.is_dir(path) else "/"):
             below = sorted(self.model.below(top), key=str.encode)
@@ -136,4 +149,4 @@ class TreeMachine(RuleBasedStateMachine):
 
 
 TestTree = TreeMachine.TestCase
-TestTree.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestTree.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
