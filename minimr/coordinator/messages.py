@@ -183,7 +183,7 @@ class Progress(Message, frozen=True, array_like=True):
 
 class WorkerInfo(Message, frozen=True):
     """``incarnation`` is new at each start of the process: what ran before is gone, but segments
-    on disk (``stored``: ``<job id>/<attempt file stem>`` of each) are still served."""
+    on disk (``stored``: attempt file stems) are still served."""
 
     worker_id: WorkerId
     incarnation: str
