@@ -48,7 +48,7 @@ class OpenJob(Message, frozen=True, tag="open"):
     """The job whose attempts follow; an executor serves one job and then ends."""
 
     spec: JobSpec
-    scratch: str  # directory of this worker's segments of the job
+    scratch: str  # this worker's segment directory
     worker_id: WorkerId
     address: str  # of the worker's segment server
     host: str

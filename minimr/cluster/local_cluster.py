@@ -1,0 +1,151 @@
+"""A whole cluster for a test or a notebook: real processes in a temporary directory."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from minigfs.cluster import ClusterLayout
+from minigfs.cluster.storage import StorageShape
+from minimr import runner
+from minimr.cluster import deploy
+from minimr.cluster.status import ClusterStatus
+from minimr.job import Job
+
+__all__ = ["LocalCluster"]
+
+
+class LocalCluster:
+    """Masters, chunkservers and Ray workers of this machine, as long as the ``with`` block lasts.
+
+    ::
+
+        with minimr.LocalCluster(workers=2) as cluster:
+            handle = cluster.submit(job, input="access.log", output="minigfs:///out")
+            result = handle.wait()
+
+    Parameters
+    ----------
+    workers, chunkservers : int
+        How many of each.
+    replication : int, optional
+        Replicas of each chunk; by default 3, or one per chunkserver if there are fewer.
+    chunk_bytes : int, optional
+        Size of a chunk; by default 64 MiB.
+    hosts : int, optional
+        Spread the processes over this many host labels, as if they were so many machines.
+    directory : path, optional
+        Home of the cluster, which stays when the block ends; a later one finds all data there. By
+        default a temporary directory, which does not.
+    """
+
+    def __init__(
+        self,
+        workers: int = 2,
+        chunkservers: int = 3,
+        *,
+        replication: int | None = None,
+        chunk_bytes: int | None = None,
+        hosts: int | None = None,
+        directory: str | Path | None = None,
+    ) -> None:
+        self._shape = deploy.ClusterShape(
+            storage=StorageShape(
+                chunkservers=chunkservers,
+                replication=replication,
+                chunk_bytes=chunk_bytes,
+                hosts=hosts,
+            ),
+            workers=workers,
+        )
+        self._is_temporary = directory is None
+        home = tempfile.mkdtemp(prefix="minimr-") if directory is None else directory
+        self._layout = ClusterLayout(Path(home).absolute())
+
+    @property
+    def home(self) -> Path:
+        """The cluster's directory: ``MINIMR_HOME``, or ``--dir`` of the commands."""
+        return self._layout.home
+
+    @property
+    def storage_options(self) -> dict[str, str]:
+        """For fsspec, pandas, pyarrow: ``pd.read_csv("minigfs:///x", storage_options=...)``."""
+        return {"home": str(self.home)}
+
+    def __enter__(self) -> Self:
+        try:
+            deploy.up(self._layout, self._shape)
+        except BaseException:  # Ctrl-C too: nothing is left running
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the processes, and remove the directory if it is temporary. Twice is no error."""
+        deploy.down(self._layout)
+        if self._is_temporary:
+            shutil.rmtree(self.home, ignore_errors=True)
+
+    def status(self) -> ClusterStatus:
+        """What ``minimr status --json`` shows."""
+        return deploy.status(self._layout)
+
+    def submit(
+        self,
+        job: Job,
+        *,
+        input: str | Sequence[str],  # noqa: A002
+        output: str,
+        reducers: int | None = None,
+        split_size: int | None = None,
+        memory: int | None = None,
+        overwrite: bool = False,
+        settings: Mapping[str, str] | None = None,
+    ) -> runner.JobHandle:
+        """Start a job on this cluster; see `minimr.run` for the parameters."""
+        return runner.submit(
+            job,
+            input=input,
+            output=output,
+            reducers=reducers,
+            split_size=split_size,
+            backend="ray",
+            memory=memory,
+            overwrite=overwrite,
+            settings=settings or {},
+            home=str(self.home),
+        )
+
+    def run(
+        self,
+        job: Job,
+        *,
+        input: str | Sequence[str],  # noqa: A002
+        output: str,
+        reducers: int | None = None,
+        split_size: int | None = None,
+        memory: int | None = None,
+        overwrite: bool = False,
+        settings: Mapping[str, str] | None = None,
+    ) -> runner.Result:
+        """Run a job on this cluster and wait for it; see `minimr.run`."""
+        return self.submit(
+            job,
+            input=input,
+            output=output,
+            reducers=reducers,
+            split_size=split_size,
+            memory=memory,
+            overwrite=overwrite,
+            settings=settings,
+        ).wait()
