@@ -1,0 +1,42 @@
+"""The real ports, where the contract suite cannot look."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from minigfs.errors import NoSpace
+from minigfs.ports import RealDisk, SystemClock, SystemRng
+
+
+def test_files_and_directories_are_their_owners_alone(tmp_path: Path) -> None:
+    disk = RealDisk(tmp_path / "data")
+    disk.make_dirs("")
+    disk.make_dirs("d")
+    disk.open("d/f", create=True).close()
+    assert (tmp_path / "data" / "d").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "data" / "d" / "f").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_no_space_and_says_where() -> None:
+    with RealDisk("/dev").open("full") as file, pytest.raises(NoSpace, match="/dev/full"):
+        file.write_at(0, b"x")
+
+
+def test_descriptors_do_not_leak_into_programs_started_later(tmp_path: Path) -> None:
+    with RealDisk(tmp_path).open("f", create=True) as file:
+        assert not os.get_inheritable(file._descriptor)
+
+
+def test_the_clock_never_goes_back_and_tells_milliseconds() -> None:
+    clock = SystemClock()
+    times = [clock.monotonic_ms() for _ in range(1000)]
+    assert times == sorted(times)
+    assert clock.now_ms() > 1_700_000_000_000
+
+
+def test_chance_stays_in_its_bounds() -> None:
+    rng = SystemRng()
+    assert {rng.uniform_ms(3, 5) for _ in range(200)} == {3, 4, 5}
+    assert all(0 <= rng.random_u64() < 2**64 for _ in range(100))
