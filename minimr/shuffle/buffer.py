@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from minimr.agg import Aggregation, Kernel
+from minimr.pairs import Pairs, check_same_types, concat_pairs
 from minimr.shuffle.combine import (
     Assign,
     PartitionedRun,
@@ -20,7 +21,6 @@ from minimr.shuffle.combine import (
     sort_partitioned,
 )
 from minimr.shuffle.merge import MemoryMeter, SortedRun, merge_runs
-from minimr.shuffle.pairs import Pairs, check_same_types, concat_pairs
 from minimr.shuffle.segment import FrameRef, SegmentReader, SegmentSummary, SegmentWriter
 
 __all__ = ["CombineSorted", "MapOutputBuffer"]

@@ -9,8 +9,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from minimr.agg import Aggregation, Kernel
+from minimr.pairs import Pairs, concat_pairs, make_pairs
 from minimr.shuffle.keys import group_starts, partition_bounds, partition_order
-from minimr.shuffle.pairs import Pairs, concat_pairs, make_pairs
 
 __all__ = [
     "Assign",

@@ -22,8 +22,8 @@ from minigfs.transport.stream import Stream
 from minimr.coordinator.messages import MapOutput
 from minimr.errors import SegmentUnavailable
 from minimr.ids import AttemptId, JobId
+from minimr.pairs import Pairs
 from minimr.shuffle.merge import SortedRun
-from minimr.shuffle.pairs import Pairs
 from minimr.shuffle.segment import (
     FrameRef,
     SegmentReader,
@@ -51,17 +51,17 @@ FETCH_TIMEOUT_MS = 10_000  # for the next piece, not for all of them
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
 
-class FetchSegment(Request["SegmentHeader"], frozen=True, tag="segment.fetch"):
-    """One partition of one map output. The header is followed by pieces as payloads of ``Empty``."""
+class SegmentHeader(Message, frozen=True):
+    schema: bytes
+    frames: tuple[FrameRef, ...]
+
+
+class FetchSegment(Request[SegmentHeader], frozen=True, tag="segment.fetch"):
+    """One partition of one map output; pieces follow the header as payloads of ``Empty``."""
 
     attempt: AttemptId
     partition: int
     digest: str
-
-
-class SegmentHeader(Message, frozen=True):
-    schema: bytes
-    frames: tuple[FrameRef, ...]
 
 
 class MapOutputsLost(SegmentUnavailable):

@@ -16,7 +16,7 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from minimr.shuffle.pairs import binary_parts, is_binary
+from minimr.pairs import binary_parts, is_binary
 
 __all__ = [
     "group_starts",

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from minimr.pairs import Pairs, check_same_types, concat_pairs, is_binary
 from minimr.shuffle.keys import sort_order, words_of
-from minimr.shuffle.pairs import Pairs, check_same_types, concat_pairs, is_binary
 from minimr.shuffle.segment import FRAME_BYTES, SegmentReader, SegmentWriter
 
 __all__ = ["MemoryMeter", "SortedRun", "merge_runs"]

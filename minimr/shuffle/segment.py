@@ -29,7 +29,7 @@ import pyarrow as pa
 import xxhash
 
 from minimr.errors import SegmentUnavailable
-from minimr.shuffle.pairs import Pairs, binary_parts, check_same_types, is_binary
+from minimr.pairs import Pairs, binary_parts, check_same_types, is_binary
 
 __all__ = [
     "FRAME_BYTES",

@@ -2,8 +2,8 @@
 
 Each column has one of four types, whatever the user's functions returned: bytes (`large_binary`),
 str (`large_string`), int (`int64`) or float (`float64`). Offsets are wide, so that no batch can
-overflow them. There are no nulls and no NaN keys; a key of -0.0 is 0.0. Whatever cannot be brought into this
-form without changing its meaning is refused with `UnsupportedType`.
+overflow them. There are no nulls and no NaN keys; a key of -0.0 is 0.0. Whatever cannot be brought
+into this form without changing its meaning is refused with `UnsupportedType`.
 """
 
 import numbers
@@ -180,12 +180,13 @@ def _type_of_objects(classes: Iterable[type], name: str) -> pa.DataType:
 
 
 def _type_of_class(kind: type, name: str) -> pa.DataType:
+    is_bool: bool = kind is bool  # an int to Python, but no number to a user
     if issubclass(kind, bytes):
         return _BYTES
     if issubclass(kind, str):
         return _STR
-    if issubclass(kind, numbers.Integral) and not issubclass(kind, bool):
+    if issubclass(kind, numbers.Integral) and not is_bool:
         return _INT
-    if issubclass(kind, numbers.Real) and not issubclass(kind, bool):
+    if issubclass(kind, numbers.Real) and not is_bool:
         return _FLOAT
     raise UnsupportedType(f"a {name} of type {kind.__name__}: {_ALLOWED}")
