@@ -118,6 +118,8 @@ def decode_record(buffer: bytes, at: int, chain: int) -> tuple[Record, int, int]
         return Fault.INCOMPLETE
     start = at + _HEADER.size
     payload = buffer[start : start + header.length]
+    if buffer[start + header.length : end - _CHAIN.size].strip(b"\0"):
+        return Fault.BAD
     (stored,) = _CHAIN.unpack_from(buffer, end - _CHAIN.size)
     if stored != _link(buffer[at:start], payload, chain):
         return Fault.BAD
