@@ -5,7 +5,8 @@
     MinigfsError
     |-- UsageError                  the request itself is wrong
     |   |-- InvalidPath
-    |   `-- InvalidConfig
+    |   |-- InvalidConfig
+    |   `-- Unsupported             (also NotImplementedError)
     |-- FileSystemError             the request is well formed, the tree says no
     |   |-- FileMissing             (also FileNotFoundError)
     |   |-- FileExists              (also FileExistsError)
@@ -62,6 +63,7 @@ __all__ = [
     "StartFailed",
     "UnknownRequest",
     "Unreachable",
+    "Unsupported",
     "UsageError",
     "WriterFenced",
     "error_from_wire",
@@ -120,6 +122,10 @@ class InvalidPath(UsageError, ValueError):
 
 class InvalidConfig(UsageError, ValueError):
     code = "invalid-config"
+
+
+class Unsupported(UsageError, NotImplementedError):
+    code = "unsupported"
 
 
 class FileSystemError(MinigfsError):

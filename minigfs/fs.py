@@ -18,7 +18,14 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 from fsspec.spec import AbstractFileSystem
 from fsspec.utils import isfilelike, stringify_path
 
-from minigfs.errors import FileExists, FileMissing, InvalidConfig, IsDirectory, NotDirectory
+from minigfs.errors import (
+    FileExists,
+    FileMissing,
+    InvalidConfig,
+    IsDirectory,
+    NotDirectory,
+    Unsupported,
+)
 from minigfs.files import (
     BUFFER_BYTES,
     COPY_BYTES,
@@ -286,7 +293,7 @@ class MinigfsFileSystem(AbstractFileSystem):  # type: ignore[misc]
     ) -> None:
         """Remove files and, with ``recursive``, whole directories, each by one change."""
         if maxdepth is not None:
-            raise InvalidConfig("rm removes whole directories: leave maxdepth out")
+            raise Unsupported("rm removes whole directories: leave maxdepth out")
         for one in self.expand_path(path, recursive=False):
             if recursive:
                 self.client.remove(one, recursive=True)
@@ -357,7 +364,7 @@ class MinigfsFileSystem(AbstractFileSystem):  # type: ignore[misc]
         if mode in ("wb", "xb"):
             writer = self.client.open_writer(path, exclusive=mode == "xb", replication=replication)
             return WriteFile(self, path, writer, buffer_bytes, autocommit=autocommit, mode=mode)
-        raise InvalidConfig(
+        raise Unsupported(
             f"{path}: cannot open with mode {mode!r}; files are read (rb) or written once "
             f"and whole (wb, xb)"
         )

@@ -35,6 +35,7 @@ __all__ = [
 _READY_DESCRIPTOR = 3
 _READY_VARIABLE = "MINIGFS_READY_DESCRIPTOR"
 _LOG_TAIL_BYTES = 8 * 1024
+_EXIT_POLL_MS = 5
 # Private files, and no working directory that would keep a user's file system busy.
 _ENTER_HOME = 'umask 077; cd "$0" && exec "$@"'
 
@@ -120,26 +121,17 @@ def stop_all(
     Call it with the layout locked. What a process left behind in its session's process group is
     killed with it. Returns (and saves) the state without pids.
     """
-    import psutil
-
-    for _stage, members in groupby(
-        sorted(state.processes, key=_stage_of, reverse=True), key=_stage_of
-    ):
-        running: dict[int, tuple[ProcessRecord, psutil.Process]] = {}
-        for record in members:
-            with suppress(psutil.NoSuchProcess):
-                # Looked up before the identity is checked, so that it cannot be a later process.
-                process = psutil.Process(record.pid) if record.pid is not None else None
-                if process is not None and running_pid(record) is not None:
-                    process.terminate()
-                    running[process.pid] = record, process
-        _gone, alive = psutil.wait_procs([p for _r, p in running.values()], timeout_ms / 1000)
-        for pid, (record, process) in running.items():
-            killed = process in alive
-            with suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
-            progress(ProcessEvent(record=record, what="killed" if killed else "stopped"))
-        psutil.wait_procs(alive, timeout_ms / 1000)
+    descending = sorted(state.processes, key=_stage_of, reverse=True)
+    for _stage, members in groupby(descending, key=_stage_of):
+        running = [record for record in members if _signal(record, signal.SIGTERM)]
+        stubborn = _await_exit(running, timeout_ms)
+        for record in running:
+            assert record.pid is not None
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(record.pid, signal.SIGKILL)
+            what = "killed" if record in stubborn else "stopped"
+            progress(ProcessEvent(record=record, what=what))
+        _await_exit(stubborn, timeout_ms)
     state = state.with_processes(
         msgspec.structs.replace(record, pid=None, started=None) for record in state.processes
     )
@@ -308,6 +300,38 @@ def _last_log_line(log_file: Path, offset: int) -> str:
         log.seek(max(offset, size - _LOG_TAIL_BYTES))
         lines = log.read().decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else "it ended without a word"
+
+
+def _signal(record: ProcessRecord, number: signal.Signals) -> bool:
+    """Send a signal to a record's process, never to another one; whether it was there."""
+    import psutil
+
+    if record.pid is None:
+        return False
+    try:
+        # Looked up before the identity is checked, and psutil checks that it is still the same.
+        process = psutil.Process(record.pid)
+        if running_pid(record) is None:
+            return False
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return False
+    return True
+
+
+def _await_exit(running: Sequence[ProcessRecord], timeout_ms: int) -> list[ProcessRecord]:
+    """Wait until processes are gone; those that are not in time.
+
+    They need not be our children, so there is no exit to wait for but by a pidfd, which sandboxes
+    may refuse: this looks every few milliseconds.
+    """
+    deadline_ns = time.monotonic_ns() + timeout_ms * 1_000_000
+    left = list(running)
+    while left and time.monotonic_ns() < deadline_ns:
+        left = [record for record in left if running_pid(record) is not None]
+        if left:
+            time.sleep(_EXIT_POLL_MS / 1000)
+    return left
 
 
 def _start_identity(pid: int) -> str | None:
