@@ -46,7 +46,7 @@ class Aggregation:
     name: str
     partial: Kernel
     merge: Kernel
-    finish: Kernel | None = None
+    finish: "Kernel | None" = None
     is_combiner: bool = True  # its partial results are ordinary values, so it may be ``combine=``
     takes: tuple[str, ...] = ()  # other combiners whose partial results this one understands
 

@@ -18,6 +18,7 @@ from minimr.pairs import Pairs, binary_parts
 __all__ = ["OutputSummary", "TextOutput"]
 
 _SHOWN_CHARACTERS = 120
+_WRITTEN_BYTES = 1 << 20  # at a time
 _BINARY = pa.large_binary()
 
 
@@ -39,6 +40,7 @@ class TextOutput:
         self._sum = xxhash.xxh3_64()
         self._size_bytes = 0
         self._record_count = 0
+        self._pending = bytearray()
         self._least: Any = None
         self._greatest: Any = None
 
@@ -61,7 +63,9 @@ class TextOutput:
         self._append(data[int(offsets[0]) : int(offsets[-1])].data, pairs.num_rows)
         self._note_keys(pc.min_max(pairs.column(0)).as_py())
 
-    def summary(self) -> OutputSummary:
+    def finish(self) -> OutputSummary:
+        """Write what is left; the file stays open."""
+        self._flush()
         return OutputSummary(
             size_bytes=self._size_bytes,
             xxh3=self._sum.hexdigest(),
@@ -74,7 +78,14 @@ class TextOutput:
         self._sum.update(text)
         self._size_bytes += len(text)
         self._record_count += record_count
-        while len(text):
+        self._pending += text
+        if len(self._pending) >= _WRITTEN_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        text = memoryview(self._pending)
+        self._pending = bytearray()
+        while text:
             text = text[self._file.write(text) :]
 
     def _note_keys(self, found: dict[str, Any]) -> None:

@@ -1,0 +1,43 @@
+"""Run one attempt of one task, in the calling thread: the only entry to this package.
+
+An attempt leaves nothing behind but its result: a segment below ``scratch``, or a file of its own
+below the job's staging directory. Whatever stops it becomes one `AttemptFailed`.
+"""
+
+from minimr.coordinator.messages import (
+    AttemptResult,
+    MapAssignment,
+    PublishAssignment,
+    ReduceAssignment,
+)
+from minimr.tasks.context import AttemptContext
+from minimr.tasks.failures import AttemptFailed, failure_of
+from minimr.tasks.map_task import run_map
+from minimr.tasks.publish_task import run_publish
+from minimr.tasks.reduce_task import run_reduce
+
+__all__ = ["AttemptContext", "AttemptFailed", "run_attempt"]
+
+
+def run_attempt(context: AttemptContext) -> AttemptResult:
+    """The attempt's result; its counters count only what this attempt did.
+
+    Raises
+    ------
+    AttemptFailed
+        For every failure but an interrupt of the process.
+    """
+    try:
+        return _run(context)
+    except Exception as error:  # anything a user's code, a disk or we did wrong ends this attempt
+        raise AttemptFailed(failure_of(error)) from (error.__cause__ or error)
+
+
+def _run(context: AttemptContext) -> AttemptResult:
+    match context.assignment:
+        case MapAssignment() as assignment:
+            return run_map(context, assignment)
+        case ReduceAssignment() as assignment:
+            return run_reduce(context, assignment)
+        case PublishAssignment() as assignment:
+            return run_publish(context, assignment)

@@ -1,0 +1,148 @@
+"""What went wrong in an attempt, as its user should read it.
+
+Tracebacks are cut down to the user's frames. What is known about the place, a record or a range of
+the input, travels with the error.
+"""
+
+import traceback
+from pathlib import Path
+from types import FrameType, TracebackType
+
+from minigfs.errors import MinigfsError
+from minimr.coordinator.messages import Failure, FailureKind
+from minimr.errors import (
+    AmbiguousOutput,
+    JobUsageError,
+    OutputExists,
+    UnreadableInput,
+    UnsupportedType,
+)
+from minimr.shuffle.fetch import MapOutputsLost
+
+__all__ = [
+    "AttemptCancelled",
+    "AttemptFailed",
+    "InputFailed",
+    "OutputFailed",
+    "UserCodeFailed",
+    "failure_of",
+    "shown",
+]
+
+_SHOWN_CHARACTERS = 200
+_FRAMEWORK = str(Path(__file__).parents[1]) + "/"  # .../minimr/
+_JOBS = _FRAMEWORK + "jobs/"  # the standard jobs are user code
+
+
+class AttemptFailed(MinigfsError):
+    """The attempt ended without a result; ``failure`` says why."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.error)
+        self.failure = failure
+
+    def __reduce__(self) -> tuple[type["AttemptFailed"], tuple[Failure]]:  # type: ignore[override]
+        return type(self), (self.failure,)
+
+
+class AttemptCancelled(Exception):
+    """Nobody needs the attempt any more."""
+
+
+class UserCodeFailed(Exception):
+    """A user's function raised, or returned what it must not; raised ``from`` the cause, if any."""
+
+    def __init__(
+        self, message: str, *, record: str = "", url: str = "", offset: int = -1, where: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.record = record
+        self.url = url
+        self.offset = offset
+        self.where = where
+
+
+class InputFailed(Exception):
+    """The file system failed while the input was read."""
+
+    def __init__(self, message: str, url: str) -> None:
+        super().__init__(message)
+        self.url = url
+
+
+class OutputFailed(Exception):
+    """The file system failed while the output was written or published."""
+
+
+def shown(value: object) -> str:
+    """``repr``, shortened."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
+
+
+def failure_of(error: BaseException) -> Failure:
+    """How an attempt that ended by ``error`` is reported."""
+    match error:
+        case UserCodeFailed():
+            return _user_failure(error)
+        case AttemptCancelled():
+            return Failure(kind=FailureKind.CANCELLED, error="cancelled")
+        case MapOutputsLost():
+            return Failure(
+                kind=FailureKind.FETCH, error=error.message, lost_map_indexes=error.map_indexes
+            )
+        case InputFailed():
+            return Failure(kind=FailureKind.INPUT, error=str(error), url=error.url)
+        case UnreadableInput():
+            return Failure(kind=FailureKind.INPUT, error=error.message)
+        case OutputFailed() | AmbiguousOutput() | OutputExists():
+            return Failure(kind=FailureKind.OUTPUT, error=str(error))
+        case UnsupportedType() | JobUsageError():
+            return Failure(kind=FailureKind.USER, error=error.message)
+        case _:
+            return Failure(
+                kind=FailureKind.INTERNAL,
+                error=f"{type(error).__name__}: {error}",
+                traceback="".join(traceback.format_exception(error)),
+            )
+
+
+def _user_failure(error: UserCodeFailed) -> Failure:
+    text = error.message
+    if error.record:
+        text += f" on {error.record}"
+    if error.where:
+        text += f" in {error.where}"
+    return Failure(
+        kind=FailureKind.USER,
+        error=text,
+        traceback=user_traceback(error.__cause__) if error.__cause__ is not None else "",
+        record=error.record,
+        url=error.url,
+        offset=error.offset,
+    )
+
+
+def user_traceback(error: BaseException) -> str:
+    """The traceback without this framework's frames."""
+    told = traceback.TracebackException.from_exception(error, capture_locals=False)
+    kept = [frame for frame in told.stack if not _is_framework(frame.filename)]
+    if not kept:
+        return ""
+    told.stack[:] = kept
+    return "".join(told.format())
+
+
+def has_user_frame(trace: TracebackType | None) -> bool:
+    """Whether any frame is the user's: else it was our call that went wrong."""
+    while trace is not None:
+        frame: FrameType = trace.tb_frame
+        if not _is_framework(frame.f_code.co_filename):
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def _is_framework(filename: str) -> bool:
+    return filename.startswith(_FRAMEWORK) and not filename.startswith(_JOBS)

@@ -1,0 +1,176 @@
+"""A map attempt (MapReduce section 3.1, steps 3 and 4): a split in, one segment file out.
+
+A job without a reduce writes its part of the output directly, in the order of the input.
+"""
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+
+from minigfs.errors import MinigfsError
+from minimr.agg import Aggregation
+from minimr.coordinator.messages import MapAssignment, MapOutput, MapResult
+from minimr.counters import Counters, collecting, increment
+from minimr.errors import TaskError, UnsupportedType
+from minimr.formats.blocks import Block, read_blocks
+from minimr.formats.storage import is_local
+from minimr.formats.text_input import (
+    block_batch,
+    count_lines,
+    line_batch,
+    line_offset,
+    split_lines,
+)
+from minimr.pairs import Pairs
+from minimr.shuffle.buffer import MapOutputBuffer
+from minimr.shuffle.fetch import segment_path
+from minimr.shuffle.segment import SegmentSummary
+from minimr.tasks.context import AttemptContext
+from minimr.tasks.failures import InputFailed, UserCodeFailed, shown
+from minimr.tasks.part_output import part_output
+from minimr.tasks.user_code import RecordCalls, assign_by, call_batches, combine_by
+
+__all__ = ["run_map"]
+
+BATCH_BLOCK_BYTES = 8 << 20  # a few milliseconds of a vectorised kernel
+RECORD_BLOCK_BYTES = 1 << 20  # its lines become Python objects, several times as large
+_BUFFER_SHARE = 8  # of the attempt's memory: sorting holds the buffered pairs about four times
+
+
+def run_map(context: AttemptContext, assignment: MapAssignment) -> MapResult:
+    with collecting() as counters:
+        if assignment.partition_count == 0:
+            with part_output(context, assignment.split.index) as output:
+                _map_split(context, assignment, output.write)
+            assert output.part is not None
+            increment("output.records", output.part.record_count)
+            return MapResult(counters=dict(counters), output=None, part=output.part)
+        summary = _write_segment(context, assignment)
+        return MapResult(
+            counters=_sorted(counters), output=_output(context, assignment, summary), part=None
+        )
+
+
+def _write_segment(context: AttemptContext, assignment: MapAssignment) -> SegmentSummary:
+    combine = context.job.combine
+    buffer = MapOutputBuffer(
+        segment_path(context.scratch, assignment.attempt),
+        partition_count=assignment.partition_count,
+        assign=assign_by(context.job, assignment.partition_count),
+        combine=combine
+        if combine is None or isinstance(combine, Aggregation)
+        else combine_by(combine),
+        budget_bytes=context.spec.memory_bytes // _BUFFER_SHARE,
+    )
+    try:
+        _map_split(context, assignment, buffer.add)
+        return buffer.finish()
+    finally:
+        buffer.discard()
+
+
+def _output(
+    context: AttemptContext, assignment: MapAssignment, summary: SegmentSummary
+) -> MapOutput:
+    return MapOutput(
+        map_index=assignment.split.index,
+        attempt=assignment.attempt,
+        worker_id=context.worker_id,
+        address=context.address,
+        host=context.host,
+        path=str(segment_path(context.scratch, assignment.attempt)),
+        size_bytes=summary.size_bytes,
+        record_count=summary.record_count,
+        digest=summary.digest,
+    )
+
+
+def _map_split(
+    context: AttemptContext, assignment: MapAssignment, add: Callable[[Pairs], None]
+) -> None:
+    """Map every record of the split and hand the pairs on, in order."""
+    split = assignment.split
+    map_block = _map_records if context.job.map is not None else _map_batch
+    done_bytes = 0
+    with closing(_blocks(context, assignment)) as blocks:
+        for block in blocks:
+            context.check_cancelled()
+            for pairs in map_block(context, block):
+                _add(add, pairs, block)
+            done_bytes += block.stored_bytes
+            context.report_progress(min(done_bytes, split.size_bytes), split.size_bytes)
+    for each in split.ranges:
+        near = is_local(each.url) or context.host in split.hosts
+        increment("input.bytes.local" if near else "input.bytes.remote", each.length)
+
+
+def _blocks(context: AttemptContext, assignment: MapAssignment) -> Generator[Block, None, None]:
+    ranges = assignment.split.ranges
+    block_bytes = RECORD_BLOCK_BYTES if context.job.map is not None else BATCH_BLOCK_BYTES
+    try:
+        yield from read_blocks(ranges, context.storage, block_bytes=block_bytes)
+    except TaskError:
+        raise
+    except (MinigfsError, OSError) as error:
+        url = ranges[0].url if len(ranges) == 1 else ""
+        where = url or f"one of {len(ranges)} files"
+        raise InputFailed(f"cannot read {where}: {error}", url) from error
+
+
+def _map_records(context: AttemptContext, block: Block) -> Iterator[Pairs]:
+    assert context.job.map is not None
+    lines = split_lines(block)
+    increment("map.input_records", len(lines))
+    calls = RecordCalls(context.job.map)
+    try:
+        yield from calls.map(lines)
+    except (UserCodeFailed, UnsupportedType) as error:
+        url, offset = block.origin_of(line_offset(lines, calls.failed_index))
+        raise _at(
+            error,
+            record=f"record {shown(lines[calls.failed_index])}",
+            url=url,
+            offset=offset,
+            where=f"{url} at byte {offset}",
+        ) from (error.__cause__ or error)
+
+
+def _map_batch(context: AttemptContext, block: Block) -> Iterator[Pairs]:
+    assert context.job.map_batches is not None
+    if context.job.input_format == "blocks":
+        batch = block_batch(block)
+        increment("map.input_records", count_lines(block))
+    else:
+        batch = line_batch(block)
+        increment("map.input_records", batch.num_rows)
+    try:
+        yield from call_batches(context.job.map_batches, batch, "map_batches")
+    except (UserCodeFailed, UnsupportedType) as error:
+        raise _in_block(error, block) from (error.__cause__ or error)
+
+
+def _add(add: Callable[[Pairs], None], pairs: Pairs, block: Block) -> None:
+    try:
+        add(pairs)
+    except UnsupportedType as error:
+        raise _in_block(error, block) from error
+
+
+def _in_block(error: UserCodeFailed | UnsupportedType, block: Block) -> UserCodeFailed:
+    url, offset = block.origin_of(0)
+    last_url, last = block.origin_of(block.size_bytes - 1)
+    where = (
+        f"bytes {offset} to {last} of {url}"
+        if url == last_url
+        else f"{len(block.origins)} files from {url} to {last_url}"
+    )
+    return _at(error, record="", url=url, offset=offset, where=where)
+
+
+def _at(
+    error: UserCodeFailed | UnsupportedType, *, record: str, url: str, offset: int, where: str
+) -> UserCodeFailed:
+    return UserCodeFailed(error.message, record=record, url=url, offset=offset, where=where)
+
+
+def _sorted(counters: Counters) -> Counters:
+    return dict(sorted(counters.items()))

@@ -1,0 +1,75 @@
+"""The part file an attempt writes below the job's staging directory.
+
+Attempts write into ``_attempts`` there, each a file of its own: a late attempt that nobody waits
+for can never add to, or show up in, an output.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from minigfs.errors import MinigfsError
+from minimr.coordinator.messages import MapAssignment, Part
+from minimr.errors import TaskError
+from minimr.formats.text_output import TextOutput
+from minimr.pairs import Pairs
+from minimr.plan.naming import join_url, part_name
+from minimr.tasks.context import AttemptContext
+from minimr.tasks.failures import OutputFailed
+
+__all__ = ["ATTEMPTS_DIRECTORY", "PartOutput", "part_output"]
+
+ATTEMPTS_DIRECTORY = "_attempts"
+
+
+class PartOutput:
+    """Takes pairs; ``part`` describes the finished file."""
+
+    def __init__(self, text: TextOutput, url: str) -> None:
+        self._text = text
+        self._url = url
+        self.part: Part | None = None
+
+    def write(self, pairs: Pairs) -> None:
+        with _naming(self._url):
+            self._text.write(pairs)
+
+
+@contextmanager
+def part_output(context: AttemptContext, index: int) -> Iterator[PartOutput]:
+    """Part ``index`` of the output. Leaving the block by an exception leaves no file."""
+    attempt = context.assignment.attempt
+    attempt_name = f"{ATTEMPTS_DIRECTORY}/{attempt.file_stem}"
+    url = join_url(context.spec.staging, attempt_name)
+    with _naming(url):
+        file = context.storage.open_output(url)
+    text = TextOutput(file, escape=context.escapes_text)
+    output = PartOutput(text, url)
+    try:
+        with file:
+            yield output
+            with _naming(url):
+                summary = text.finish()
+    except BaseException:
+        context.storage.remove(url)
+        raise
+    is_map = isinstance(context.assignment, MapAssignment)
+    output.part = Part(
+        name=part_name("m" if is_map else "r", index),
+        attempt_name=attempt_name,
+        size_bytes=summary.size_bytes,
+        xxh3=summary.xxh3,
+        record_count=summary.record_count,
+        min_key=summary.min_key,
+        max_key=summary.max_key,
+        attempt=attempt,
+    )
+
+
+@contextmanager
+def _naming(url: str) -> Iterator[None]:
+    try:
+        yield
+    except TaskError:
+        raise
+    except (MinigfsError, OSError) as error:
+        raise OutputFailed(f"cannot write {url}: {error}") from error

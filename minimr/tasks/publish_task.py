@@ -1,0 +1,106 @@
+"""The publish attempt: committed parts get their names, a manifest is written, and the staging
+directory becomes the output by one rename (DESIGN 5.4, 6.9).
+
+It may stop anywhere and run again: a part that has its name already is left alone, and an output
+whose manifest carries this job's id is this job's, published.
+"""
+
+import msgspec
+import xxhash
+
+from minigfs.errors import MinigfsError
+from minimr.coordinator.messages import (
+    JobSpec,
+    Part,
+    PublishAssignment,
+    PublishResult,
+)
+from minimr.errors import JobUsageError
+from minimr.plan.naming import MANIFEST_NAME, join_url
+from minimr.tasks.context import AttemptContext
+from minimr.tasks.failures import OutputFailed
+
+__all__ = ["run_publish"]
+
+_MANIFEST_FORMAT = 1
+
+
+def run_publish(context: AttemptContext, assignment: PublishAssignment) -> PublishResult:
+    spec = context.spec
+    manifest = _manifest(spec, assignment)
+    result = PublishResult(manifest_xxh3=xxhash.xxh3_64_hexdigest(manifest))
+    try:
+        if _is_published(context):
+            context.storage.remove(spec.staging)
+            return result
+        _name_parts(context, assignment.parts)
+        context.storage.write_bytes(join_url(spec.staging, MANIFEST_NAME), manifest)
+        context.check_cancelled()
+        if not spec.published_by_master:
+            context.storage.publish_directory(
+                spec.staging, spec.output, overwrite=spec.overwrite, last=MANIFEST_NAME
+            )
+    except JobUsageError:
+        raise
+    except (MinigfsError, OSError) as error:
+        raise OutputFailed(f"cannot publish {spec.output}: {error}") from error
+    return result
+
+
+def _is_published(context: AttemptContext) -> bool:
+    url = join_url(context.spec.output, MANIFEST_NAME)
+    if not context.storage.exists(url):
+        return False
+    try:
+        found = msgspec.json.decode(context.storage.read_bytes(url))
+    except msgspec.DecodeError:
+        return False  # somebody else's file
+    return isinstance(found, dict) and found.get("job_id") == context.spec.job_id
+
+
+def _name_parts(context: AttemptContext, parts: tuple[Part, ...]) -> None:
+    """The staging directory holds the parts under their names, and nothing else."""
+    storage, staging = context.storage, context.spec.staging
+    storage.make_directories(staging)
+    for part in parts:
+        source, target = join_url(staging, part.attempt_name), join_url(staging, part.name)
+        if storage.exists(source):
+            storage.rename(source, target)
+            continue
+        named = storage.entry(target)
+        if named is None or named.size_bytes != part.size_bytes:
+            raise OutputFailed(
+                f"{source} is gone, it held {part.name} of job {context.spec.job_id}: "
+                "somebody removed it; run the job again"
+            )
+    names = {part.name for part in parts}
+    for entry in storage.list_directory(staging):
+        if entry.name not in names:
+            storage.remove(entry.url)
+
+
+def _manifest(spec: JobSpec, assignment: PublishAssignment) -> bytes:
+    """The same bytes whenever the same attempts are published."""
+    content = {
+        "format": _MANIFEST_FORMAT,
+        "job_id": spec.job_id,
+        "name": spec.name,
+        "inputs": spec.inputs,
+        "settings": dict(spec.settings),
+        "code_fingerprint": spec.code_fingerprint,
+        "input_fingerprint": spec.input_fingerprint,
+        "counters": dict(sorted(assignment.counters.items())),
+        "parts": [
+            {
+                "name": part.name,
+                "size_bytes": part.size_bytes,
+                "xxh3": part.xxh3,
+                "records": part.record_count,
+                "min_key": part.min_key,
+                "max_key": part.max_key,
+                "attempt": str(part.attempt),
+            }
+            for part in assignment.parts
+        ],
+    }
+    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"

@@ -1,0 +1,96 @@
+"""A reduce attempt (MapReduce section 3.1, steps 5 and 6): a partition of all map outputs in, one
+part file out, keys in increasing order."""
+
+import copy
+import shutil
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from minimr.agg import Aggregation
+from minimr.coordinator.messages import ReduceAssignment, ReduceResult
+from minimr.counters import collecting, increment
+from minimr.pairs import Pairs
+from minimr.shuffle.combine import aggregate_stream, whole_groups
+from minimr.shuffle.fetch import job_directory
+from minimr.shuffle.merge import MemoryMeter, merge_runs
+from minimr.tasks.context import AttemptContext
+from minimr.tasks.part_output import part_output
+from minimr.tasks.user_code import call_batches, reduce_records
+
+__all__ = ["run_reduce"]
+
+_MERGE_SHARE = 4  # of the attempt's memory: the rest is for the user's function and its results
+
+
+def run_reduce(context: AttemptContext, assignment: ReduceAssignment) -> ReduceResult:
+    with collecting() as counters, _temporary_directory(context) as directory:
+        with (
+            part_output(context, assignment.partition) as output,
+            closing(_merged(context, assignment, directory)) as merged,
+        ):
+            for pairs in _reduced(context, merged):
+                output.write(pairs)
+        assert output.part is not None
+        increment("output.records", output.part.record_count)
+        return ReduceResult(counters=dict(sorted(counters.items())), part=output.part)
+
+
+def _merged(
+    context: AttemptContext, assignment: ReduceAssignment, directory: Path
+) -> Generator[Pairs, None, None]:
+    """The partition's pairs in order of (key, map index, position)."""
+    fetched = context.fetcher.fetch(assignment.map_outputs, assignment.partition, directory)
+    total_bytes = sum(each.size_bytes for each in fetched)
+    increment("shuffle.bytes", total_bytes)
+    done_bytes = 0
+
+    def on_read(size_bytes: int) -> None:
+        nonlocal done_bytes
+        context.check_cancelled()
+        done_bytes += size_bytes
+        context.report_progress(done_bytes, total_bytes)
+
+    numbers = count()
+    yield from merge_runs(
+        [each.as_run(on_read) for each in fetched if each.frames],
+        budget_bytes=context.spec.memory_bytes // _MERGE_SHARE,
+        spill_path=lambda: directory / f"merge-{next(numbers)}",
+        meter=MemoryMeter(),
+    )
+
+
+def _reduced(context: AttemptContext, merged: Iterator[Pairs]) -> Iterator[Pairs]:
+    job = context.job
+    if isinstance(job.reduce, Aggregation):
+        return aggregate_stream(
+            merged, job.reduce, is_partial=job.combine == job.reduce, finish=True
+        )
+    if job.reduce is not None:
+        return reduce_records(job.reduce, merged)
+    assert job.reduce_batches is not None, "a map-only job has no reduce task"
+    return _reduce_batches(job.reduce_batches, merged)
+
+
+def _reduce_batches(function: Any, merged: Iterator[Pairs]) -> Iterator[Pairs]:
+    import pyarrow as pa
+
+    if hasattr(function, "close"):
+        function = copy.deepcopy(function)  # its state is this partition's, not the job's
+    for pairs in whole_groups(merged):
+        yield from call_batches(function, pa.Table.from_batches([pairs]), "reduce_batches")
+    if hasattr(function, "close"):
+        yield from call_batches(lambda _: function.close(), None, "reduce_batches.close")
+
+
+@contextmanager
+def _temporary_directory(context: AttemptContext) -> Iterator[Path]:
+    attempt = context.assignment.attempt
+    directory = job_directory(context.scratch, attempt.task.job_id) / f"{attempt.file_stem}.tmp"
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,226 @@
+"""Calls into the user's functions: what they get, what they may return, and who is to blame.
+
+Everything a function raises becomes `UserCodeFailed` with the record that caused it. Record
+functions are called in tight loops that keep no more than a count per record; the place of a
+failure is worked out only when there is one.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import Any, NoReturn
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from minimr.errors import UnsupportedType
+from minimr.job import Job
+from minimr.pairs import Pairs, from_arrow, from_python
+from minimr.shuffle.buffer import CombineSorted
+from minimr.shuffle.combine import Assign
+from minimr.shuffle.keys import partitions_of
+from minimr.tasks.failures import UserCodeFailed, has_user_frame, shown
+
+__all__ = ["RecordCalls", "assign_by", "call_batches", "combine_by", "reduce_records"]
+
+PAIRS_PER_BATCH = 64 << 10
+_GROUP_ROWS = 64 << 10  # rows turned into Python objects at a time
+
+_PAIRS = "an iterable of (key, value) pairs"
+
+
+class RecordCalls:
+    """Calls a map function on records, some of them at a time.
+
+    After `UserCodeFailed` or `UnsupportedType`, ``failed_index`` is the record at fault.
+    """
+
+    def __init__(self, function: Callable[[Any], Iterable[tuple[Any, Any]]]) -> None:
+        self._function = function
+        self.failed_index = -1
+
+    def map(self, records: list[bytes]) -> Iterator[Pairs]:
+        """The pairs of all records, a batch at a time."""
+        position = 0
+        while position < len(records):
+            pairs, ends = self._call(records, position)
+            if pairs:
+                yield self._convert(pairs, ends, position)
+            position += len(ends)
+
+    def _call(self, records: list[bytes], position: int) -> tuple[list[Any], list[int]]:
+        function = self._function
+        pairs: list[Any] = []
+        ends: list[int] = []
+        try:
+            for record in islice(records, position, None):
+                pairs.extend(function(record))
+                ends.append(len(pairs))
+                if len(pairs) >= PAIRS_PER_BATCH:
+                    break
+        except (Exception, SystemExit) as error:  # whatever a user's function does
+            self.failed_index = position + len(ends)
+            _blame("map", error)
+        return pairs, ends
+
+    def _convert(self, pairs: list[Any], ends: list[int], position: int) -> Pairs:
+        try:
+            return _from_pairs(pairs, "map")
+        except (UserCodeFailed, UnsupportedType):
+            start = 0
+            for index, end in enumerate(ends):
+                self.failed_index = position + index
+                if end > start:
+                    # The first pair stands for the type that all others must have.
+                    _from_pairs([pairs[0], *pairs[start:end]], "map")
+                start = end
+            raise
+
+
+def call_batches(function: Callable[[Any], Any], argument: Any, name: str) -> Iterator[Pairs]:
+    """What a batch function returned, table by table."""
+    try:
+        result = function(argument)
+        tables = [result] if isinstance(result, pa.RecordBatch | pa.Table) else result
+        if tables is None:
+            tables = []
+        for table in tables:
+            if not isinstance(table, pa.RecordBatch | pa.Table):
+                raise UserCodeFailed(
+                    f"{name} gave {shown(table)}: return Arrow tables with columns key and value"
+                )
+            yield from_arrow(table)
+    except (UserCodeFailed, UnsupportedType):
+        raise
+    except GeneratorExit:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a user's function does
+        _blame(name, error)
+
+
+def assign_by(job: Job, partition_count: int) -> Assign:
+    """The job's partition of each key."""
+    function = job.partition
+    if function is None:
+        return lambda keys: partitions_of(keys, partition_count)
+
+    def assign(keys: pa.Array) -> NDArray[np.uint32]:
+        encoded = keys.dictionary_encode()
+        found = [_partition_of(key) for key in encoded.dictionary.to_pylist()]
+        codes = encoded.indices.to_numpy(zero_copy_only=False)
+        partitions: NDArray[np.uint32] = np.array(found, np.uint32)[codes]
+        return partitions
+
+    def _partition_of(key: Any) -> int:
+        try:
+            partition = function(key, partition_count)
+        except (Exception, SystemExit) as error:  # whatever a user's function does
+            _blame("partition", error, record=f"key {shown(key)}")
+        if isinstance(partition, int) and 0 <= partition < partition_count:
+            return partition
+        raise UserCodeFailed(
+            f"partition returned {shown(partition)} for key {shown(key)}: "
+            f"return an int from 0 to {partition_count - 1}"
+        )
+
+    return assign
+
+
+def combine_by(
+    function: Callable[[Any, Iterator[Any]], Iterable[tuple[Any, Any]]],
+) -> CombineSorted:
+    """A combine function over the sorted pairs of a partition; it must keep its key."""
+
+    def combine(pairs: Pairs) -> Pairs:
+        made: list[Any] = []
+        for key, values in _groups([pairs]):
+            before = len(made)
+            try:
+                made.extend(function(key, values))
+            except (Exception, SystemExit) as error:  # whatever a user's function does
+                _blame("combine", error, record=f"key {shown(key)}")
+            for other, _ in _checked(made[before:], "combine"):
+                if other != key:
+                    raise UserCodeFailed(
+                        f"combine returned key {shown(other)} for key {shown(key)}: "
+                        "a combiner must keep its key"
+                    )
+        return _from_pairs(made, "combine") if made else pairs.slice(0, 0)
+
+    return combine
+
+
+def reduce_records(
+    function: Callable[[Any, Iterator[Any]], Iterable[tuple[Any, Any]]],
+    batches: Iterable[Pairs],
+) -> Iterator[Pairs]:
+    """The reduce function's pairs, a batch at a time; values are read as it asks for them."""
+    try:
+        yield from _reduce_records(function, batches)
+    except UnderlyingFailed as error:
+        raise error.cause from error.cause.__cause__
+
+
+def _reduce_records(
+    function: Callable[[Any, Iterator[Any]], Iterable[tuple[Any, Any]]],
+    batches: Iterable[Pairs],
+) -> Iterator[Pairs]:
+    made: list[Any] = []
+    for key, values in _groups(batches):
+        try:
+            made.extend(function(key, values))
+        except (Exception, SystemExit) as error:  # whatever a user's function does
+            _blame("reduce", error, record=f"key {shown(key)}")
+        if len(made) >= PAIRS_PER_BATCH:
+            yield _from_pairs(made, "reduce")
+            made = []
+    if made:
+        yield _from_pairs(made, "reduce")
+
+
+class UnderlyingFailed(BaseException):
+    """Carries our own failure through a user's function that was reading values, unblamed."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def _groups(batches: Iterable[Pairs]) -> Iterator[tuple[Any, Iterator[Any]]]:
+    """Each key with its values. A key's values must be read before the next key is asked for."""
+    for key, group in groupby(_rows(batches), key=itemgetter(0)):
+        yield key, map(itemgetter(1), group)
+
+
+def _rows(batches: Iterable[Pairs]) -> Iterator[tuple[Any, Any]]:
+    try:
+        for batch in batches:
+            for start in range(0, batch.num_rows, _GROUP_ROWS):
+                rows = batch.slice(start, _GROUP_ROWS)
+                yield from zip(rows.column(0).to_pylist(), rows.column(1).to_pylist(), strict=True)
+    except Exception as error:  # reading failed: the function that reads is not to blame
+        raise UnderlyingFailed(error) from error
+
+
+def _from_pairs(pairs: list[Any], name: str) -> Pairs:
+    checked = _checked(pairs, name)
+    return from_python([pair[0] for pair in checked], [pair[1] for pair in checked])
+
+
+def _checked(pairs: list[Any], name: str) -> list[tuple[Any, Any]]:
+    """The same list, if it holds pairs only."""
+    if set(map(type, pairs)) <= {tuple, list} and set(map(len, pairs)) <= {2}:
+        return pairs
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise UserCodeFailed(f"{name} gave {shown(pair)}: yield or return {_PAIRS}")
+    return [(pair[0], pair[1]) for pair in pairs]  # subclasses of tuple
+
+
+def _blame(name: str, error: BaseException, record: str = "") -> NoReturn:
+    if isinstance(error, TypeError) and not has_user_frame(error.__traceback__):
+        message = f"{name} did not return {_PAIRS} ({error})"
+    else:
+        message = f"{name} raised {type(error).__name__}: {error}"
+    raise UserCodeFailed(message, record=record) from error
