@@ -143,7 +143,7 @@ class Coordinator:
         return (
             record is not None
             and not record.stopped
-            and not record.is_committed(attempt.task)
+            and not record.is_settled(attempt.task)
             and self._running.first_of(attempt.task) == attempt
         )
 
@@ -361,7 +361,7 @@ class Coordinator:
             record = self.state.jobs.get(task.job_id)
             if record is None or not record.has_task(task):
                 continue
-            if record.is_committed(task) or self._running.first_of(task) is not None:
+            if record.is_settled(task) or self._running.first_of(task) is not None:
                 self._queues[task.job_id].discard(task)
             else:
                 self._queues[task.job_id].put(task)
@@ -459,7 +459,7 @@ class Coordinator:
     def _publish_outputs(self) -> None:
         for record in self.state.jobs.values():
             is_ours = record.spec.published_by_master and record.stage is JobStage.PUBLISH
-            is_ready = is_ours and record.is_committed(record.publish_task)
+            is_ready = is_ours and record.is_settled(record.publish_task)
             if is_ready and record.job_id not in self._publishing:
                 self._publishing.add(record.job_id)
                 self._effects.append(PublishOutput(spec=record.spec))

@@ -37,12 +37,13 @@ def _check_job(job_id: JobId, record: JobRecord) -> None:
     assert record.ended_as is None, f"{job_id}: ended, yet among the running jobs"
     tally: Counter[tuple[TaskPhase, AttemptEnd]] = Counter()
     counters: Counter[str] = Counter()
-    input_bytes_done = shuffle_bytes = 0
+    outputs_lost = input_bytes_done = shuffle_bytes = 0
     for task, ends in record.tasks.items():
         tally.update((task.phase, end) for _, end in ends.ended)
         if ends.commit is None:
             continue
         tally[task.phase, AttemptEnd.COMMITTED] += 1
+        outputs_lost += ends.output_lost
         if not isinstance(ends.commit.result, PublishResult):
             counters.update(ends.commit.result.counters)
         if isinstance(ends.commit.result, MapResult):
@@ -51,6 +52,7 @@ def _check_job(job_id: JobId, record: JobRecord) -> None:
             shuffle_bytes += output.size_bytes if output is not None else 0
     assert Counter(record.tally) == tally, f"{job_id}: attempts miscounted"
     assert Counter(record.counters) == counters, f"{job_id}: counters of uncommitted attempts"
+    assert record.outputs_lost == outputs_lost, f"{job_id}: lost outputs miscounted"
     assert record.input_bytes_done == input_bytes_done, f"{job_id}: input bytes miscounted"
     assert record.shuffle_bytes == shuffle_bytes, f"{job_id}: shuffle bytes miscounted"
     if record.failed_task is not None:
@@ -66,7 +68,8 @@ def _check_task(task: TaskId, ends: TaskRecord, record: JobRecord) -> None:
     assert len(attempts) == len(set(attempts)), f"{task}: an attempt ended twice"
     assert all(attempt.task == task for attempt in attempts), f"{task}: holds a stranger's attempt"
     assert AttemptEnd.COMMITTED not in {end for _, end in ends.ended}, f"{task}: two commits"
-    if ends.commit is None and not record.stopped:
+    assert ends.commit is not None or not ends.output_lost, f"{task}: lost what it never had"
+    if not record.is_settled(task) and not record.stopped:
         assert ends.count(AttemptEnd.FAILED) < record.spec.attempt_limit, (
             f"{task}: goes on beyond the attempt limit"
         )

@@ -91,7 +91,7 @@ class JobQueue:
                 idle=(
                     index
                     for index in range(len(hosts))
-                    if not record.is_committed(TaskId(record.job_id, phase, index))
+                    if not record.is_settled(TaskId(record.job_id, phase, index))
                 ),
             )
             for phase, hosts in hosts_of.items()

@@ -37,10 +37,10 @@ __all__ = [
 class AttemptEnd(StrEnum):
     """How an attempt ended. Before its end the hard state does not know it."""
 
-    COMMITTED = "committed"
+    COMMITTED = "committed"  # and no other attempt has taken its place
     FAILED = "failed"  # counts towards the job's attempt limit
     EXCUSED = "excused"  # failed, by no fault of its own
-    LOST = "lost"  # with its worker, with its output, or because another attempt was first
+    LOST = "lost"  # with its worker, with its output, or because another attempt was faster
 
 
 class JobStage(StrEnum):
@@ -60,7 +60,11 @@ class TaskCommit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRecord:
+    """``output_lost``: the commit's map output is gone and needed. The commit still counts until
+    another attempt takes its place: some reduces may have used it."""
+
     commit: TaskCommit | None = None
+    output_lost: bool = False
     ended: tuple[tuple[AttemptId, AttemptEnd], ...] = ()  # every other attempt, in order
 
     def end_of(self, attempt: AttemptId) -> AttemptEnd | None:
@@ -85,8 +89,9 @@ class JobRecord:
     version: int = 1  # grows with every change
     tasks: Map[TaskId, TaskRecord] = field(default_factory=Map)  # tasks with any ended attempt
     tally: Map[tuple[TaskPhase, AttemptEnd], int] = field(default_factory=Map)
-    counters: Map[str, int] = field(default_factory=Map)  # sums over standing commits
-    input_bytes_done: int = 0  # of committed maps
+    counters: Map[str, int] = field(default_factory=Map)  # sums over commits
+    outputs_lost: int = 0  # tasks whose record says so
+    input_bytes_done: int = 0  # of commits
     shuffle_bytes: int = 0  # of committed map outputs
     maps_done_ms: int = 0  # when the last map committed for the first time; 0: not yet
     reduces_done_ms: int = 0
@@ -109,22 +114,26 @@ class JobRecord:
 
     @property
     def maps_done(self) -> int:
-        return self.tally.get((TaskPhase.MAP, AttemptEnd.COMMITTED), 0)
+        """Maps whose result is there, or is needed no more."""
+        committed = self.tally.get((TaskPhase.MAP, AttemptEnd.COMMITTED), 0)
+        return committed - self.outputs_lost if self.needs_map_outputs else committed
 
     @property
     def reduces_done(self) -> int:
         return self.tally.get((TaskPhase.REDUCE, AttemptEnd.COMMITTED), 0)
 
     @property
+    def needs_map_outputs(self) -> bool:
+        return self.reduces_done < self.reduce_count
+
+    @property
     def stage(self) -> JobStage:
         """Computed, so that it can never contradict the counts."""
         if self.stopped:
             return JobStage.STOPPING
-        if self.reduce_count > 0 and self.reduces_done == self.reduce_count:
-            return JobStage.PUBLISH
         if self.maps_done < self.map_count:
             return JobStage.MAP
-        return JobStage.REDUCE if self.reduce_count > 0 else JobStage.PUBLISH
+        return JobStage.REDUCE if self.needs_map_outputs else JobStage.PUBLISH
 
     @property
     def publish_task(self) -> TaskId:
@@ -149,16 +158,20 @@ class JobRecord:
     def task(self, task: TaskId) -> TaskRecord:
         return self.tasks.get(task, _UNTOUCHED)
 
-    def is_committed(self, task: TaskId) -> bool:
-        return self.task(task).commit is not None
+    def is_settled(self, task: TaskId) -> bool:
+        """Whether ``task`` need not run (again)."""
+        record = self.task(task)
+        return record.commit is not None and not (record.output_lost and self.needs_map_outputs)
 
     def map_outputs(self) -> Iterator[MapOutput]:
-        """Outputs of the committed maps of a job with reduces, in order of their index."""
+        """Outputs that are there, in order of their map's index; a map-only job has none."""
         for index in range(self.map_count):
-            commit = self.task(self.map_task(index)).commit
-            if commit is not None and isinstance(commit.result, MapResult):
-                assert commit.result.output is not None
-                yield commit.result.output
+            task = self.task(self.map_task(index))
+            if task.commit is None or task.output_lost:
+                continue
+            assert isinstance(task.commit.result, MapResult)
+            if task.commit.result.output is not None:
+                yield task.commit.result.output
 
     def parts(self) -> Iterator[Part]:
         """Parts of the committed tasks that write output, in order of their index."""

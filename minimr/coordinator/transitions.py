@@ -67,7 +67,7 @@ ATTEMPT_ENDS: frozenset[tuple[AttemptEnd | None, AttemptEnd]] = frozenset(
         (None, AttemptEnd.FAILED),
         (None, AttemptEnd.EXCUSED),
         (None, AttemptEnd.LOST),
-        (AttemptEnd.COMMITTED, AttemptEnd.LOST),  # a map output went with its worker
+        (AttemptEnd.COMMITTED, AttemptEnd.LOST),  # its output was lost, another took its place
     }
 )
 """From what end (None: running) an attempt may come to which."""
@@ -133,7 +133,7 @@ def _commit(record: JobRecord, command: CommitAttempt) -> JobRecord:
     is_early_publish = task.phase is TaskPhase.PUBLISH and record.stage is not JobStage.PUBLISH
     if not record.has_task(task) or is_early_publish:
         return record
-    if record.is_committed(task):  # somebody was faster: this attempt's work is thrown away
+    if record.is_settled(task):  # somebody was faster: this attempt's work is thrown away
         return _end(record, command.attempt, AttemptEnd.LOST)
     after = _end(record, command.attempt, AttemptEnd.COMMITTED, command.result)
     if (
@@ -169,18 +169,26 @@ def _lose_attempt(record: JobRecord, attempt: AttemptId) -> JobRecord:
     task = attempt.task
     if not record.has_task(task):
         return record
-    is_committed = record.task(task).end_of(attempt) is AttemptEnd.COMMITTED
-    is_needed_output = (
-        task.phase is TaskPhase.MAP and 0 < record.reduce_count != record.reduces_done
-    )
-    if is_committed and not is_needed_output:
-        return record
+    if record.task(task).end_of(attempt) is AttemptEnd.COMMITTED:
+        after = _lose_output(record, task)
+    else:
+        after = _end(record, attempt, AttemptEnd.LOST)
     failure = Failure(
         kind=FailureKind.INTERNAL,
         error=f"task {task} was lost with its worker or its output {TASK_END_COUNT_MAX} times; "
         "see `minimr status` for the workers and their logs",
     )
-    return _judge(_end(record, attempt, AttemptEnd.LOST), task, failure)
+    return record if after is record else _judge(after, task, failure)
+
+
+def _lose_output(record: JobRecord, task: TaskId) -> JobRecord:
+    before = record.task(task)
+    if task.phase is not TaskPhase.MAP or not record.needs_map_outputs or before.output_lost:
+        return record
+    after = replace(before, output_lost=True)
+    return replace(
+        record, tasks=record.tasks.set(task, after), outputs_lost=record.outputs_lost + 1
+    )
 
 
 def _stop(record: JobRecord, command: StopJob) -> JobRecord:
@@ -197,7 +205,7 @@ def _end_job(record: JobRecord, _command: EndJob) -> JobRecord:
 
 
 def _publish(record: JobRecord, _command: PublishJob) -> JobRecord:
-    if not record.spec.published_by_master or not record.is_committed(record.publish_task):
+    if not record.spec.published_by_master or not record.is_settled(record.publish_task):
         return record
     return replace(record, ended_as=JobState.DONE)
 
@@ -223,23 +231,40 @@ def _end(
 ) -> JobRecord:
     """The record with ``attempt`` at ``end``; the same record if the table forbids that step."""
     assert (result is not None) == (end is AttemptEnd.COMMITTED)
-    task = record.task(attempt.task)
-    old_end = task.end_of(attempt)
+    before = record.task(attempt.task)
+    old_end = before.end_of(attempt)
     if (old_end, end) not in ATTEMPT_ENDS:
         return record
-    if old_end is AttemptEnd.COMMITTED:
-        assert task.commit is not None
-        record = _with_result(record, attempt, task.commit.result, sign=-1)
-        task = replace(task, commit=None)
     if result is not None:
-        assert task.commit is None
+        record = _make_room(record, before)
         record = _with_result(record, attempt, result, sign=+1)
-        task = replace(task, commit=TaskCommit(attempt=attempt, result=result))
+        after = TaskRecord(
+            commit=TaskCommit(attempt=attempt, result=result),
+            ended=record.task(attempt.task).ended,
+        )
     else:
-        task = TaskRecord(commit=task.commit, ended=(*task.ended, (attempt, end)))
+        after = replace(before, ended=(*before.ended, (attempt, end)))
+    tally = _added(record.tally, {(attempt.task.phase, end): 1})
+    return replace(record, tasks=record.tasks.set(attempt.task, after), tally=tally)
+
+
+def _make_room(record: JobRecord, before: TaskRecord) -> JobRecord:
+    """Take out the commit of a map whose output was lost: another attempt takes its place."""
+    if before.commit is None:
+        return record
+    assert before.output_lost
+    attempt = before.commit.attempt
+    assert (AttemptEnd.COMMITTED, AttemptEnd.LOST) in ATTEMPT_ENDS
+    record = _with_result(record, attempt, before.commit.result, sign=-1)
+    after = TaskRecord(ended=(*before.ended, (attempt, AttemptEnd.LOST)))
     phase = attempt.task.phase
-    tally = _added(record.tally, {(phase, end): 1} | ({(phase, old_end): -1} if old_end else {}))
-    return replace(record, tasks=record.tasks.set(attempt.task, task), tally=tally)
+    moved = {(phase, AttemptEnd.COMMITTED): -1, (phase, AttemptEnd.LOST): 1}
+    return replace(
+        record,
+        tasks=record.tasks.set(attempt.task, after),
+        tally=_added(record.tally, moved),
+        outputs_lost=record.outputs_lost - 1,
+    )
 
 
 def _with_result(
@@ -275,6 +300,6 @@ def _judge(record: JobRecord, task: TaskId, failure: Failure) -> JobRecord:
         ends.count(AttemptEnd.FAILED) >= record.spec.attempt_limit
         or ends.count(AttemptEnd.EXCUSED, AttemptEnd.LOST) >= TASK_END_COUNT_MAX
     )
-    if ends.commit is not None or record.stopped or not too_many:
+    if record.is_settled(task) or record.stopped or not too_many:
         return record
     return replace(record, stopped=True, failure=failure, failed_task=task)
