@@ -9,7 +9,7 @@ An aggregation is three kernels over groups of values (all values of one key, in
 
 So ``combine=agg.count, reduce=agg.count`` counts values: the combiner counts, the reducer adds the
 counts up. For the same reason ``combine=agg.count, reduce=agg.sum`` is the same job. A reducer that
-is an aggregation takes only what the job's combiner makes (`Aggregation.check_combiner`); a reduce
+is an aggregation takes only what the job's combiner makes (`check_combination`); a reduce
 *function* behind a combining aggregation gets partial results as its values.
 
 Sums of ints are exact, or fail when the result needs more than 64 bits. Sums and means of floats
@@ -30,7 +30,17 @@ if TYPE_CHECKING:
 
     Rows: TypeAlias = NDArray[np.int64]
 
-__all__ = ["Aggregation", "collect_set", "count", "first", "max", "mean", "min", "sum"]
+__all__ = [
+    "Aggregation",
+    "check_combination",
+    "collect_set",
+    "count",
+    "first",
+    "max",
+    "mean",
+    "min",
+    "sum",
+]
 
 Kernel: TypeAlias = "Callable[[pa.Array, Rows], tuple[pa.Array, Rows | None]]"
 
@@ -59,18 +69,23 @@ class Aggregation:
     def __repr__(self) -> str:
         return f"minimr.agg.{self.name}"
 
-    def check_combiner(self, combiner: object) -> None:
-        """Refuse, as ``reduce=``, a combining aggregation whose results this one misreads.
 
-        A combine *function* cannot be judged: that it fits is its author's promise.
-        """
-        if not isinstance(combiner, Aggregation) or combiner == self:
-            return
-        if combiner.name not in self.takes:
-            raise JobUsageError(
-                f"combine={combiner!r} with reduce={self!r} computes neither: "
-                "use the same aggregation for both, or leave combine= out"
-            )
+def check_combination(combine: object, reduce: object) -> None:
+    """Refuse aggregations that compute neither of what their names say.
+
+    Raises `JobUsageError` for a reducing aggregation that misreads the combining one's results,
+    and for a combiner whose partial results are no ordinary values behind any other reducer. A
+    *function* cannot be judged: that it fits is its author's promise.
+    """
+    if not isinstance(combine, Aggregation) or combine == reduce:
+        return
+    if isinstance(reduce, Aggregation) and combine.name not in reduce.takes:
+        raise JobUsageError(
+            f"combine={combine!r} with reduce={reduce!r} computes neither: "
+            "use the same aggregation for both, or leave combine= out"
+        )
+    if not combine.is_combiner:
+        raise JobUsageError(f"combine={combine!r} needs reduce={combine!r}")
 
 
 def _sum(values: "pa.Array", starts: "Rows") -> "tuple[pa.Array, None]":

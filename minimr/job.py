@@ -105,6 +105,10 @@ class Job:
             )
         if self.is_map_only and self.combine is not None:
             raise JobUsageError(f"job {self.name!r}: combine= without a reduce has nothing to do")
+        if self.combine is not None:
+            from minimr.agg import check_combination
+
+            check_combination(self.combine, self.reduce)
 
     @property
     def is_map_only(self) -> bool:

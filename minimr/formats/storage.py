@@ -143,7 +143,10 @@ class Storage:
             local_path(source).replace(local_path(target))
             return
         fs, path = self._resolve(source)
-        fs.mv(path, self._resolve(target)[1])
+        if _renames_directories(fs):
+            fs.rename(path, self._resolve(target)[1], replace=True)
+        else:
+            fs.mv(path, self._resolve(target)[1])
 
     def remove(self, url: str) -> None:
         """Remove a file, or a directory with all below it; nothing there is fine."""
@@ -188,7 +191,7 @@ class Storage:
         fs, source = self._resolve(staging)
         target = self._resolve(output)[1]
         if _renames_directories(fs):
-            fs.mv(source, target, recursive=True)
+            fs.rename(source, target)
         else:
             _move_files(fs, source, target, last=last)
 

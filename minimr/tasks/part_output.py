@@ -5,7 +5,7 @@ for can never add to, or show up in, an output.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from minigfs.errors import MinigfsError
 from minimr.coordinator.messages import MapAssignment, Part
@@ -50,7 +50,8 @@ def part_output(context: AttemptContext, index: int) -> Iterator[PartOutput]:
             with _naming(url):
                 summary = text.finish()
     except BaseException:
-        context.storage.remove(url)
+        with suppress(MinigfsError, OSError):  # what went wrong first is what counts
+            context.storage.remove(url)
         raise
     is_map = isinstance(context.assignment, MapAssignment)
     output.part = Part(
