@@ -1,5 +1,6 @@
 """Reading a published file: bytes at a position, verified, from any of its replicas."""
 
+import io
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
@@ -23,7 +24,7 @@ class FileReader:
     def __init__(self, chunk_map: ChunkMap, replicas: ReplicaReader) -> None:
         self._map = chunk_map
         self._replicas = replicas
-        self._ahead = ReadAhead(self._fetch, chunk_map.status.size_bytes)
+        self._ahead = ReadAhead(self._pieces, chunk_map.status.size_bytes)
 
     @property
     def status(self) -> FileStatus:
@@ -39,15 +40,20 @@ class FileReader:
         Raises ``CorruptChunk`` (naming the path) if no replica has the right bytes, ``Unreachable``
         if no server that has them answers before the deadline.
         """
-        length = self._clip(offset, length)
-        return self._ahead.read(offset, length) if length else b""
+        content = io.BytesIO()  # grows in place: a large read is never in memory twice
+        for piece in self._ahead.pieces(offset, offset + self._clip(offset, length)):
+            content.write(piece)
+        return content.getvalue()
 
     def read_into(self, offset: int, buffer: bytearray | memoryview) -> int:
         """Fill ``buffer`` from ``offset`` on; how many bytes were there to give."""
         target = memoryview(buffer).cast("B")
         length = self._clip(offset, len(target))
-        if length:
-            target[:length] = self._ahead.read(offset, length)
+        filled = 0
+        for piece in self._ahead.pieces(offset, offset + length):
+            target[filled : filled + len(piece)] = piece
+            filled += len(piece)
+        assert filled == length
         return length
 
     def close(self) -> None:
@@ -68,9 +74,6 @@ class FileReader:
         if offset < 0 or length < 0:
             raise InvalidPath(f"cannot read {length} bytes at {offset}: both must be 0 or more")
         return max(0, min(length, self.size_bytes - offset))
-
-    def _fetch(self, offset: int, length: int) -> bytes:
-        return b"".join(self._pieces(offset, offset + length))
 
     def _pieces(self, offset: int, end: int) -> Iterator[memoryview]:
         chunk_bytes = self._map.chunk_bytes
