@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from minimr.tasks.attempt import AttemptFailed
+from minimr.tasks.failures import AttemptFailed
 
 from minimr.coordinator.messages import Assignment, AttemptResult, Failure, FailureKind, JobSpec
 from minimr.ids import AttemptId, WorkerId
@@ -225,7 +225,8 @@ def _start(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=environment,
+            # Arrow's allocator would take 1 GiB at once, which the bound on memory would count.
+            env={"MIMALLOC_ARENA_EAGER_COMMIT": "0", **environment},
             pass_fds=(descriptor,),
             process_group=0,  # a Ctrl-C on our terminal is ours to handle
         )

@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from minimr.tasks.attempt import AttemptFailed
+from minimr.tasks.failures import AttemptFailed
 
 from minigfs.errors import ClusterError, MinigfsError
 from minigfs.transport.bulk_server import BulkServer

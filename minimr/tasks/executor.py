@@ -92,6 +92,7 @@ def _bound_memory(memory_bytes: int) -> None:
 
 
 def _serve_job(channel: ExecutorChannel, opened: OpenJob) -> None:
+    importlib.import_module("minimr.tasks.attempt")  # our own libraries are not the job's memory
     _bound_memory(opened.spec.memory_bytes)
     session = _Session(channel, opened)
     while True:
@@ -144,7 +145,7 @@ class _Session:
         if self._job is None:
             import cloudpickle
 
-            from minimr.tasks.attempt import AttemptFailed
+            from minimr.tasks.failures import AttemptFailed
 
             try:
                 self._job = cast("Job", cloudpickle.loads(self._opened.spec.code))
