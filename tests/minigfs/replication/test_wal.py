@@ -173,6 +173,16 @@ def test_a_nearly_full_disk_is_used_to_its_last_pages(tmp_path) -> None:
     assert open_log(RealDisk(tmp_path))[1] == records(1, 1, 7000)
 
 
+def test_what_a_full_disk_refused_half_written_never_comes_back(tmp_path) -> None:
+    disk = ObservedDisk(tmp_path)
+    wal, _ = open_log(disk)
+    append(wal, records(1, 1))
+    disk.space_bytes = wal._end * 5 // 2  # room for one more record and a half
+    with pytest.raises(NoSpace):
+        wal.append(records(2, 2))
+    assert open_log(RealDisk(tmp_path))[1] == records(1, 1)
+
+
 def test_what_a_full_disk_refused_at_the_sync_never_comes_back(tmp_path) -> None:
     disk = ObservedDisk(tmp_path)
     wal, _ = open_log(disk)
