@@ -184,7 +184,7 @@ def _full_disk_is_no_space(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # EFBIG: ulimit -f
             raise NoSpace(f"the disk under {path} is full: free space there") from error
         raise
 

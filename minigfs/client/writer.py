@@ -18,8 +18,8 @@ from typing import Self
 from minigfs.client.leases import WriterLeases
 from minigfs.client.masters import MasterCaller
 from minigfs.client.upload import ChunkUpload, UploadContext
-from minigfs.errors import MinigfsError, OutcomeUnknown, WriterFenced
-from minigfs.master.messages import DiscardFile, FileStatus, PublishFile, SealedChunk
+from minigfs.errors import OutcomeUnknown, WriterFenced
+from minigfs.master.messages import FileStatus, PublishFile, SealedChunk
 from minigfs.ports import Buffer
 
 __all__ = ["FileWriter"]
@@ -113,7 +113,11 @@ class FileWriter:
         return self._status
 
     def discard(self) -> None:
-        """Forget the file; the path is as it was. Allowed at any time, repeatedly."""
+        """Forget the file; the path is as it was. Allowed at any time, repeatedly.
+
+        Does not wait for the master, which is told in the background, and which collects by itself
+        what no writer keeps alive.
+        """
         if self._is_open:
             self._end(discard=True)
 
@@ -218,10 +222,7 @@ class FileWriter:
         self._abort_uploads()
         self._filling, self._piece = None, bytearray()
         self._in_flight.clear()
-        self._leases.closed(self._context.file_id)
         if discard:
-            try:
-                self._masters.call(DiscardFile(file_id=self._context.file_id), repeatable=True)
-            except MinigfsError:
-                # Nothing is lost: without its lease the master discards the file by itself.
-                return
+            self._leases.abandoned(self._context.file_id)
+        else:
+            self._leases.closed(self._context.file_id)

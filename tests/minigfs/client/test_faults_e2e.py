@@ -1,0 +1,235 @@
+"""Processes are killed, bytes rot, disks fill: closed files stay right, and waits stay short."""
+
+import hashlib
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from minigfs.client.client import MinigfsClient
+from minigfs.errors import CorruptChunk, NoSpace, Unreachable
+from tests.storage_cluster import StorageCluster
+
+pytestmark = pytest.mark.e2e
+
+CHUNK = 256 * 1024
+STALL_SECONDS_MAX = 3.0
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageCluster]:
+    with StorageCluster(tmp_path_factory.mktemp("faults"), chunk_bytes=CHUNK) as started:
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def _whole_again(cluster: StorageCluster) -> Iterator[None]:
+    yield
+    cluster.start()
+
+
+def write_file(client: MinigfsClient, path: str, content: bytes) -> None:
+    with client.open_writer(path) as writer:
+        writer.write(content)
+
+
+def read_file(client: MinigfsClient, path: str) -> bytes:
+    reader = client.open_reader(path)
+    return reader.read_at(0, reader.size_bytes)
+
+
+def damage(path: Path, offset_from_end: int = 1) -> None:
+    content = bytearray(path.read_bytes())
+    content[-offset_from_end] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_server_killed_in_the_middle_of_a_write_costs_nothing_but_a_moment(
+    cluster: StorageCluster, place: int
+) -> None:
+    content = os.urandom(8 * CHUNK)
+    client = cluster.client
+    writer = client.open_writer(f"/killed-write-{place}")
+    longest = 0.0
+    for number, start in enumerate(range(0, len(content), 10_000)):
+        if number == 77:
+            cluster.kill_chunkserver(place)
+        before = time.monotonic()
+        writer.write(content[start : start + 10_000])
+        longest = max(longest, time.monotonic() - before)
+    before = time.monotonic()
+    status = writer.close()
+    assert max(longest, time.monotonic() - before) < STALL_SECONDS_MAX
+    assert status.size_bytes == len(content)
+    assert read_file(client, f"/killed-write-{place}") == content
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_server_killed_in_the_middle_of_a_read_costs_nothing_but_a_moment(
+    cluster: StorageCluster, place: int
+) -> None:
+    content = os.urandom(8 * CHUNK)
+    client = cluster.client
+    write_file(client, f"/killed-read-{place}", content)
+    reader = client.open_reader(f"/killed-read-{place}")
+    read = b""
+    longest = 0.0
+    while len(read) < len(content):
+        if place >= 0 and len(read) > 2 * CHUNK:
+            cluster.kill_chunkserver(place)
+            place = -1
+        before = time.monotonic()
+        read += reader.read_at(len(read), 30_000)
+        longest = max(longest, time.monotonic() - before)
+    assert read == content
+    assert longest < STALL_SECONDS_MAX
+
+
+def test_two_of_three_servers_may_be_dead(cluster: StorageCluster) -> None:
+    client = cluster.client
+    write_file(client, "/before", b"before" * 1000)
+    cluster.kill_chunkserver(0)
+    cluster.kill_chunkserver(2)
+    write_file(client, "/during", b"during" * 1000)
+    assert read_file(client, "/before") == b"before" * 1000
+    assert read_file(client, "/during") == b"during" * 1000
+
+
+def test_without_any_server_a_read_says_which_chunk_nobody_has(cluster: StorageCluster) -> None:
+    write_file(cluster.client, "/unreachable", b"x" * 100)
+    for number in range(3):
+        cluster.kill_chunkserver(number)
+    impatient = MinigfsClient(replace_timeout(cluster, 1000))
+    with pytest.raises(Unreachable, match="/unreachable, chunk 0"):
+        read_file(impatient, "/unreachable")
+
+
+def replace_timeout(cluster: StorageCluster, timeout_ms: int):  # type: ignore[no-untyped-def]
+    import dataclasses
+
+    return dataclasses.replace(cluster.config, timeout_ms=timeout_ms)
+
+
+def test_a_read_waits_for_a_server_that_comes_back(cluster: StorageCluster) -> None:
+    write_file(cluster.client, "/patient", b"x" * 100)
+    for number in range(3):
+        cluster.kill_chunkserver(number)
+    starter = threading.Timer(0.5, cluster.start)
+    starter.start()
+    assert read_file(cluster.client, "/patient") == b"x" * 100
+    starter.join()
+
+
+def test_a_damaged_replica_is_passed_over_and_reported(cluster: StorageCluster) -> None:
+    client = cluster.client
+    content = os.urandom(CHUNK)
+    write_file(client, "/damaged-once", content)
+    (chunk,) = client.locations("/damaged-once").chunks
+    first = chunk.replicas[chunk.handle % 3]
+    server = cluster.chunkservers[cluster.number_of(first.address)]
+    damage(server.directory / "chunks" / f"{chunk.handle:016x}.chunk")
+    assert read_file(client, "/damaged-once") == content
+    (chunk,) = client.locations("/damaged-once").chunks
+    assert first not in chunk.replicas
+    assert len(chunk.replicas) == 2
+
+
+def test_damage_everywhere_is_an_error_that_names_the_path(cluster: StorageCluster) -> None:
+    client = cluster.client
+    write_file(client, "/damaged-everywhere", os.urandom(2 * CHUNK))
+    chunk = client.locations("/damaged-everywhere").chunks[1]
+    for server in cluster.chunkservers:
+        damage(server.directory / "chunks" / f"{chunk.handle:016x}.chunk")
+    for _ in range(2):  # the second reader hears it as clearly as the first
+        started = time.monotonic()
+        with pytest.raises(CorruptChunk, match="/damaged-everywhere, chunk 1"):
+            read_file(client, "/damaged-everywhere")
+        assert time.monotonic() - started < STALL_SECONDS_MAX
+
+
+def test_a_whole_replica_of_other_bytes_is_held_against_the_published_digest(
+    cluster: StorageCluster,
+) -> None:
+    client = cluster.client
+    write_file(client, "/right", b"r" * 1000)
+    (chunk,) = client.locations("/right").chunks
+    first = chunk.replicas[chunk.handle % 3]
+    path = (
+        cluster.chunkservers[cluster.number_of(first.address)].directory
+        / "chunks"
+        / f"{chunk.handle:016x}.chunk"
+    )
+    path.write_bytes(forged(path.read_bytes(), b"w" * 1000))
+    assert read_file(client, "/right") == b"r" * 1000
+
+
+def forged(chunk_file: bytes, data: bytes) -> bytes:
+    """A chunk file whose every sum is right, for bytes that were never published."""
+    from dataclasses import replace
+
+    from minigfs.chunkserver.checksum import block_sums, digest_of_table
+    from minigfs.chunkserver.chunk_file import decode_header, encode_header
+
+    header, layout = decode_header(chunk_file)
+    table = block_sums(data, handle=header.handle, first_block=0)
+    start = encode_header(replace(header, digest=digest_of_table(table))) + table
+    return start.ljust(layout.data_offset, b"\0") + data
+
+
+def test_every_closed_file_survives_the_death_of_every_process(cluster: StorageCluster) -> None:
+    client = cluster.client
+    sums: dict[str, str] = {}
+    for number, size in enumerate([0, 1, 1000, CHUNK, CHUNK + 1, 3 * CHUNK + 17]):
+        content = os.urandom(size)
+        write_file(client, f"/survivors/{number}", content)
+        sums[f"/survivors/{number}"] = hashlib.sha256(content).hexdigest()
+    unfinished = client.open_writer("/survivors/never-closed")
+    unfinished.write(os.urandom(2 * CHUNK))
+    cluster.kill_everything()
+    unfinished.discard()
+    cluster.start()
+    found = {s.path for s in client.find("/survivors")}
+    assert found == set(sums)
+    for path, expected in sums.items():
+        assert hashlib.sha256(read_file(client, path)).hexdigest() == expected
+
+
+def test_a_write_that_is_under_way_survives_a_restart_of_the_master(
+    cluster: StorageCluster,
+) -> None:
+    content = os.urandom(6 * CHUNK)
+    client = cluster.client
+    writer = client.open_writer("/master-restart")
+    writer.write(content[: 3 * CHUNK])
+    cluster.kill_master()
+    starter = threading.Thread(target=cluster.start_master)
+    starter.start()
+    writer.write(content[3 * CHUNK :])
+    writer.close()
+    starter.join()
+    assert read_file(client, "/master-restart") == content
+
+
+def test_a_disk_that_fills_up_is_no_space_and_publishes_nothing(tmp_path: Path) -> None:
+    with StorageCluster(
+        tmp_path / "full", chunk_bytes=1024 * 1024, file_bytes_max=300_000
+    ) as full:
+        write_file(full.client, "/fits", b"x" * 200_000)
+        with pytest.raises(NoSpace):
+            write_file(full.client, "/too-big", b"x" * 400_000)
+        assert not full.client.exists("/too-big")
+        assert read_file(full.client, "/fits") == b"x" * 200_000
+
+
+def test_small_chunks_are_written_fast_enough(tmp_path: Path) -> None:
+    """300 chunks of 1 KiB a second on an idle machine; a quarter of that proves concurrency."""
+    with StorageCluster(tmp_path / "small", chunk_bytes=1024) as small:
+        started = time.monotonic()
+        write_file(small.client, "/many", os.urandom(500 * 1024))
+        assert 500 / (time.monotonic() - started) > 75
+        assert re.fullmatch("[0-9a-f]{1,16}", small.client.stat("/many").digest)
