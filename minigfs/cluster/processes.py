@@ -10,7 +10,7 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -36,6 +36,7 @@ _READY_DESCRIPTOR = 3
 _READY_VARIABLE = "MINIGFS_READY_DESCRIPTOR"
 _LOG_TAIL_BYTES = 8 * 1024
 _EXIT_POLL_MS = 5
+_PF_EXITING = 0x4
 # Private files, and no working directory that would keep a user's file system busy.
 _ENTER_HOME = 'umask 077; cd "$0" && exec "$@"'
 
@@ -77,10 +78,11 @@ def announce_ready(address: str = "") -> None:
 
 
 def running_pid(record: ProcessRecord) -> int | None:
-    """The pid of a record's process if that very process is alive, else None."""
-    if record.pid is None or record.started is None:
-        return None
-    return record.pid if _start_identity(record.pid) == record.started else None
+    """The pid of a record's process if that very process is alive, else None.
+
+    One that was killed a moment ago counts as dead, even if the kernel is not done with it.
+    """
+    return record.pid if _exists(record) and not _is_dying(record) else None
 
 
 def start_missing(
@@ -158,12 +160,13 @@ def _start_together(
     layout: ClusterLayout,
     state: ClusterState,
     kinds: Mapping[str, ProcessKind],
-    missing: Iterable[ProcessRecord],
+    missing: Sequence[ProcessRecord],
     progress: Progress,
     timeout_ms: int,
 ) -> ClusterState:
     failures: list[str] = []
     starting: list[_Starting] = []
+    _await_exit(missing, timeout_ms)  # of those that were killed a moment ago: they hold ports
     for record in missing:
         problem = _why_not_startable(record, kinds)
         if problem is None:
@@ -328,16 +331,35 @@ def _await_exit(running: Sequence[ProcessRecord], timeout_ms: int) -> list[Proce
     deadline_ns = time.monotonic_ns() + timeout_ms * 1_000_000
     left = list(running)
     while left and time.monotonic_ns() < deadline_ns:
-        left = [record for record in left if running_pid(record) is not None]
+        left = [record for record in left if _exists(record)]
         if left:
             time.sleep(_EXIT_POLL_MS / 1000)
     return left
 
 
+def _exists(record: ProcessRecord) -> bool:
+    if record.pid is None or record.started is None:
+        return False
+    return _start_identity(record.pid) == record.started
+
+
+def _is_dying(record: ProcessRecord) -> bool:
+    """Whether SIGKILL waits for a process, or the kernel is taking it apart (proc_pid_stat(5))."""
+    try:
+        stat = Path(f"/proc/{record.pid}/stat").read_text(encoding="utf-8", errors="replace")
+        status = Path(f"/proc/{record.pid}/status").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    flags = int(stat.rpartition(")")[2].split()[6])
+    pending = next(line for line in status.splitlines() if line.startswith("ShdPnd:"))
+    return bool(flags & _PF_EXITING or int(pending.split()[1], 16) & 1 << (signal.SIGKILL - 1))
+
+
 def _start_identity(pid: int) -> str | None:
     """Boot id and start tick of a live process; None if there is none, or only its zombie.
 
-    Not psutil's create_time, which moves when the clock is set.
+    Not psutil's create_time, which moves when the clock is set. A zombie with other threads left is
+    still on its way out, and holds its ports.
     """
     with suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)  # our own dead child would stay a zombie
@@ -346,7 +368,7 @@ def _start_identity(pid: int) -> str | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     state, *numbers = stat.rpartition(")")[2].split()
-    if state in "ZX":
+    if state == "X" or (state == "Z" and int(numbers[16]) <= 1):
         return None
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return f"{boot}:{numbers[18]}"  # field 22 of proc_pid_stat(5)

@@ -23,10 +23,10 @@ from minigfs.errors import (
     Unreachable,
 )
 from minigfs.fs import MinigfsFileSystem
-from tests.minigfs.conftest import CHUNK_BYTES
 
 pytestmark = pytest.mark.e2e
 
+CHUNK_BYTES = 64 * 1024  # of the shared cluster, see conftest.py
 BIG = os.urandom(3 * CHUNK_BYTES + 12_345)  # four chunks, the last one partial
 
 

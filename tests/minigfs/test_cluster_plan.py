@@ -1,0 +1,144 @@
+"""What `up` makes of its options: a new cluster, the same one again, a larger one, an error."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from minigfs.cluster import ClusterLayout, ClusterState, ProcessRecord, load_state, save_state
+from minigfs.cluster.storage import (
+    STORAGE_KINDS,
+    StorageShape,
+    free_loopback_ports,
+    plan_storage,
+    prepare_storage,
+)
+from minigfs.errors import InvalidConfig
+
+MIB = 1024 * 1024
+
+
+def plan(state: ClusterState | None = None, **shape: int) -> ClusterState:
+    used = 0 if state is None else len(state.processes)
+    return plan_storage(
+        state,
+        StorageShape(**shape),
+        cluster_id="c1",
+        ports=lambda count: [7000 + used + number for number in range(count)],
+    )
+
+
+def test_a_new_cluster_has_the_papers_defaults() -> None:
+    state = plan()
+    assert (state.chunk_bytes, state.replication) == (64 * MIB, 3)
+    assert [(record.name, record.address) for record in state.processes] == [
+        ("master-0", "127.0.0.1:7000"),
+        ("chunkserver-0", "127.0.0.1:7001"),
+        ("chunkserver-1", "127.0.0.1:7002"),
+        ("chunkserver-2", "127.0.0.1:7003"),
+    ]
+    assert state.masters == ("127.0.0.1:7000",)
+
+
+def test_planning_again_changes_nothing() -> None:
+    state = plan(chunkservers=4, hosts=2, replication=2, chunk_bytes=MIB)
+    assert plan(state) == state
+    assert plan(state, chunkservers=4, hosts=2, replication=2, chunk_bytes=MIB) == state
+
+
+def test_a_cluster_grows_and_keeps_its_addresses() -> None:
+    small = plan(chunkservers=2)
+    large = plan(small, chunkservers=4)
+    assert large.processes[:3] == small.processes
+    assert [record.address for record in large.processes[3:]] == [
+        "127.0.0.1:7003",
+        "127.0.0.1:7004",
+    ]
+
+
+def test_few_chunkservers_mean_few_replicas_unless_more_are_asked_for() -> None:
+    assert plan(chunkservers=1).replication == 1
+    with pytest.raises(InvalidConfig, match="--chunkservers 3"):
+        plan(chunkservers=2, replication=3)
+
+
+def test_hosts_spread_the_chunkservers_over_labels() -> None:
+    state = plan(chunkservers=5, hosts=2)
+    assert [record.host for record in state.with_role("chunkserver")] == [
+        "host-0",
+        "host-1",
+        "host-0",
+        "host-1",
+        "host-0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"masters": 3}, "one master for now"),
+        ({"chunk_bytes": 3}, "at least 1024 bytes"),
+        ({"chunkservers": 0}, "--chunkservers 0"),
+        ({"replication": 0}, "--replication 0"),
+        ({"hosts": -1}, "--hosts -1"),
+        ({"chunkservers": 1000}, "--chunkservers 1000"),
+    ],
+)
+def test_impossible_shapes_are_refused(shape: dict[str, int], message: str) -> None:
+    with pytest.raises(InvalidConfig, match=message):
+        plan(**shape)
+
+
+@pytest.mark.parametrize(
+    "shape", [{"chunk_bytes": MIB}, {"replication": 2}, {"chunkservers": 2}, {"hosts": 2}]
+)
+def test_what_is_fixed_cannot_be_changed_later(shape: dict[str, int]) -> None:
+    with pytest.raises(InvalidConfig, match="this cluster"):
+        plan(plan(), **shape)
+
+
+def test_records_and_settings_of_other_packages_are_kept(tmp_path: Path) -> None:
+    layout = ClusterLayout(tmp_path / "home")
+    with layout.locked():
+        state = prepare_storage(layout, StorageShape(chunkservers=2))
+        worker = ProcessRecord(name="worker-0", role="worker", stage=1)
+        save_state(layout, state.with_processes([worker]).with_settings({"memory_bytes": 1}))
+        again = prepare_storage(layout, StorageShape(chunkservers=3))
+    assert again.record("worker-0") == worker
+    assert again.settings == {"memory_bytes": 1}
+    assert load_state(layout) == again
+
+
+def test_the_first_start_makes_a_private_token_that_later_ones_keep(tmp_path: Path) -> None:
+    layout = ClusterLayout(tmp_path / "home")
+    prepare_storage(layout, StorageShape())
+    token = layout.token_file.read_bytes()
+    assert layout.token_file.stat().st_mode & 0o777 == 0o600
+    assert layout.home.stat().st_mode & 0o777 == 0o700
+    prepare_storage(layout, StorageShape())
+    assert layout.token_file.read_bytes() == token
+    client = msgspec.json.decode(layout.client_file.read_bytes())
+    assert client["token_file"] == str(layout.token_file)
+
+
+def test_the_token_is_never_on_a_command_line(tmp_path: Path) -> None:
+    layout = ClusterLayout(tmp_path / "home")
+    state = prepare_storage(layout, StorageShape())
+    token = layout.token_file.read_text().strip()
+    for record in state.processes:
+        assert token not in " ".join(STORAGE_KINDS[record.role].command(layout, state, record))
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"format": 1, "cluster_id": 3}', b"\xff"])
+def test_a_damaged_state_file_is_named(tmp_path: Path, content: bytes) -> None:
+    layout = ClusterLayout(tmp_path)
+    layout.state_file.write_bytes(content)
+    with pytest.raises(InvalidConfig, match=r"cluster\.json"):
+        load_state(layout)
+
+
+def test_free_ports_are_different_and_not_lent_to_outgoing_connections() -> None:
+    ports = free_loopback_ports(50)
+    lent_from = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert len(set(ports)) == 50
+    assert all(1024 < port < lent_from for port in ports)
