@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import click
 
 from minigfs.terminal import (
-    ByteSize,
     Terminal,
+    bytes_option,
     echo_json,
     format_bytes,
     format_duration_ms,
@@ -32,11 +32,11 @@ __all__ = ["run"]
 )  # fmt: skip
 @click.option("--output", "-o", required=True, metavar="URL", help="A directory to be made.")
 @click.option("--reducers", "-r", type=click.IntRange(1, 100_000), help="Number of output parts.")
-@click.option("--split-size", type=ByteSize(), help="Input bytes of one map task.")
+@bytes_option("--split-size", "split_size", help="Input bytes of one map task.")
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="An option of the job or format."
 )
-@click.option("--memory", type=ByteSize(), help="Bound of one executor.  [default: 1GiB]")
+@bytes_option("--memory", "memory", help="Bound of one executor.  [default: 1GiB]")
 @click.option(
     "--backend", type=click.Choice(["auto", "local", "ray"]), default="auto", show_default=True,
     help="local: this machine, no cluster; ray: the cluster of $MINIMR_HOME; auto: local if all "
