@@ -1,0 +1,216 @@
+"""The file system service on a simulated clock and disk: what happens as time goes by."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from minigfs.config import FileSystemConfig
+from minigfs.errors import NoSpace, WriterFenced
+from minigfs.master import commands
+from minigfs.master.machine import FILE_SYSTEM_MACHINE, FileSystemMachine
+from minigfs.master.messages import (
+    AllocateChunks,
+    CreateFile,
+    GetClusterReport,
+    PublishFile,
+    RenewWriters,
+    ReplicaReport,
+    SealedChunk,
+)
+from minigfs.master.options import MasterOptions
+from minigfs.master.service import REPORT_GRACE_MS, FileSystemService
+from minigfs.master.writers import WRITER_LEASE_MS
+from minigfs.replication.host import ReplicatedHost
+from minigfs.replication.wal import WriteAheadLog
+from minigfs.transport.security import Security
+from tests.minigfs.master.test_membership import beat
+from tests.sim.clock import SimClock, SimRng
+from tests.sim.disk import SimDisk
+
+
+class Stand:
+    """A service that is called without a network."""
+
+    def __init__(self, disk: SimDisk, clock: SimClock) -> None:
+        config = FileSystemConfig(cluster_id="c", chunk_bytes=1024, replication=2)
+        options = MasterOptions(
+            directory=Path("/data"),
+            listen="127.0.0.1:0",
+            security=Security(b"t", "c"),
+            config=config,
+        )
+        self.clock = clock
+        self.service = FileSystemService(config, options, clock, SimRng(1))
+        self.host = ReplicatedHost(WriteAheadLog(disk, "wal"), self.service.machines)
+
+    @property
+    def state(self):
+        return self.service.machine.state
+
+    async def call(self, request):
+        return await self.service.handlers()[type(request)](request)
+
+    async def tick(self) -> None:
+        await self.service._tick()
+
+    async def open_file(self, chunk_count: int = 1):
+        for name in ("s0", "s1"):
+            await self.call(beat(name, full=True))
+        file_id = (await self.call(CreateFile(path="/f"))).file_id
+        request = AllocateChunks(file_id=file_id, first_index=0, count=chunk_count)
+        return file_id, (await self.call(request)).chunks
+
+
+@asynccontextmanager
+async def standing(disk=None, clock=None):
+    # A disk too small for a step ahead: the log then grows page by page.
+    stand = Stand(disk or SimDisk(1 << 20), clock or SimClock())
+    await stand.host.start()
+    await stand.service.start(stand.host)
+    try:
+        yield stand
+    finally:
+        await stand.service.stop()
+        await stand.host.stop()
+
+
+def test_a_silent_writers_file_is_discarded_and_its_chunks_are_garbage() -> None:
+    async def main() -> None:
+        async with standing() as stand:
+            file_id, chunks = await stand.open_file(3)
+            await stand.tick()
+            stand.clock.advance(WRITER_LEASE_MS + 1)
+            for name in ("s0", "s1"):
+                held = tuple(
+                    ReplicaReport(handle=c.handle, version=1, length_bytes=9) for c in chunks
+                )
+                await stand.call(beat(name, full=True, chunks=held))
+            await stand.tick()
+            assert file_id not in stand.state.temporary
+            assert sorted(stand.state.garbage) == [c.handle for c in chunks]
+            with pytest.raises(WriterFenced):
+                await stand.call(PublishFile(file_id=file_id, path="/f", chunks=()))
+            handles = tuple(c.handle for c in chunks)
+            for name in ("s0", "s1"):
+                assert (await stand.call(beat(name))).delete == handles
+                await stand.call(beat(name, gone=handles))
+            await stand.tick()
+            assert len(stand.state.garbage) == 0
+
+    asyncio.run(main())
+
+
+def test_a_writer_that_renews_keeps_its_file() -> None:
+    async def main() -> None:
+        async with standing() as stand:
+            file_id, _ = await stand.open_file()
+            for _ in range(3):
+                stand.clock.advance(WRITER_LEASE_MS - 1)
+                await stand.call(RenewWriters(file_ids=(file_id,)))
+                await stand.tick()
+            assert file_id in stand.state.temporary
+
+    asyncio.run(main())
+
+
+def test_a_restarted_master_gives_open_writers_a_full_lease() -> None:
+    async def main() -> None:
+        disk, clock = SimDisk(1 << 20), SimClock()
+        async with standing(disk, clock) as stand:
+            file_id, _ = await stand.open_file()
+        clock.advance(10 * WRITER_LEASE_MS)
+        disk.crash()
+        async with standing(disk, clock) as stand:
+            await stand.tick()
+            clock.advance(WRITER_LEASE_MS)
+            await stand.tick()
+            assert file_id in stand.state.temporary
+            clock.advance(1)
+            await stand.tick()
+            assert file_id not in stand.state.temporary
+
+    asyncio.run(main())
+
+
+def test_chunks_nobody_reports_are_lost_only_when_servers_had_time_to_report() -> None:
+    async def main() -> None:
+        disk, clock = SimDisk(1 << 20), SimClock()
+        async with standing(disk, clock) as stand:
+            file_id, chunks = await stand.open_file()
+            sealed = SealedChunk(
+                handle=chunks[0].handle, length_bytes=7, digest=1, replicas=("s0", "s1")
+            )
+            await stand.call(PublishFile(file_id=file_id, path="/f", chunks=(sealed,)))
+            assert (await stand.call(GetClusterReport())).health == "OK"
+        async with standing(disk, clock) as stand:
+            assert (await stand.call(GetClusterReport())).health == "DEGRADED"
+            clock.advance(REPORT_GRACE_MS)
+            assert (await stand.call(GetClusterReport())).health == "LOST"
+            held = (ReplicaReport(handle=chunks[0].handle, version=1, length_bytes=7),)
+            await stand.call(beat("s0", full=True, chunks=held))
+            assert (await stand.call(GetClusterReport())).health == "DATA_AT_RISK"
+            await stand.call(beat("s1", full=True, chunks=held))
+            assert (await stand.call(GetClusterReport())).health == "OK"
+
+    asyncio.run(main())
+
+
+def test_a_full_disk_refuses_changes_and_all_goes_on_when_there_is_space_again() -> None:
+    async def main() -> None:
+        disk = SimDisk(1 << 20)
+        async with standing(disk) as stand:
+            file_id, _ = await stand.open_file()
+            await stand.tick()
+            filler = disk.open("filler", create=True)
+            filler.write_at(0, bytes(disk.free_bytes()))
+            with pytest.raises(NoSpace):
+                for _ in range(1000):
+                    await stand.call(CreateFile(path="/g" * 500))
+            accepted = len(stand.state.temporary)
+            filler.truncate(0)
+            await stand.call(CreateFile(path="/g" * 500))
+            assert len(stand.state.temporary) == accepted + 1
+            stand.clock.advance(WRITER_LEASE_MS + 1)
+            await stand.tick()
+            assert file_id not in stand.state.temporary
+
+    asyncio.run(main())
+
+
+def test_another_machine_can_make_a_change_of_its_own_and_of_the_files_one_entry() -> None:
+    class Publisher:
+        """Renames a file and counts it, or does neither."""
+
+        def __init__(self, files: FileSystemMachine) -> None:
+            self.files = files
+            self.count = 0
+
+        def apply(self, index: int, command: bytes) -> bytes:
+            rename = commands.Rename(index, command.decode(), "/done", False)
+            state, reply = self.files.preview(rename)
+            if not isinstance(reply, commands.Refused):
+                self.count += 1
+                self.files.adopt(state)
+            return commands.encode_reply(reply)
+
+    async def main() -> None:
+        files = FileSystemMachine()
+        publisher = Publisher(files)
+        machines = {FILE_SYSTEM_MACHINE: files, "publisher": publisher}
+        host = ReplicatedHost(WriteAheadLog(SimDisk(), "wal"), machines)
+        await host.start()
+        make = commands.MakeDirectory(1, "/d", False, False)
+        await host.propose(FILE_SYSTEM_MACHINE, commands.encode_command(make))
+        before = files.state
+        refused = commands.decode_reply(await host.propose("publisher", b"/missing"))
+        assert isinstance(refused, commands.Refused)
+        assert (publisher.count, files.state) == (0, before)
+        done = commands.decode_reply(await host.propose("publisher", b"/d"))
+        assert (done, publisher.count) == (commands.Done(), 1)
+        assert files.preview(make)[0].directory_count == 2
+        assert files.state.directory_count == 1
+        await host.stop()
+
+    asyncio.run(main())
