@@ -3,7 +3,11 @@
 __all__ = [
     "ATTEMPT_LIMIT",
     "DEFAULT_MEMORY_BYTES",
+    "CANCEL_WAIT_MS",
     "JOB_HISTORY_COUNT_MAX",
+    "LOCAL_LOG_BYTES_MAX",
+    "LOCAL_PROCESS_BYTES_MIN",
+    "STATUS_WAIT_MS",
     "PING_INTERVAL_MS",
     "POLL_WAIT_MS_MAX",
     "RECOVERY_HOLD_MS",
@@ -31,3 +35,8 @@ TICK_INTERVAL_MS = 200  # how late a deadline may be noticed
 POLL_WAIT_MS_MAX = 30_000  # a long poll is answered before middleboxes drop a silent connection
 
 JOB_HISTORY_COUNT_MAX = 100  # finished jobs that `jobs list` still shows
+
+STATUS_WAIT_MS = 10_000  # a client's long poll for news of its job
+CANCEL_WAIT_MS = 10_000  # after Ctrl-C: two pings reach every worker, and some patience
+LOCAL_PROCESS_BYTES_MIN = 32 * MIB  # record functions on less end before executors have started
+LOCAL_LOG_BYTES_MAX = 64 * KIB  # of what user code printed in one executor

@@ -1,14 +1,15 @@
 """The rules of the hard state: which command changes what (MapReduce sections 3.2 and 3.3).
 
-Two tables decide, the functions below them only compute::
+::
 
     job       MAP <-> REDUCE -> PUBLISH -> done
                `--------`----------`-----> STOPPING -> failed | cancelled
-    attempt   runs -> committed -> lost
+    attempt   runs -> committed -> lost (when another takes its place)
                `----> failed | excused | lost
 
-A command that the tables do not know for a job's stage, or for an attempt's end, is late or a
-duplicate: it returns the very same state. So applying any command twice equals applying it once.
+Two tables decide which commands a job heeds at each stage and how a failure ends its attempt; the
+functions below them only compute. An attempt ends once. A command that is late or a duplicate
+returns the very same state, so applying any command twice equals applying it once.
 """
 
 from collections.abc import Callable, Mapping
@@ -49,7 +50,7 @@ from minimr.coordinator.state import (
 from minimr.coordinator.status import job_status
 from minimr.ids import AttemptId, TaskId, TaskPhase
 
-__all__ = ["ACCEPTED", "ATTEMPT_ENDS", "END_OF_FAILURE", "transition"]
+__all__ = ["ACCEPTED", "END_OF_FAILURE", "transition"]
 
 _WORKING: frozenset[type[Any]] = frozenset({CommitAttempt, FailAttempt, LoseAttempts, StopJob})
 
@@ -60,17 +61,6 @@ ACCEPTED: Mapping[JobStage, frozenset[type[Any]]] = {
     JobStage.STOPPING: frozenset({EndJob}),
 }
 """The commands that may change a job at each stage."""
-
-ATTEMPT_ENDS: frozenset[tuple[AttemptEnd | None, AttemptEnd]] = frozenset(
-    {
-        (None, AttemptEnd.COMMITTED),
-        (None, AttemptEnd.FAILED),
-        (None, AttemptEnd.EXCUSED),
-        (None, AttemptEnd.LOST),
-        (AttemptEnd.COMMITTED, AttemptEnd.LOST),  # its output was lost, another took its place
-    }
-)
-"""From what end (None: running) an attempt may come to which."""
 
 END_OF_FAILURE: Mapping[FailureKind, AttemptEnd] = {
     FailureKind.USER: AttemptEnd.FAILED,
@@ -229,11 +219,10 @@ def _end(
     end: AttemptEnd,
     result: AttemptResult | None = None,
 ) -> JobRecord:
-    """The record with ``attempt`` at ``end``; the same record if the table forbids that step."""
+    """The record with ``attempt`` at ``end``; the same record if it has ended before."""
     assert (result is not None) == (end is AttemptEnd.COMMITTED)
     before = record.task(attempt.task)
-    old_end = before.end_of(attempt)
-    if (old_end, end) not in ATTEMPT_ENDS:
+    if before.end_of(attempt) is not None:
         return record
     if result is not None:
         record = _make_room(record, before)
@@ -254,7 +243,6 @@ def _make_room(record: JobRecord, before: TaskRecord) -> JobRecord:
         return record
     assert before.output_lost
     attempt = before.commit.attempt
-    assert (AttemptEnd.COMMITTED, AttemptEnd.LOST) in ATTEMPT_ENDS
     record = _with_result(record, attempt, before.commit.result, sign=-1)
     after = TaskRecord(ended=(*before.ended, (attempt, AttemptEnd.LOST)))
     phase = attempt.task.phase

@@ -1,0 +1,1 @@
+"""Where a job runs: in this process and its children, or on a cluster's workers."""

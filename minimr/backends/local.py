@@ -1,0 +1,213 @@
+"""Jobs on this machine without a cluster: the coordinator in this process, slots as its workers.
+
+::
+
+    submit --> InProcessCoordinator <-- poll, report -- slot threads (one per slot)
+                        ^---------------- ping -------- one pinger for all slots
+
+Small inputs, and functions on batches, which leave the interpreter to others while they compute,
+run in threads of this process; record functions on larger inputs run in executor children. With
+no slots at all the calling thread does everything in order: what pdb and print want.
+"""
+
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from minigfs.errors import MinigfsError
+from minigfs.ports import SystemClock
+from minimr.backends.in_process import CoordinatorClosed, InProcessCoordinator
+from minimr.backends.local_slots import ProcessSlot, Slot, ThreadSlot
+from minimr.config import LOCAL_LOG_BYTES_MAX, PING_INTERVAL_MS, POLL_WAIT_MS_MAX
+from minimr.coordinator.messages import (
+    Assignment,
+    CancelJob,
+    Failure,
+    FailureKind,
+    GetJob,
+    HelloWorker,
+    JobSpec,
+    JobStatus,
+    PingWorker,
+    PollTask,
+    Progress,
+    ReportFailure,
+    ReportSuccess,
+    SubmitJob,
+)
+from minimr.formats.storage import Storage
+from minimr.ids import JobId
+from minimr.job import Job
+
+__all__ = ["LocalBackend"]
+
+
+class LocalBackend:
+    """Runs one job. See `minimr.backends.base.Backend`.
+
+    Parameters
+    ----------
+    slot_count : int
+        Attempts that run at the same time; 0 runs the whole job inside ``submit``.
+    in_processes : bool
+        Each slot has an executor child.
+    """
+
+    def __init__(self, *, slot_count: int, in_processes: bool, storage: Storage) -> None:
+        self._slot_count = slot_count
+        self._in_processes = in_processes
+        self._scratch = Path(tempfile.mkdtemp(prefix="minimr-"))
+        self._coordinator = InProcessCoordinator(SystemClock(), storage.remove)
+        self._slots: list[Slot] = []
+        self._threads: list[threading.Thread] = []
+        self._progress: dict[Slot, Progress] = {}
+        self._ping_now = threading.Event()
+        self._closed = threading.Event()
+        self._cause: BaseException | None = None
+
+    def submit(self, spec: JobSpec, job: Job) -> None:
+        self._coordinator.call(SubmitJob(spec=spec))
+        if self._slot_count == 0:
+            self._run_here(ThreadSlot(0, self._scratch, spec, job))
+            return
+        self._slots = [self._make_slot(index, spec, job) for index in range(self._slot_count)]
+        for index, slot in enumerate(self._slots):
+            self._start(f"minimr-slot-{index}", self._serve, slot)
+        self._start("minimr-ping", self._ping_slots)
+
+    def status(self, job_id: JobId, *, known_version: int = -1, wait_ms: int = 0) -> JobStatus:
+        return self._coordinator.call(
+            GetJob(job_id=job_id, known_version=known_version, wait_ms=wait_ms)
+        )
+
+    def cancel(self, job_id: JobId) -> JobStatus:
+        status = self._coordinator.call(CancelJob(job_id=job_id))
+        self._ping_now.set()
+        return status
+
+    def failure_cause(self, job_id: JobId) -> BaseException | None:
+        del job_id
+        return self._cause
+
+    def close(self) -> None:
+        """Stop the slots and remove the segments. Threads in user code end with the process."""
+        self._closed.set()
+        self._ping_now.set()
+        self._coordinator.close()
+        for slot in self._slots:
+            slot.close()
+        for thread in self._threads:
+            thread.join(timeout=1.0)
+        self._show_logs()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _make_slot(self, index: int, spec: JobSpec, job: Job) -> Slot:
+        if not self._in_processes:
+            return ThreadSlot(index, self._scratch, spec, job)
+        from minimr.backends.executor_slot import ExecutorSlot
+
+        log_file = self._scratch / f"executor-{index}.log"
+        executors = ExecutorSlot(log_file=log_file, environment={})
+        return ProcessSlot(index, self._scratch, spec, executors)
+
+    def _start(self, name: str, target: Callable[..., None], *arguments: object) -> None:
+        # Daemons, because user code may never return and Ctrl-C must end the process all the same.
+        thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    # --- one slot --------------------------------------------------------------------------------
+
+    def _serve(self, slot: Slot) -> None:
+        """A slot thread: pull, run, report, until the backend is closed."""
+        with suppress(CoordinatorClosed):
+            self._coordinator.call(HelloWorker(worker=slot.info))
+            while not self._closed.is_set():
+                offer = self._coordinator.call(PollTask(worker=slot.info, wait_ms=POLL_WAIT_MS_MAX))
+                if offer.assignment is not None:
+                    self._run(slot, offer.assignment)
+
+    def _run_here(self, slot: Slot) -> None:
+        """Run what there is to run, in this thread; an interrupt leaves nothing behind."""
+        assignment: Assignment | None = None
+        try:
+            while True:
+                offer = self._coordinator.call(PollTask(worker=slot.info, wait_ms=0))
+                assignment = offer.assignment
+                if assignment is None:
+                    return
+                self._run(slot, assignment)
+        except BaseException:
+            assert assignment is not None
+            job_id = assignment.attempt.task.job_id
+            self._coordinator.call(CancelJob(job_id=job_id))
+            self._report_failure(
+                slot, assignment, Failure(kind=FailureKind.CANCELLED, error="interrupted")
+            )
+            raise
+
+    def _run(self, slot: Slot, assignment: Assignment) -> None:
+        from minimr.tasks.attempt import AttemptFailed
+
+        attempt = assignment.attempt
+
+        def note_progress(done_bytes: int, total_bytes: int) -> None:
+            self._progress[slot] = Progress(
+                attempt=attempt, done_bytes=done_bytes, total_bytes=total_bytes
+            )
+
+        note_progress(0, 0)
+        try:
+            result = slot.run(assignment, note_progress)
+        except AttemptFailed as failed:
+            self._cause = failed.__cause__ or self._cause
+            self._report_failure(slot, assignment, failed.failure)
+        else:
+            self._coordinator.call(
+                ReportSuccess(worker_id=slot.info.worker_id, attempt=attempt, result=result)
+            )
+        finally:
+            self._progress.pop(slot, None)
+
+    def _report_failure(self, slot: Slot, assignment: Assignment, failure: Failure) -> None:
+        self._coordinator.call(
+            ReportFailure(
+                worker_id=slot.info.worker_id, attempt=assignment.attempt, failure=failure
+            )
+        )
+        self._ping_now.set()  # if the job is to end, the others hear of it at once
+
+    # --- all slots -------------------------------------------------------------------------------
+
+    def _ping_slots(self) -> None:
+        """Say that the slots live, and hear which attempts nobody needs any more."""
+        with suppress(CoordinatorClosed):
+            while not self._closed.is_set():
+                for slot in self._slots:
+                    self._ping(slot)
+                self._ping_now.wait(PING_INTERVAL_MS / 1000)
+                self._ping_now.clear()
+
+    def _ping(self, slot: Slot) -> None:
+        progress = self._progress.get(slot)
+        reply = self._coordinator.call(
+            PingWorker(
+                worker_id=slot.info.worker_id,
+                incarnation=slot.info.incarnation,
+                executor_pid=0,
+                running=(progress,) if progress is not None else (),
+            )
+        )
+        if progress is not None and progress.attempt in reply.cancel:
+            slot.cancel()
+
+    def _show_logs(self) -> None:
+        """What user code printed in executors belongs on this terminal."""
+        for log_file in sorted(self._scratch.glob("executor-*.log")):
+            with log_file.open("rb") as log, suppress(OSError, MinigfsError):
+                text = log.read(LOCAL_LOG_BYTES_MAX)
+                sys.stderr.write(text.decode(errors="replace"))

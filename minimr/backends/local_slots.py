@@ -1,0 +1,128 @@
+"""Where the local backend runs an attempt: in a thread of this process, or in a child of its own.
+
+Every slot says the same things to the coordinator as a worker of a cluster does.
+"""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from minimr.coordinator.messages import Assignment, AttemptResult, Failure, JobSpec, WorkerInfo
+from minimr.ids import WorkerId
+from minimr.job import Job
+
+if TYPE_CHECKING:
+    from minimr.backends.executor_slot import ExecutorSlot
+
+__all__ = ["HOST", "ProcessSlot", "Slot", "ThreadSlot"]
+
+HOST = "localhost"  # one host: every segment is read from the disk
+
+
+class Slot(Protocol):
+    """Runs one attempt at a time, on the thread that calls ``run``."""
+
+    @property
+    def info(self) -> WorkerInfo: ...
+
+    def run(self, assignment: Assignment, on_progress: Callable[[int, int], None]) -> AttemptResult:
+        """The attempt's result; raises ``AttemptFailed``."""
+
+    def cancel(self) -> None:
+        """End the attempt that runs, from any thread; it fails as cancelled."""
+
+    def close(self) -> None:
+        """Free what the slot holds, from any thread."""
+
+
+def _info(index: int, scratch: Path) -> WorkerInfo:
+    return WorkerInfo(
+        worker_id=WorkerId(f"local-{index}"),
+        incarnation="1",
+        address="",
+        host=HOST,
+        pid=0,
+        executor_pid=0,
+        directory=str(scratch),
+    )
+
+
+class ThreadSlot:
+    """User code in this process: nothing to start, and pdb can see it."""
+
+    def __init__(self, index: int, scratch: Path, spec: JobSpec, job: Job) -> None:
+        self.info = _info(index, scratch)
+        self._scratch = scratch
+        self._spec = spec
+        self._job = job
+        self._cancelled = threading.Event()
+
+    def run(self, assignment: Assignment, on_progress: Callable[[int, int], None]) -> AttemptResult:
+        # Arrow takes longest to load, so it is loaded by the threads that need it.
+        from minimr.shuffle.fetch import SegmentFetcher
+        from minimr.tasks.attempt import AttemptContext, run_attempt
+
+        self._cancelled.clear()
+        return run_attempt(
+            AttemptContext(
+                job=self._job,
+                spec=self._spec,
+                assignment=assignment,
+                scratch=self._scratch,
+                worker_id=self.info.worker_id,
+                address="",
+                host=HOST,
+                fetcher=SegmentFetcher(HOST, None),
+                report_progress=on_progress,
+                is_cancelled=self._cancelled.is_set,
+            )
+        )
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def close(self) -> None:
+        self._cancelled.set()
+
+
+class ProcessSlot:
+    """User code in a child: as many interpreters as slots, and a crash costs one attempt."""
+
+    def __init__(self, index: int, scratch: Path, spec: JobSpec, executors: "ExecutorSlot") -> None:
+        self.info = _info(index, scratch)
+        self._scratch = scratch
+        self._spec = spec
+        self._executors = executors
+
+    def run(self, assignment: Assignment, on_progress: Callable[[int, int], None]) -> AttemptResult:
+        from minimr.backends.executor import AttemptWork
+        from minimr.tasks.attempt import AttemptFailed
+
+        work = AttemptWork(
+            spec=self._spec,
+            assignment=assignment,
+            scratch=self._scratch,
+            worker_id=self.info.worker_id,
+            host=HOST,
+        )
+        executor = self._executors.acquire(self._spec.job_id)
+        try:
+            return executor.run(work, on_progress, lambda: False)  # ``cancel`` kills it
+        except AttemptFailed as failed:
+            raise AttemptFailed(_without_log(failed.failure)) from None
+        finally:
+            self._executors.release()
+
+    def cancel(self) -> None:
+        self._executors.cancel()
+
+    def close(self) -> None:
+        self._executors.close()
+
+
+def _without_log(failure: Failure) -> Failure:
+    """The log lies in our scratch directory and goes with it; its tail is in the traceback."""
+    return msgspec.structs.replace(failure, error=failure.error.partition(" (log: ")[0])
