@@ -128,7 +128,7 @@ class _Cursor:
             return True
         batches: list[Pairs] = []
         read_bytes = 0
-        while read_bytes < self._quota_bytes:
+        while not batches or read_bytes + batches[-1].nbytes <= self._quota_bytes:
             batch = next(self._batches, None)
             if batch is None:
                 self.may_have_more = False
