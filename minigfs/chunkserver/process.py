@@ -28,7 +28,7 @@ from minigfs.transport.address import Address
 from minigfs.transport.bulk_server import BulkServer
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.messages import Empty
-from minigfs.transport.security import Security
+from minigfs.transport.security import Security, check_listen_address
 from minigfs.transport.stream import Stream
 
 __all__ = ["Chunkserver", "ChunkserverOptions", "serve_chunkserver"]
@@ -47,6 +47,7 @@ class ChunkserverOptions:
     advertise: Address = ""  # what others connect to; "" for where it listens
     host: str = ""  # label for placement and locality; "" for this machine's name
     rack: str = ""
+    insecure: bool = False  # listen beyond loopback without TLS
 
 
 class Chunkserver:
@@ -54,6 +55,7 @@ class Chunkserver:
 
     def __init__(self, options: ChunkserverOptions, *, disk: Disk | None = None) -> None:
         """``disk`` holds the chunks; by default the options' directory does."""
+        check_listen_address(options.listen, options.security, options.insecure)
         self._options = options
         self._lock = lock_directory(options.directory)
         try:

@@ -138,5 +138,6 @@ def chunkserver(
         security=security_from(listen=listen, cluster_id=cluster_id, **trust),
         host=host_label,
         rack=rack,
+        insecure=bool(trust["insecure"]),
     )
     serve_chunkserver(options, ready=announce_ready)

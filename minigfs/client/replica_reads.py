@@ -54,11 +54,16 @@ class SuspectServers:
         self._until_ms[chunkserver_id] = self._clock.monotonic_ms() + _SUSPECT_MS
 
     def order(self, chunk: LocatedChunk) -> list[Replica]:
-        """The replicas to try, best first: readers of different chunks start at different ones."""
+        """The replicas to try, best first: readers of different chunks start at different ones,
+        and whoever failed last comes last."""
         now_ms = self._clock.monotonic_ms()
-        count = max(1, len(chunk.replicas))
-        turned = [chunk.replicas[(chunk.handle + i) % count] for i in range(len(chunk.replicas))]
-        return sorted(turned, key=lambda r: self._until_ms.get(r.chunkserver_id, 0) > now_ms)
+        count = len(chunk.replicas)
+        turned = [chunk.replicas[(chunk.handle + i) % count] for i in range(count)]
+        return sorted(turned, key=lambda replica: self._suspicion(replica, now_ms))
+
+    def _suspicion(self, replica: Replica, now_ms: int) -> int:
+        until_ms = self._until_ms.get(replica.chunkserver_id, 0)
+        return until_ms if until_ms > now_ms else 0
 
 
 class ReplicaReader:

@@ -18,8 +18,13 @@ from minigfs.errors import CorruptChunk
 from minigfs.ids import ChunkHandle, ChunkVersion, ClusterId, FileId
 
 
-def header(path_hint: str = "/logs/a.log", **changes: int) -> ChunkHeader:
-    numbers = {"chunk_bytes": DEFAULT_CHUNK_BYTES, "length_bytes": 100, "digest": 7, **changes}
+def header(
+    path_hint: str = "/logs/a.log",
+    *,
+    chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+    length_bytes: int = 100,
+    digest: int = 7,
+) -> ChunkHeader:
     return ChunkHeader(
         cluster_id=ClusterId("c1"),
         file_id=FileId(3),
@@ -27,7 +32,9 @@ def header(path_hint: str = "/logs/a.log", **changes: int) -> ChunkHeader:
         handle=ChunkHandle(2**63 - 1),
         version=ChunkVersion(1),
         index=2**40,
-        **numbers,
+        chunk_bytes=chunk_bytes,
+        length_bytes=length_bytes,
+        digest=digest,
     )
 
 

@@ -1,8 +1,12 @@
 """The store gives back what was sealed and nothing else: restarts, damage, full disks."""
 
+import errno
+import random
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from minigfs.chunkserver.checksum import block_sums
 from minigfs.chunkserver.messages import WriteChunk
@@ -11,6 +15,7 @@ from minigfs.config import CHECKSUM_BLOCK_BYTES as BLOCK
 from minigfs.errors import CorruptChunk, NoSpace, ProtocolError
 from minigfs.ids import ChunkHandle, ChunkVersion, ClusterId, FileId
 from minigfs.ports import Disk, RealDisk
+from tests.sim.disk import SimDisk
 
 V1 = ChunkVersion(1)
 CHUNK_BYTES = 4 * BLOCK
@@ -190,21 +195,75 @@ def test_another_version_is_not_given_out(disk: RealDisk) -> None:
         store.open_chunk(ChunkHandle(1), ChunkVersion(2))
 
 
-class NearlyFullDisk(RealDisk):
-    """A real directory whose file system says that it is nearly full."""
-
-    def capacity_bytes(self) -> int:
-        return 1000
-
-    def free_bytes(self) -> int:
-        return 49
-
-
-def test_no_chunk_is_begun_below_5_percent_free(tmp_path: Path) -> None:
-    store = open_store(NearlyFullDisk(tmp_path))
-    with pytest.raises(NoSpace, match="49 of 1000"):
+def test_no_chunk_is_begun_below_5_percent_free() -> None:
+    disk = SimDisk(capacity_bytes=1_000_000)
+    store = open_store(disk)
+    with disk.open("something-else", create=True) as file:
+        file.write_at(0, bytes(950_001))
+    with pytest.raises(NoSpace, match="49999 of 1000000"):
         store.create(write_request(1))
-    assert list((tmp_path / "incoming").iterdir()) == []
+    assert list(disk.list("incoming")) == []
+
+
+@pytest.mark.parametrize("operation", ["write", "sync"])
+def test_a_disk_that_fills_up_while_a_chunk_is_written_leaves_nothing(operation: str) -> None:
+    disk = SimDisk()
+    store = open_store(disk)
+    disk.fail(operation, errno.ENOSPC)
+    with pytest.raises(NoSpace):
+        seal(store, 1, b"x" * 100)
+    assert (list(disk.list("incoming")), list(disk.list("chunks"))) == ([], [])
+    seal(store, 1, b"y" * 100)
+    assert read(store, 1) == b"y" * 100
+
+
+def test_a_block_the_disk_cannot_read_is_damage_of_that_chunk() -> None:
+    disk = SimDisk()
+    store = open_store(disk)
+    seal(store, 1, b"x" * 100)
+    with store.open_chunk(ChunkHandle(1), V1) as chunk:
+        disk.fail("read", errno.EIO)
+        with pytest.raises(CorruptChunk, match="chunk 1"):
+            chunk.read(0, 100)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 3 * BLOCK), st.booleans()), min_size=1, max_size=6),
+    st.integers(0, 2**32),
+)
+def test_a_crash_takes_no_sealed_chunk_and_leaves_no_half_one(
+    chunks: list[tuple[int, bool]], seed: int
+) -> None:
+    disk = SimDisk()
+    store = open_store(disk)
+    sealed: dict[int, bytes] = {}
+    for handle, (length, is_sealed) in enumerate(chunks, start=1):
+        data = pattern(length)[:length]
+        if is_sealed:
+            seal(store, handle, data)
+            sealed[handle] = data
+        else:
+            incoming = store.create(write_request(handle))
+            piece = data[:BLOCK]
+            sums = block_sums(piece, handle=ChunkHandle(handle), first_block=0)
+            incoming.append(0, piece, sums)
+    disk.crash_by_chance(SeededRng(seed))
+    restarted = open_store(disk)
+    assert {chunk.handle for chunk in restarted.take_report().chunks} == set(sealed)
+    for handle, data in sealed.items():
+        assert read(restarted, handle) == data
+
+
+class SeededRng:
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def random_u64(self) -> int:
+        return self._random.getrandbits(64)
+
+    def uniform_ms(self, low: int, high: int) -> int:
+        return self._random.randint(low, high)
 
 
 def chunk_file(root: Path, handle: int) -> Path:

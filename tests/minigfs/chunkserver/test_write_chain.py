@@ -3,6 +3,7 @@
 Real servers on real sockets in this process; each test is the writer.
 """
 
+import errno
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -16,9 +17,10 @@ from minigfs.chunkserver.process import Chunkserver, ChunkserverOptions
 from minigfs.config import CHECKSUM_BLOCK_BYTES as BLOCK
 from minigfs.errors import CorruptChunk, NoSpace, ProtocolError
 from minigfs.ids import ChunkHandle, ChunkVersion, FileId
-from minigfs.ports import DiskFile, RealDisk
+from minigfs.ports import Disk
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.security import Security
+from tests.sim.disk import SimDisk
 
 SECURITY = Security(b"secret", "c1")
 HANDLE, V1 = ChunkHandle(7), ChunkVersion(1)
@@ -54,7 +56,7 @@ class Servers:
         self.pool = ConnectionPool(SECURITY)
         stack.callback(self.pool.close)
 
-    def start(self, name: str, disk: RealDisk | None = None) -> tuple[Chunkserver, str]:
+    def start(self, name: str, disk: Disk | None = None) -> tuple[Chunkserver, str]:
         directory = self._root / name
         options = ChunkserverOptions(
             directory=directory, listen="127.0.0.1:0", masters=(), security=SECURITY
@@ -138,59 +140,35 @@ def test_a_server_that_is_down_is_named_and_nobody_acknowledges(
     assert servers.files("a", "incoming") == []
 
 
-class FullDisk(RealDisk):
-    def free_bytes(self) -> int:
-        return 0
-
-
-def test_a_full_server_in_the_middle_is_named(servers: Servers, tmp_path: Path) -> None:
+def test_a_full_server_in_the_middle_is_named(servers: Servers) -> None:
     first = servers.start("a")[1]
-    full = servers.start("b", FullDisk(tmp_path / "b"))[1]
+    full = servers.start("b", SimDisk(capacity_bytes=1))[1]
     written = servers.write(first, full, servers.start("c")[1])
     assert written.failure is not None
     assert (written.failure.address, written.failure.code) == (full, "no-space")
     assert written.replicas == ()
-    assert servers.files("b") == servers.files("c") == []
+    assert servers.files("c") == []
 
 
-def test_a_full_first_server_raises_and_its_connection_lives_on(
-    servers: Servers, tmp_path: Path
-) -> None:
-    full = servers.start("a", FullDisk(tmp_path / "a"))[1]
+def test_a_full_first_server_raises_and_its_connection_lives_on(servers: Servers) -> None:
+    full = servers.start("a", SimDisk(capacity_bytes=1))[1]
     for _ in range(3):
         with pytest.raises(NoSpace):
             servers.write(full)
 
 
-class FailingDisk(RealDisk):
-    """A disk whose syncs fail, as a dying one's do."""
-
-    def open(self, path: str, *, create: bool = False, exclusive: bool = False) -> DiskFile:
-        file = super().open(path, create=create, exclusive=exclusive)
-        return FailingFile(file) if create else file
-
-
-class FailingFile:
-    def __init__(self, file: DiskFile) -> None:
-        self._file = file
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._file, name)
-
-    def sync(self) -> None:
-        raise OSError(5, "Input/output error")
-
-
 def test_a_server_whose_disk_fails_a_sync_never_acknowledges_and_asks_to_end(
-    servers: Servers, tmp_path: Path
+    servers: Servers,
 ) -> None:
-    failing, address = servers.start("b", FailingDisk(tmp_path / "b"))
+    disk = SimDisk()
+    failing, address = servers.start("b", disk)
+    disk.fail("sync", errno.EIO)
     written = servers.write(servers.start("a")[1], address)
     assert written.failure is not None
     assert written.failure.address == address
     failing.wait_for_stop_request()
     assert failing.disk_failure is not None
-    assert servers.files("b") == []
+    assert disk.list("chunks") == []
 
 
 def test_a_writer_that_vanishes_leaves_nothing(servers: Servers) -> None:

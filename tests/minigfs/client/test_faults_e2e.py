@@ -1,15 +1,20 @@
 """Processes are killed, bytes rot, disks fill: closed files stay right, and waits stay short."""
 
 import hashlib
+import itertools
 import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from minigfs.chunkserver.checksum import block_sums, digest_of_table
+from minigfs.chunkserver.chunk_file import decode_header, encode_header
 from minigfs.client.client import MinigfsClient
 from minigfs.errors import CorruptChunk, NoSpace, Unreachable
 from tests.storage_cluster import StorageCluster
@@ -40,6 +45,14 @@ def write_file(client: MinigfsClient, path: str, content: bytes) -> None:
 def read_file(client: MinigfsClient, path: str) -> bytes:
     reader = client.open_reader(path)
     return reader.read_at(0, reader.size_bytes)
+
+
+_timeouts_ms = itertools.count(10_001)
+
+
+def unsuspecting(cluster: StorageCluster) -> MinigfsClient:
+    """A client that shares nothing with others, so no server is suspect from an earlier test."""
+    return MinigfsClient(replace(cluster.config, timeout_ms=next(_timeouts_ms)))
 
 
 def damage(path: Path, offset_from_end: int = 1) -> None:
@@ -90,6 +103,22 @@ def test_a_server_killed_in_the_middle_of_a_read_costs_nothing_but_a_moment(
     assert longest < STALL_SECONDS_MAX
 
 
+def test_a_server_that_hangs_holds_up_a_read_for_a_moment_only(cluster: StorageCluster) -> None:
+    client = unsuspecting(cluster)
+    write_file(client, "/hanging", b"h" * 1000)
+    (chunk,) = client.locations("/hanging").chunks
+    hanging = cluster.chunkservers[cluster.number_of(chunk.replicas[chunk.handle % 3].address)]
+    assert hanging.process is not None
+    hanging.process.send_signal(signal.SIGSTOP)
+    try:
+        for seconds_max in (STALL_SECONDS_MAX, 0.5):  # the second reader knows
+            started = time.monotonic()
+            assert read_file(client, "/hanging") == b"h" * 1000
+            assert time.monotonic() - started < seconds_max
+    finally:
+        hanging.process.send_signal(signal.SIGCONT)
+
+
 def test_two_of_three_servers_may_be_dead(cluster: StorageCluster) -> None:
     client = cluster.client
     write_file(client, "/before", b"before" * 1000)
@@ -104,15 +133,9 @@ def test_without_any_server_a_read_says_which_chunk_nobody_has(cluster: StorageC
     write_file(cluster.client, "/unreachable", b"x" * 100)
     for number in range(3):
         cluster.kill_chunkserver(number)
-    impatient = MinigfsClient(replace_timeout(cluster, 1000))
+    impatient = MinigfsClient(replace(cluster.config, timeout_ms=1000))
     with pytest.raises(Unreachable, match="/unreachable, chunk 0"):
         read_file(impatient, "/unreachable")
-
-
-def replace_timeout(cluster: StorageCluster, timeout_ms: int):  # type: ignore[no-untyped-def]
-    import dataclasses
-
-    return dataclasses.replace(cluster.config, timeout_ms=timeout_ms)
 
 
 def test_a_read_waits_for_a_server_that_comes_back(cluster: StorageCluster) -> None:
@@ -126,7 +149,7 @@ def test_a_read_waits_for_a_server_that_comes_back(cluster: StorageCluster) -> N
 
 
 def test_a_damaged_replica_is_passed_over_and_reported(cluster: StorageCluster) -> None:
-    client = cluster.client
+    client = unsuspecting(cluster)
     content = os.urandom(CHUNK)
     write_file(client, "/damaged-once", content)
     (chunk,) = client.locations("/damaged-once").chunks
@@ -155,7 +178,7 @@ def test_damage_everywhere_is_an_error_that_names_the_path(cluster: StorageClust
 def test_a_whole_replica_of_other_bytes_is_held_against_the_published_digest(
     cluster: StorageCluster,
 ) -> None:
-    client = cluster.client
+    client = unsuspecting(cluster)
     write_file(client, "/right", b"r" * 1000)
     (chunk,) = client.locations("/right").chunks
     first = chunk.replicas[chunk.handle % 3]
@@ -170,11 +193,6 @@ def test_a_whole_replica_of_other_bytes_is_held_against_the_published_digest(
 
 def forged(chunk_file: bytes, data: bytes) -> bytes:
     """A chunk file whose every sum is right, for bytes that were never published."""
-    from dataclasses import replace
-
-    from minigfs.chunkserver.checksum import block_sums, digest_of_table
-    from minigfs.chunkserver.chunk_file import decode_header, encode_header
-
     header, layout = decode_header(chunk_file)
     table = block_sums(data, handle=header.handle, first_block=0)
     start = encode_header(replace(header, digest=digest_of_table(table))) + table
@@ -216,9 +234,7 @@ def test_a_write_that_is_under_way_survives_a_restart_of_the_master(
 
 
 def test_a_disk_that_fills_up_is_no_space_and_publishes_nothing(tmp_path: Path) -> None:
-    with StorageCluster(
-        tmp_path / "full", chunk_bytes=1024 * 1024, file_bytes_max=300_000
-    ) as full:
+    with StorageCluster(tmp_path / "full", chunk_bytes=1024 * 1024, file_bytes_max=300_000) as full:
         write_file(full.client, "/fits", b"x" * 200_000)
         with pytest.raises(NoSpace):
             write_file(full.client, "/too-big", b"x" * 400_000)
