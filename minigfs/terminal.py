@@ -108,14 +108,13 @@ def _run(
     command: click.Command, program: str, arguments: Sequence[str] | None, terminal: Terminal
 ) -> int:
     try:
-        result = command.main(
-            args=list(arguments) if arguments is not None else None,
-            prog_name=program,
-            standalone_mode=False,
-            obj=terminal,
-        )
-        # click hands back the code of an explicit exit, and what the command returned otherwise.
-        return result if isinstance(result, int) else 0
+        # Not command.main(), which ends the process by itself when a pipe breaks.
+        arguments = sys.argv[1:] if arguments is None else arguments
+        with command.make_context(program, list(arguments), obj=terminal) as context:
+            command.invoke(context)
+        return 0
+    except click.exceptions.Exit as end:  # after --help and --version
+        return end.exit_code
     except click.Abort:
         return _interrupted()
     except KeyboardInterrupt:
@@ -155,6 +154,9 @@ def _interrupted() -> int:
 
 def _show_click_error(error: click.ClickException, program: str) -> int:
     context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":  # since click 8.2; the message is the help
+        click.echo(error.format_message(), err=True)
+        return EXIT_USAGE
     path = context.command_path if context is not None else program
     message = " ".join(error.format_message().split()).rstrip(".")
     if isinstance(error, click.UsageError):

@@ -5,15 +5,15 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from minigfs.files import COPY_BYTES
 
 if TYPE_CHECKING:
     from minigfs.client.client import MinigfsClient
-    from minigfs.client.reader import FileReader
 
 __all__ = [
+    "RandomAccess",
     "blocks_of",
     "first_lines",
     "last_lines",
@@ -23,19 +23,32 @@ __all__ = [
 ]
 
 
-def blocks_of(reader: "FileReader", start: int = 0, end: int | None = None) -> Iterator[bytes]:
+class RandomAccess(Protocol):
+    """What is asked of a `FileReader` here."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def read_at(self, offset: int, length: int) -> bytes: ...
+
+
+def blocks_of(
+    reader: RandomAccess, start: int = 0, end: int | None = None, *, block_bytes: int = COPY_BYTES
+) -> Iterator[bytes]:
     """The bytes of a file from ``start`` to ``end``, in order."""
     stop = reader.size_bytes if end is None else min(end, reader.size_bytes)
     while start < stop:
-        block = reader.read_at(start, min(COPY_BYTES, stop - start))
+        block = reader.read_at(start, min(block_bytes, stop - start))
         yield block
         start += len(block)
 
 
-def first_lines(reader: "FileReader", count: int) -> Iterator[bytes]:
+def first_lines(
+    reader: RandomAccess, count: int, *, block_bytes: int = COPY_BYTES
+) -> Iterator[bytes]:
     """The first lines of a file, whole; no more is read than is needed, to a block."""
     left = count
-    for block in blocks_of(reader):
+    for block in blocks_of(reader, block_bytes=block_bytes):
         if left <= 0:
             return
         end = _after_lines(block, left)
@@ -53,13 +66,15 @@ def _after_lines(block: bytes, count: int) -> int:
     return position
 
 
-def last_lines(reader: "FileReader", count: int) -> Iterator[bytes]:
+def last_lines(
+    reader: RandomAccess, count: int, *, block_bytes: int = COPY_BYTES
+) -> Iterator[bytes]:
     """The last lines of a file, whole; read backwards, block by block."""
     kept: deque[bytes] = deque()
     end = reader.size_bytes
     left = count  # line feeds to pass, not counting one that ends the file
     while end > 0 and left > 0:
-        start = max(0, end - COPY_BYTES)
+        start = max(0, end - block_bytes)
         block = reader.read_at(start, end - start)
         search_end = len(block) - (end == reader.size_bytes and block.endswith(b"\n"))
         cut = 0
@@ -94,7 +109,11 @@ def local_tree(root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def write_result(blocks: Iterable[bytes]) -> None:
-    """Write bytes to stdout, unbuffered by anything of ours."""
+    """Write all of the bytes to stdout."""
+    output = sys.stdout.buffer
     for block in blocks:
-        sys.stdout.buffer.write(block)
-    sys.stdout.buffer.flush()
+        left = memoryview(block)
+        while left:
+            # An unbuffered stdout (PYTHONUNBUFFERED) may take less than it is given.
+            left = left[output.write(left) :]
+    output.flush()
