@@ -36,4 +36,4 @@ class TransportLimits(msgspec.Struct, frozen=True, kw_only=True):
     handshake_timeout_ms: int = 5_000
     idle_connection_count_max: int = 16  # per address, in one pool
     connection_count_max: int = 1024  # of one server; a bulk server has a thread for each
-    running_request_count_max: int = 256  # of one connection to a control server
+    running_request_count_max: int = 64  # of one connection to a control server

@@ -90,7 +90,7 @@ class ConnectionPool:
 
     def close(self) -> None:
         """End the idle connections. The pool can be used again."""
-        for idle in self._idle().values():
+        for idle in list(self._idle().values()):
             while (connection := pop(idle)) is not None:
                 connection.close()
 
@@ -159,7 +159,7 @@ class ConnectionPool:
         idle = self._idle_by_process.get(process)
         if idle is None:
             idle = self._idle_by_process.setdefault(process, {})
-            for parent in [known for known in self._idle_by_process if known != process]:
+            for parent in [known for known in list(self._idle_by_process) if known != process]:
                 for inherited in self._idle_by_process.pop(parent, {}).values():
                     while (connection := pop(inherited)) is not None:
                         connection.close()

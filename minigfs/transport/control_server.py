@@ -120,7 +120,8 @@ class ControlConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._peer = str(transport.get_extra_info("peername") or "a local process")
+        name = transport.get_extra_info("peername")
+        self._peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "a local process"
         if len(self._server.connections) >= self._server.limits.connection_count_max:
             logger.warning("%s: too many connections, refusing %s", self._server.name, self._peer)
             self._closing = True

@@ -8,18 +8,20 @@ A link reports trouble as plain ``OSError``; ``TimeoutError`` alone means that t
 The layers above give these their meaning for a call.
 """
 
-import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from minigfs.errors import InvalidConfig
 from minigfs.transport.address import Address, TcpAddress, UnixAddress, parse_address
 from minigfs.transport.deadline import Deadline
 from minigfs.transport.security import TlsFiles, client_context, server_context
 from minigfs.transport.sockets import SocketLink, SocketListener, TlsLink
+
+if TYPE_CHECKING:  # clients never need an event loop, and importing one takes them a while
+    import asyncio
 
 __all__ = ["AsyncListener", "Link", "Listener", "Network", "RealNetwork"]
 
@@ -103,7 +105,7 @@ class Network(Protocol):
     async def serve(
         self,
         address: Address,
-        factory: Callable[[], asyncio.Protocol],
+        factory: Callable[[], "asyncio.Protocol"],
         tls: TlsFiles | None = None,
         *,
         handshake_timeout_ms: int,
@@ -113,7 +115,7 @@ class Network(Protocol):
 
 
 class RealAsyncListener:
-    def __init__(self, server: asyncio.Server, address: Address) -> None:
+    def __init__(self, server: "asyncio.Server", address: Address) -> None:
         self._server = server
         self.address = address
 
@@ -164,11 +166,13 @@ class RealNetwork:
     async def serve(
         self,
         address: Address,
-        factory: Callable[[], asyncio.Protocol],
+        factory: Callable[[], "asyncio.Protocol"],
         tls: TlsFiles | None = None,
         *,
         handshake_timeout_ms: int,
     ) -> AsyncListener:
+        import asyncio
+
         context = None if tls is None or not is_tcp(address) else server_context(tls)
         loop = asyncio.get_running_loop()
         listening, bound = listening_socket(address)

@@ -29,7 +29,6 @@ __all__ = ["Stream"]
 MessageT = TypeVar("MessageT", bound=msgspec.Struct)
 
 DEFAULT_TIMEOUT_MS = 10_000
-LAST_WORDS_TIMEOUT_MS = 1  # only for what lies here already
 
 
 class Stream:
@@ -113,9 +112,10 @@ class Stream:
         """The error frame of a peer that stopped listening, if one has already arrived."""
         if not self._receiving.acquire(blocking=False):
             return None  # whoever is receiving gets it
+        no_waiting = Deadline(self._clock, 0)
         try:
             while True:
-                self._receive(msgspec.Struct, Deadline(self._clock, LAST_WORDS_TIMEOUT_MS))
+                self._receive(msgspec.Struct, no_waiting)
         except (ConnectionBroken, ConnectionLate):
             return None
         except MinigfsError as error:

@@ -166,6 +166,15 @@ def test_a_deadline_gone_by_times_out_at_once(setting: Setting, ends: tuple[Link
         ends[0].receive_into(memoryview(bytearray(1)), setting.deadline(0))
 
 
+def test_what_lies_there_already_is_received_even_after_the_deadline(
+    setting: Setting, ends: tuple[Link, Link]
+) -> None:
+    client, server = ends
+    send(server, b"x", setting)
+    until(lambda: not client.is_quiet())
+    assert client.receive_into(memoryview(bytearray(1)), setting.deadline(0)) == 1
+
+
 def test_shutdown_wakes_a_waiting_receiver(setting: Setting, ends: tuple[Link, Link]) -> None:
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(

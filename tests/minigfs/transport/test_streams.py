@@ -296,6 +296,18 @@ def test_too_large_a_payload_is_refused_before_it_is_sent_and_the_stream_goes_on
         assert stream.receive(Total)[0].byte_count == limit
 
 
+def test_a_server_that_stops_listening_is_heard_by_a_client_that_only_sends(
+    serve_bulk: Callable[..., tuple[BulkServer, str]], pool: ConnectionPool, service: Service
+) -> None:
+    _, address = serve_bulk(service.handlers(), limits=TransportLimits(payload_bytes_max=1000))
+    with (
+        pool.open_stream(address, Push()) as stream,
+        pytest.raises(FrameTooLarge, match="limit of 1000"),
+    ):
+        push_all(stream, 1000, 1 << 20)
+    assert not connections(pool, address)
+
+
 def test_one_thread_may_send_while_another_receives(
     serve_bulk: Callable[..., tuple[BulkServer, str]], pool: ConnectionPool
 ) -> None:
