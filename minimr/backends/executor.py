@@ -18,8 +18,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from minimr.tasks.failures import AttemptFailed
-
 from minimr.coordinator.messages import Assignment, AttemptResult, Failure, FailureKind, JobSpec
 from minimr.ids import AttemptId, WorkerId
 from minimr.tasks.executor_channel import (
@@ -31,6 +29,7 @@ from minimr.tasks.executor_channel import (
     OpenJob,
     RunAttempt,
 )
+from minimr.tasks.failures import AttemptFailed
 
 __all__ = ["AttemptWork", "ExecutorProcess"]
 

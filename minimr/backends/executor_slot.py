@@ -23,6 +23,7 @@ WARM_MODULES = (
     "polars",
     "fsspec",
     "minigfs.fs",
+    "pandas",  # pyarrow imports it, where it is installed, to convert its first Python list
 )
 _JOB_EXECUTOR_COUNT_MAX = 2  # jobs that alternate on one worker; an idle executor costs its memory
 
@@ -85,7 +86,7 @@ class ExecutorSlot:
                 self._busy.kill()
 
     def tend(self, ended_jobs: Iterable[JobId]) -> None:
-        """Close executors of jobs that have ended; when idle, see that a warm spare lives."""
+        """Close executors of jobs that have ended; if there is none left, start a spare."""
         with self._lock:
             if self._closed:
                 return
@@ -94,11 +95,14 @@ class ExecutorSlot:
                 if executor is not None and executor is not self._busy:
                     del self._by_job[job_id]
                     executor.close()
-            if self._spare is not None and not self._spare.is_alive:
-                self._spare.close()
-                self._spare = None
-            if self._spare is None and not self._by_job:
-                self._spare = self._start()
+            if not self._by_job:
+                self._see_to_spare()
+
+    def warm_spare(self) -> None:
+        """Nothing is to do at the moment: see that the next job finds an executor ready."""
+        with self._lock:
+            if not self._closed and self._busy is None:
+                self._see_to_spare()
 
     def close(self) -> None:
         """Kill all executors, the busy one too."""
@@ -112,6 +116,13 @@ class ExecutorSlot:
             self._by_job, self._spare = {}, None
             for executor in executors:
                 executor.close()
+
+    def _see_to_spare(self) -> None:
+        if self._spare is not None and not self._spare.is_alive:
+            self._spare.close()
+            self._spare = None
+        if self._spare is None:
+            self._spare = self._start()
 
     def _take_spare(self) -> ExecutorProcess | None:
         spare, self._spare = self._spare, None

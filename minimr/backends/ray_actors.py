@@ -9,6 +9,7 @@ driver is heavy, and ends its process when Ray's head goes away. It imports Ray 
 still starting, and waits for a line on its standard input to go on.
 """
 
+import importlib
 import logging
 import os
 import sys
@@ -69,7 +70,8 @@ def ray_environment(token_file: Path) -> dict[str, str]:
 
     Token authentication is on, usage statistics are off (no telemetry, DESIGN 8).
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    dropped = ("RAY_", "MINIGFS_READY_")  # the latter speaks to the process that `up` started
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     return kept | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file),
@@ -79,6 +81,7 @@ def ray_environment(token_file: Path) -> dict[str, str]:
         # Ray's own remedy for a full memory is to kill workers, but the hogs are executors, which
         # are bounded and cost one attempt.
         "RAY_memory_monitor_refresh_ms": "0",
+        "RAY_worker_niceness": "0",  # Ray would let workers run only when nothing else wants to
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning about GPUs
     }
 
@@ -126,6 +129,7 @@ class WorkerActor:
         logging.basicConfig(
             level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
+        os.environ.pop("PYTHONBREAKPOINT", None)  # Ray's debugger has no business in user code
         spec = msgspec.json.decode(spec_json, type=WorkerSpec)
         self._supervisor = WorkerSupervisor(spec.options())
         self._supervisor.start()
@@ -194,7 +198,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    # Actors find their class by this module's name, which is not __main__.
-    from minimr.backends import ray_actors
-
-    sys.exit(ray_actors.main(sys.argv[1:]))
+    # Actors find their class by the name this module is imported by, which is not __main__.
+    sys.exit(importlib.import_module("minimr.backends.ray_actors").main(sys.argv[1:]))

@@ -25,8 +25,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from minimr.tasks.failures import AttemptFailed
-
 from minigfs.errors import ClusterError, MinigfsError
 from minigfs.transport.bulk_server import BulkServer
 from minigfs.transport.messages import Empty, Request
@@ -54,12 +52,14 @@ from minimr.coordinator.messages import (
 from minimr.errors import NoSuchJob
 from minimr.ids import AttemptId, JobId
 from minimr.shuffle.fetch import segment_handlers
+from minimr.tasks.failures import AttemptFailed
 
 __all__ = ["WorkerOptions", "WorkerSupervisor"]
 
 logger = logging.getLogger(__name__)
 
 _POLL_WAIT_MS = 10_000
+_FIRST_POLL_WAIT_MS = 50  # after a task; with no other by then, there is time to warm a spare
 _POLL_GRACE_MS = 5_000  # on top, for the master to answer
 _RETRY_MS = 200  # between two tries to reach a master
 _SPEC_COUNT_MAX = 4  # job specifications kept; a big one holds a million splits
@@ -134,19 +134,24 @@ class WorkerSupervisor:
 
     def _work(self) -> None:
         self._hello()
+        wait_ms = _POLL_WAIT_MS
         while not self._stopping.is_set():
             try:
                 offer = self._link.call(
-                    PollTask(worker=self._info(), wait_ms=_POLL_WAIT_MS),
-                    timeout_ms=_POLL_WAIT_MS + _POLL_GRACE_MS,
+                    PollTask(worker=self._info(), wait_ms=wait_ms),
+                    timeout_ms=wait_ms + _POLL_GRACE_MS,
                 )
             except MinigfsError as error:
                 self._pause(error)
                 continue
+            if offer.assignment is not None:
+                self._run(offer.assignment)
+                wait_ms = _FIRST_POLL_WAIT_MS
+                continue
             if not offer.known:
                 self._hello()
-            elif offer.assignment is not None:
-                self._run(offer.assignment)
+            self._executors.warm_spare()
+            wait_ms = _POLL_WAIT_MS
 
     def _run(self, assignment: Assignment) -> None:
         attempt = assignment.attempt

@@ -21,6 +21,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -78,7 +79,8 @@ def _import_while_idle(channel: ExecutorChannel, modules: Sequence[str]) -> None
     for module in modules:
         if channel.has_message():
             return
-        importlib.import_module(module)
+        with suppress(ImportError):  # not every installation has all of them
+            importlib.import_module(module)
 
 
 def _bound_memory(memory_bytes: int) -> None:

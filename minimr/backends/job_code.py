@@ -1,0 +1,84 @@
+"""A job as bytes that another process can load.
+
+What is installed travels by reference: executors import it. What exists only here travels by
+value: functions of ``__main__`` (a script, a notebook), of a job file, and of the user's own
+modules beside them, so that no executor ever runs or imports the user's main program.
+"""
+
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+from minimr.errors import JobUsageError
+from minimr.job import Job
+from minimr.registry import modules_by_value
+
+__all__ = ["pack_job"]
+
+_OURS = ("minimr", "minigfs")
+
+
+def pack_job(job: Job) -> bytes:
+    """The job, pickled; `JobUsageError` if it holds what cannot leave this process."""
+    import cloudpickle
+
+    with _by_value(_local_modules(job)):
+        try:
+            return bytes(cloudpickle.dumps(job))
+        except Exception as error:  # whatever the state of a user's object raises
+            raise JobUsageError(
+                f"job {job.name!r} cannot be sent to other processes: {type(error).__name__}: "
+                f"{error}; make what it needs inside its functions, or run it with --processes 0"
+            ) from error
+
+
+@contextmanager
+def _by_value(modules: list[ModuleType]) -> Iterator[None]:
+    import cloudpickle
+
+    with ExitStack() as stack:
+        for module in modules:
+            cloudpickle.register_pickle_by_value(module)
+            stack.callback(cloudpickle.unregister_pickle_by_value, module)
+        yield
+
+
+def _local_modules(job: Job) -> list[ModuleType]:
+    """Modules that only this process can be trusted to find."""
+    found = {module.__name__: module for module in modules_by_value()}
+    roots = [sys.modules.get(name) for name in _modules_of(job)]
+    folders = {folder for root in roots if root is not None and (folder := _folder(root))}
+    for name, module in sorted(sys.modules.items()):
+        if name != "__main__" and _folder(module) in folders:
+            found[name] = module
+    return list(found.values())
+
+
+def _modules_of(job: Job) -> Iterator[str]:
+    for function in (
+        job.map, job.map_batches, job.combine, job.reduce, job.reduce_batches, job.partition
+    ):  # fmt: skip
+        while isinstance(function, partial):
+            function = function.func
+        if function is not None:
+            yield getattr(function, "__module__", None) or type(function).__module__
+
+
+def _folder(module: ModuleType) -> str | None:
+    """The directory of a user's own module; None for what is installed, built in, or ours."""
+    if module.__name__.partition(".")[0] in _OURS:
+        return None
+    file = getattr(module, "__file__", None)
+    if not isinstance(file, str):
+        return None
+    folder = str(Path(file).resolve().parent)
+    return None if folder.startswith(_installed_prefixes()) else folder
+
+
+def _installed_prefixes() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    return tuple(str(Path(paths[name]).resolve()) for name in ("stdlib", "purelib", "platlib"))
