@@ -16,8 +16,16 @@ if TYPE_CHECKING:
 
     from minimr.agg import Aggregation
 
-__all__ = ["FORMAT_SETTINGS", "INPUT_FORMATS", "OUTPUT_FORMATS", "Job", "MapBatches", "MapRecord", "ReduceBatches",
-           "ReduceRecords"]  # fmt: skip
+__all__ = [
+    "FORMAT_SETTINGS",
+    "INPUT_FORMATS",
+    "OUTPUT_FORMATS",
+    "Job",
+    "MapBatches",
+    "MapRecord",
+    "ReduceBatches",
+    "ReduceRecords",
+]
 
 Key: TypeAlias = Any  # bytes, str, int or float; one type in one job
 Value: TypeAlias = Any  # the same
