@@ -66,15 +66,15 @@ class ChunkUpload:
     def __init__(self, context: UploadContext, index: int) -> None:
         self._context = context
         self._index = index
-        self._arriving: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
-        self._pieces: list[memoryview] = []  # all that have arrived, for sending again
+        self._arriving: queue.SimpleQueue[bytearray | None] = queue.SimpleQueue()
+        self._pieces: list[bytearray] = []  # all that have arrived, for sending again
         self._complete = False
         self._aborted = False
         self._outcome: Future[SealedChunk] = Future()
         self.is_started = False
 
-    def add(self, piece: memoryview) -> None:
-        """The next piece; all but the last are whole checksum blocks. Not to be changed after."""
+    def add(self, piece: bytearray) -> None:
+        """The next piece; all but the last are whole checksum blocks. The upload's from now on."""
         assert len(piece) > 0
         self._arriving.put(piece)
 
@@ -106,6 +106,12 @@ class ChunkUpload:
     def result(self) -> SealedChunk:
         """Wait until the chunk is durable on every server of its chain, or raise why not."""
         return self._outcome.result()
+
+    def reclaim(self) -> list[bytearray]:
+        """After ``result``: the pieces, which nobody needs any more."""
+        assert self.is_done()
+        pieces, self._pieces = self._pieces, []
+        return pieces
 
     def _send_until_sealed(self) -> SealedChunk:
         chunk = self._allocate()
@@ -188,7 +194,7 @@ class ChunkUpload:
             chain=chain,
         )
 
-    def _pieces_from_first(self) -> Iterator[tuple[memoryview, bool]]:
+    def _pieces_from_first(self) -> Iterator[tuple[bytearray, bool]]:
         """Every piece with whether it is the last: known only when the next one, or the end, is."""
         position = 0
         while True:

@@ -58,6 +58,7 @@ class FileWriter:
         self._filling_bytes = 0  # handed to it, or in the piece
         self._piece: bytearray = bytearray()
         self._piece_used = 0
+        self._spare_pieces: list[bytearray] = []
         self._in_flight: deque[ChunkUpload] = deque()  # full chunks, oldest first
         self._sealed: list[SealedChunk] = []
         self._status: FileStatus | None = None
@@ -162,13 +163,15 @@ class FileWriter:
 
     def _next_piece(self) -> bytearray:
         left_bytes = self._context.chunk_bytes - self._filling_bytes
+        if left_bytes >= self._piece_bytes and self._spare_pieces:
+            return self._spare_pieces.pop()
         return bytearray(min(self._piece_bytes, left_bytes))
 
     def _hand_over_piece(self) -> None:
         if self._filling is None:
             self._filling = ChunkUpload(self._context, self._chunk_count)
             self._chunk_count += 1
-        self._filling.add(memoryview(self._piece)[: self._piece_used])
+        self._filling.add(self._piece)
         self._piece, self._piece_used = bytearray(), 0
         if not self._filling.is_started:
             self._make_room()
@@ -187,13 +190,16 @@ class FileWriter:
 
     def _collect_oldest(self) -> None:
         self._sealed.append(self._in_flight[0].result())
-        self._in_flight.popleft()
+        pieces = self._in_flight.popleft().reclaim()
+        # Memory that was used before is several times faster than memory fresh from the system.
+        self._spare_pieces = [piece for piece in pieces if len(piece) == self._piece_bytes]
 
     def _finish_uploads(self) -> None:
         if self._piece_used:
             if self._filling is None:
                 self._filling = ChunkUpload(self._context, self._chunk_count)
-            self._filling.add(memoryview(self._piece)[: self._piece_used])
+            del self._piece[self._piece_used :]
+            self._filling.add(self._piece)
         if self._filling is not None:
             last = self._filling
             self._finish_chunk()
@@ -220,7 +226,7 @@ class FileWriter:
     def _end(self, *, discard: bool) -> None:
         self._is_open = False
         self._abort_uploads()
-        self._filling, self._piece = None, bytearray()
+        self._filling, self._piece, self._spare_pieces = None, bytearray(), []
         self._in_flight.clear()
         if discard:
             self._leases.abandoned(self._context.file_id)

@@ -26,7 +26,7 @@ from tests.storage_cluster import StorageCluster
 pytestmark = pytest.mark.e2e
 
 FEW_EXAMPLES = settings(
-    max_examples=12,
+    max_examples=8,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
