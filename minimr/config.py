@@ -7,6 +7,8 @@ __all__ = [
     "JOB_HISTORY_COUNT_MAX",
     "LOCAL_LOG_BYTES_MAX",
     "LOCAL_PROCESS_BYTES_MIN",
+    "MASTER_PATIENCE_MS",
+    "MASTER_RETRY_MS",
     "STATUS_WAIT_MS",
     "PING_INTERVAL_MS",
     "POLL_WAIT_MS_MAX",
@@ -36,6 +38,8 @@ POLL_WAIT_MS_MAX = 30_000  # a long poll is answered before middleboxes drop a s
 
 JOB_HISTORY_COUNT_MAX = 100  # finished jobs that `jobs list` still shows
 
+MASTER_PATIENCE_MS = 60_000  # a client waits this long for a master that restarts
+MASTER_RETRY_MS = 200
 STATUS_WAIT_MS = 10_000  # a client's long poll for news of its job
 CANCEL_WAIT_MS = 10_000  # after Ctrl-C: two pings reach every worker, and some patience
 LOCAL_PROCESS_BYTES_MIN = 32 * MIB  # record functions on less end before executors have started

@@ -77,6 +77,12 @@ class JobFailed(MinimrError):
         super().__init__(message)
         self.details = details
 
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.details}".rstrip()
+
+    def __reduce__(self) -> tuple[type["JobFailed"], tuple[str, str]]:  # type: ignore[override]
+        return type(self), (self.message, self.details)
+
 
 class JobCancelled(MinimrError):
     code = "job-cancelled"

@@ -52,9 +52,11 @@ def _local_modules(job: Job) -> list[ModuleType]:
     found = {module.__name__: module for module in modules_by_value()}
     roots = [sys.modules.get(name) for name in _modules_of(job)]
     folders = {folder for root in roots if root is not None and (folder := _folder(root))}
-    for name, module in sorted(sys.modules.items()):
-        if name != "__main__" and _folder(module) in folders:
-            found[name] = module
+    found |= {
+        name: module
+        for name, module in sorted(sys.modules.items())
+        if name != "__main__" and _folder(module) in folders
+    }
     return list(found.values())
 
 
@@ -62,10 +64,11 @@ def _modules_of(job: Job) -> Iterator[str]:
     for function in (
         job.map, job.map_batches, job.combine, job.reduce, job.reduce_batches, job.partition
     ):  # fmt: skip
-        while isinstance(function, partial):
-            function = function.func
-        if function is not None:
-            yield getattr(function, "__module__", None) or type(function).__module__
+        inner = function
+        while isinstance(inner, partial):
+            inner = inner.func
+        if inner is not None:
+            yield getattr(inner, "__module__", None) or type(inner).__module__
 
 
 def _folder(module: ModuleType) -> str | None:

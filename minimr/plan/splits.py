@@ -19,6 +19,7 @@ __all__ = [
     "StoredRange",
     "default_partition_count",
     "default_split_bytes",
+    "estimated_bytes",
     "plan_splits",
 ]
 
@@ -60,6 +61,11 @@ def default_partition_count(total_bytes: int, slots: int) -> int:
     return min(max(1, -(-total_bytes // _PARTITION_BYTES)), max(slots, 1))
 
 
+def estimated_bytes(files: Sequence[InputFile]) -> int:
+    """Input bytes as the job will see them: compressed files count what they probably unpack to."""
+    return sum(map(_weight, files))
+
+
 def plan_splits(
     files: Sequence[InputFile], *, split_bytes: int | None, slots: int
 ) -> tuple[Split, ...]:
@@ -75,7 +81,7 @@ def plan_splits(
         Map tasks that can run at the same time.
     """
     if split_bytes is None:
-        split_bytes = default_split_bytes(sum(map(_weight, files)), slots)
+        split_bytes = default_split_bytes(estimated_bytes(files), slots)
     if split_bytes < 1:
         raise JobUsageError(f"split size {split_bytes}: must be at least 1 byte")
     pieces = list(_split_pieces(files, split_bytes)) or [[]]

@@ -1,0 +1,63 @@
+"""Inputs as files: what ``--input`` names, looked up where it is stored."""
+
+from collections.abc import Iterator, Sequence
+
+from minimr.errors import InputMissing
+from minimr.formats.storage import Entry, Storage
+from minimr.plan.inputs import InputSelection, everything_below, has_wildcard, matching
+from minimr.plan.naming import compression_of
+from minimr.plan.splits import InputFile, StoredRange
+
+__all__ = ["find_inputs"]
+
+
+def find_inputs(storage: Storage, urls: Sequence[str]) -> tuple[InputFile, ...]:
+    """The files behind absolute URLs of files, directories and globs; sorted below each of them.
+
+    Raises `InputMissing` if one names nothing. An empty directory is an input without records.
+    """
+    return tuple(file for url in urls for file in _files_of(storage, url))
+
+
+def _files_of(storage: Storage, url: str) -> Iterator[InputFile]:
+    entry = storage.entry(url)  # first, because a file may well be called "a[1].log"
+    if entry is not None and not entry.is_directory:
+        yield _input_file(storage, entry)
+    elif entry is not None:
+        for found in _walk(storage, everything_below(url), ""):
+            yield _input_file(storage, found)
+    elif has_wildcard(url):
+        files = _matching_files(storage, matching(url))
+        if not files:
+            raise InputMissing(f"input {url} matches no file")
+        for found in files:
+            yield _input_file(storage, found)
+    else:
+        raise InputMissing(f"input {url} does not exist")
+
+
+def _matching_files(storage: Storage, selection: InputSelection) -> list[Entry]:
+    if storage.entry(selection.root) is None:
+        return []
+    return list(_walk(storage, selection, ""))
+
+
+def _walk(storage: Storage, selection: InputSelection, below: str) -> Iterator[Entry]:
+    """Selected files below the directory ``below`` (a path below the selection's root)."""
+    directory = f"{selection.root.rstrip('/')}/{below}" if below else selection.root
+    for entry in storage.list_directory(directory):
+        path = f"{below}/{entry.name}" if below else entry.name
+        if entry.is_directory and selection.enters(path):
+            yield from _walk(storage, selection, path)
+        elif not entry.is_directory and selection.takes(path):
+            yield entry
+
+
+def _input_file(storage: Storage, entry: Entry) -> InputFile:
+    stored = storage.locations(entry.url, 0, entry.size_bytes)
+    return InputFile(
+        url=entry.url,
+        size_bytes=entry.size_bytes,
+        compression=compression_of(entry.url),
+        stored=tuple(StoredRange(start=s.start, length=s.length, hosts=s.hosts) for s in stored),
+    )

@@ -1,0 +1,169 @@
+"""What a run would do: every check that can be made before any work, and the plan."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from minimr.agg import Aggregation, check_combination
+from minimr.backends.inputs import find_inputs
+from minimr.config import LOCAL_PROCESS_BYTES_MIN
+from minimr.coordinator.messages import Split
+from minimr.errors import InputMissing, JobUsageError, OutputExists
+from minimr.formats.storage import Storage, absolute_url, is_local
+from minimr.job import Job
+from minimr.plan.splits import InputFile, default_partition_count, estimated_bytes, plan_splits
+
+__all__ = ["BACKENDS", "Plan", "make_plan"]
+
+BACKENDS = ("auto", "local", "ray")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run would do, before anything is done.
+
+    ``slot_count`` attempts run at the same time: executor children if ``in_processes``, else
+    threads; 0 stands for the calling thread. On a cluster it is the number of workers.
+    """
+
+    job: Job
+    inputs: tuple[str, ...]
+    output: str
+    backend: str
+    slot_count: int
+    in_processes: bool
+    files: tuple[InputFile, ...]
+    splits: tuple[Split, ...]
+    partition_count: int
+    overwrite: bool
+
+    @property
+    def input_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.files)
+
+    def text(self) -> str:
+        """The plan for people."""
+        where = {"local": "this machine", "ray": "the cluster's workers"}[self.backend]
+        how = "processes" if self.in_processes else "threads"
+        slots = f"{self.slot_count} {how}" if self.slot_count else "the calling thread, in order"
+        largest = max((split.size_bytes for split in self.splits), default=0)
+        lines = [
+            f"job        {self.job.name}",
+            f"backend    {self.backend}: {where}, {slots}",
+            f"input      {len(self.files)} file(s), {self.input_bytes:,} bytes",
+            f"maps       {len(self.splits)}, the largest reads {largest:,} bytes",
+            f"reduces    {self.partition_count or 'none: every map writes a part of the output'}",
+            f"output     {self.output}" + (" (replaced if it exists)" if self.overwrite else ""),
+        ]
+        lines.extend(f"reads      {url}" for url in self.inputs)
+        return "\n".join(lines)
+
+
+def make_plan(
+    job: Job,
+    storage: Storage,
+    *,
+    input: str | Sequence[str],  # noqa: A002
+    output: str,
+    reducers: int | None,
+    split_size: int | None,
+    backend: str,
+    processes: int | None,
+    overwrite: bool,
+    home: str | None,
+) -> Plan:
+    inputs = tuple(absolute_url(url) for url in ([input] if isinstance(input, str) else input))
+    output = absolute_url(output)
+    backend = _choose_backend(backend, (*inputs, output), processes)
+    _check_job(job, inputs, reducers)
+    if not overwrite and storage.exists(output):
+        raise OutputExists(f"{output} exists: name another output, or run with --overwrite")
+    files = find_inputs(storage, inputs)
+    _check_output_spares_inputs(output, files)
+    total_bytes = estimated_bytes(files)
+    if backend == "ray":
+        slot_count, in_processes = _cluster_slots(home), True
+    else:
+        slot_count, in_processes = _local_slots(job, total_bytes, processes)
+    splits = plan_splits(files, split_bytes=split_size, slots=slot_count)
+    if job.is_map_only:
+        partition_count = 0
+    elif reducers is not None:
+        partition_count = reducers
+    else:
+        partition_count = default_partition_count(total_bytes, slot_count)
+    return Plan(
+        job=job,
+        inputs=inputs,
+        output=output,
+        backend=backend,
+        slot_count=min(slot_count, max(len(splits), partition_count, 1)),
+        in_processes=in_processes,
+        files=files,
+        splits=splits,
+        partition_count=partition_count,
+        overwrite=overwrite,
+    )
+
+
+def _check_job(job: Job, inputs: tuple[str, ...], reducers: int | None) -> None:
+    if not isinstance(job, Job):
+        raise JobUsageError(f"a {type(job).__name__} is no job: make one with minimr.Job(...)")
+    if job.combine is not None:
+        check_combination(job.combine, job.reduce if job.reduce is not None else job.reduce_batches)
+    if not inputs:
+        raise InputMissing("no input is given: name at least one file, directory or glob")
+    if reducers is not None and reducers < 1:
+        raise JobUsageError(f"{reducers} reducers: use at least 1")
+    if reducers is not None and job.is_map_only:
+        raise JobUsageError(f"job {job.name!r} has no reduce: drop the number of reducers")
+
+
+def _choose_backend(backend: str, urls: Sequence[str], processes: int | None) -> str:
+    if backend not in BACKENDS:
+        raise JobUsageError(f"backend {backend!r} is none of {', '.join(BACKENDS)}")
+    if backend == "auto":
+        all_local = all(is_local(url) for url in urls)
+        backend = "local" if all_local or processes is not None else "ray"
+    if backend == "ray" and processes is not None:
+        raise JobUsageError("processes are the local backend's; a cluster has its workers")
+    if processes is not None and processes < 0:
+        raise JobUsageError(f"{processes} processes: use 0 for the calling thread, or more")
+    return backend
+
+
+def _check_output_spares_inputs(output: str, files: Sequence[InputFile]) -> None:
+    """Replacing a directory that holds the input would delete the input."""
+    for file in files:
+        if file.url == output or file.url.startswith(f"{output}/"):
+            raise JobUsageError(f"output {output} holds the input {file.url}: name another output")
+
+
+def _local_slots(job: Job, total_bytes: int, processes: int | None) -> tuple[int, bool]:
+    """How many slots, and whether each is a process.
+
+    Functions on batches let go of the interpreter while they compute, so threads do; record
+    functions hold it, and are worth the start of processes once they have enough to do.
+    """
+    if processes is not None:
+        return processes, processes > 0
+    slot_count = len(os.sched_getaffinity(0))
+    is_large = total_bytes >= LOCAL_PROCESS_BYTES_MIN
+    return slot_count, is_large and slot_count > 1 and _has_record_functions(job)
+
+
+def _has_record_functions(job: Job) -> bool:
+    steps = (job.combine, job.reduce)
+    return job.map is not None or any(
+        step is not None and not isinstance(step, Aggregation) for step in steps
+    )
+
+
+def _cluster_slots(home: str | None) -> int:
+    from minimr.backends.cluster_client import ClusterClient
+
+    client = ClusterClient.discover(home=home)
+    try:
+        return max(1, client.worker_count())
+    finally:
+        client.close()
