@@ -1,0 +1,145 @@
+"""Storage by URL: the same calls on local files and on any fsspec file system."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from minimr.errors import JobUsageError, OutputExists
+from minimr.formats import storage as storage_module
+from minimr.formats.rename import exchange, rename_exclusive
+from minimr.formats.storage import Storage, absolute_url, is_local, local_path
+
+
+@pytest.fixture(params=["file", "memory"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "file":
+        yield f"file://{tmp_path}"
+        return
+    import fsspec
+
+    fs = fsspec.filesystem("memory")
+    fs.makedirs("/root")
+    yield "memory:///root"
+    fs.rm("/root", recursive=True)
+
+
+def test_files_are_written_listed_and_removed(root: str) -> None:
+    storage = Storage()
+    storage.write_bytes(f"{root}/d/b", b"two")
+    with storage.open_output(f"{root}/d/a") as file:
+        file.write(b"one")
+    storage.make_directories(f"{root}/d/sub")
+    assert [(entry.name, entry.size_bytes, entry.is_directory) for entry in
+            storage.list_directory(f"{root}/d") if not entry.is_directory] == [
+        ("a", 3, False), ("b", 3, False),
+    ]  # fmt: skip
+    assert storage.list_directory(f"{root}/d")[0].url == f"{root}/d/a"
+    storage.rename(f"{root}/d/a", f"{root}/d/b")
+    assert storage.read_bytes(f"{root}/d/b") == b"one"
+    assert not storage.exists(f"{root}/d/a")
+    storage.remove(f"{root}/d")
+    storage.remove(f"{root}/d")
+    assert storage.entry(f"{root}/d") is None
+    with pytest.raises(FileNotFoundError):
+        storage.open_input(f"{root}/d/b")
+
+
+def stage(storage: Storage, root: str, content: bytes) -> None:
+    storage.write_bytes(f"{root}/_stage/part", content)
+    storage.write_bytes(f"{root}/_stage/_manifest.json", b"{}")
+
+
+def publish(storage: Storage, root: str, *, overwrite: bool) -> None:
+    storage.publish_directory(
+        f"{root}/_stage", f"{root}/out", overwrite=overwrite, last="_manifest.json"
+    )
+
+
+def test_a_published_directory_appears_whole(root: str) -> None:
+    storage = Storage()
+    stage(storage, root, b"new")
+    storage.publish_directory(
+        f"{root}/_stage", f"{root}/out", overwrite=False, last="_manifest.json"
+    )
+    names = [entry.name for entry in storage.list_directory(f"{root}/out")]
+    assert names == ["_manifest.json", "part"]
+    assert not storage.exists(f"{root}/_stage")
+
+
+def test_an_output_that_exists_is_left_alone(root: str) -> None:
+    storage = Storage()
+    storage.write_bytes(f"{root}/out/mine", b"old")
+    stage(storage, root, b"new")
+    with pytest.raises(OutputExists, match="--overwrite"):
+        publish(storage, root, overwrite=False)
+    assert [entry.name for entry in storage.list_directory(f"{root}/out")] == ["mine"]
+    assert storage.exists(f"{root}/_stage/part")
+
+
+def test_overwriting_leaves_nothing_of_the_old_output(root: str) -> None:
+    storage = Storage()
+    storage.write_bytes(f"{root}/out/mine", b"old")
+    stage(storage, root, b"new")
+    storage.publish_directory(
+        f"{root}/_stage", f"{root}/out", overwrite=True, last="_manifest.json"
+    )
+    assert storage.read_bytes(f"{root}/out/part") == b"new"
+    assert not storage.exists(f"{root}/out/mine")
+    assert not storage.exists(f"{root}/_stage")
+
+
+def test_rename_never_replaces_and_exchange_swaps(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    (one / "a").touch()
+    with pytest.raises(FileExistsError):
+        rename_exclusive(str(one), str(two))  # rename(2) would replace an empty directory
+    assert exchange(str(one), str(two))
+    assert (two / "a").exists()
+    with pytest.raises(FileNotFoundError):
+        rename_exclusive(str(tmp_path / "none"), str(tmp_path / "other"))
+
+
+def test_paths_become_urls_that_mean_the_same_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute_url("a/../b/") == f"file://{tmp_path}/b"
+    assert absolute_url(f"file://{tmp_path}/b/") == f"file://{tmp_path}/b"
+    assert absolute_url("minigfs:///logs/") == "minigfs:///logs"
+    assert absolute_url("minigfs:///") == "minigfs:///"
+    assert is_local("a/b")
+    assert not is_local("minigfs:///a")
+    assert local_path("file:///a b%20c") == Path("/a b%20c")
+
+
+def test_names_with_blanks_percents_and_bytes_that_are_no_text_work(tmp_path: Path) -> None:
+    storage = Storage()
+    names = ["a b", "100%", "#x", "ü", os.fsdecode(b"\xff")]
+    for name in names:
+        storage.write_bytes(f"file://{tmp_path}/{name}", name.encode(errors="surrogateescape"))
+    assert {entry.name for entry in storage.list_directory(f"file://{tmp_path}")} == set(names)
+    for entry in storage.list_directory(str(tmp_path)):
+        assert storage.read_bytes(entry.url) == os.fsencode(entry.name)
+
+
+def test_an_unknown_protocol_is_said_so() -> None:
+    with pytest.raises(JobUsageError, match="nosuch"):
+        Storage().exists("nosuch://x/y")
+
+
+def test_local_files_need_no_fsspec(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys\n"
+        f"from {storage_module.__name__} import Storage\n"
+        f"Storage().write_bytes('file://{tmp_path}/a', b'x')\n"
+        f"Storage().list_directory('file://{tmp_path}')\n"
+        "sys.exit('fsspec' in sys.modules or 'pyarrow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,153 @@
+"""Fetching map outputs: from the file on the same host, through a real server from another."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minigfs.transport.bulk_server import BulkServer
+from minigfs.transport.client import ConnectionPool
+from minigfs.transport.security import Security
+from minimr.coordinator.messages import MapOutput
+from minimr.errors import SegmentUnavailable
+from minimr.ids import AttemptId, JobId, TaskId, TaskPhase, WorkerId
+from minimr.pairs import from_python
+from minimr.shuffle import fetch as fetch_module
+from minimr.shuffle.fetch import (
+    FetchedPartition,
+    MapOutputsLost,
+    SegmentFetcher,
+    job_directory,
+    segment_handlers,
+    segment_path,
+)
+from minimr.shuffle.segment import SegmentWriter
+
+SECURITY = Security(token=b"t" * 32, cluster_id="c")
+
+
+def attempt(index: int, job: str = "job-1") -> AttemptId:
+    return AttemptId(TaskId(JobId(job), TaskPhase.MAP, index), 1, index)
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    server = BulkServer(segment_handlers(tmp_path / "worker"), SECURITY, name="segments")
+    yield server.start("127.0.0.1:0")
+    server.stop()
+
+
+@pytest.fixture
+def pool() -> Iterator[ConnectionPool]:
+    pool = ConnectionPool(SECURITY)
+    yield pool
+    pool.close()
+
+
+def make_output(directory: Path, index: int, address: str, rows: int = 3) -> MapOutput:
+    path = segment_path(directory, attempt(index))
+    with SegmentWriter(path, 2) as writer:
+        writer.append(0, from_python([b"zero"], [index]))
+        writer.append(1, from_python([b"%08d" % row for row in range(rows)], [index] * rows))
+        summary = writer.close()
+    return MapOutput(
+        map_index=index,
+        attempt=attempt(index),
+        worker_id=WorkerId("w"),
+        address=address,
+        host="there",
+        path=str(path),
+        size_bytes=summary.size_bytes,
+        record_count=summary.record_count,
+        digest=summary.digest,
+    )
+
+
+def rows_of(fetched: list[FetchedPartition]) -> list[list[tuple[Any, Any]]]:
+    return [
+        [
+            pair
+            for batch in each.as_run(lambda _: None).batches
+            for pair in zip(*batch.to_pydict().values(), strict=True)
+        ]
+        for each in fetched
+    ]
+
+
+@pytest.mark.parametrize("host", ["there", "elsewhere"])
+@pytest.mark.parametrize("rows", [3, 100_000])
+def test_outputs_arrive_in_order_whether_small_or_large(
+    tmp_path: Path, address: str, pool: ConnectionPool, host: str, rows: int
+) -> None:
+    outputs = [make_output(tmp_path / "worker", index, address, rows) for index in range(3)]
+    fetched = SegmentFetcher(host, pool).fetch(outputs, 1, tmp_path)
+    want = [[(b"%08d" % row, index) for row in range(rows)] for index in range(3)]
+    assert rows_of(fetched) == want
+
+
+def test_the_progress_of_reading_adds_up_to_the_size(
+    tmp_path: Path, address: str, pool: ConnectionPool
+) -> None:
+    output = make_output(tmp_path / "worker", 0, address, 50_000)
+    (fetched,) = SegmentFetcher("elsewhere", pool).fetch([output], 1, tmp_path)
+    read: list[int] = []
+    list(fetched.as_run(read.append).batches)
+    assert sum(read) == fetched.size_bytes
+
+
+def test_every_lost_output_is_named_and_only_those(
+    tmp_path: Path, address: str, pool: ConnectionPool
+) -> None:
+    outputs = [make_output(tmp_path / "worker", index, address) for index in range(4)]
+    Path(outputs[1].path).unlink()
+    Path(outputs[3].path).write_bytes(b"")
+    for host in ("there", "elsewhere"):
+        with pytest.raises(MapOutputsLost) as caught:
+            SegmentFetcher(host, pool).fetch(outputs, 1, tmp_path)
+        assert caught.value.map_indexes == (1, 3)
+
+
+def test_a_dead_worker_loses_all_its_outputs(tmp_path: Path, pool: ConnectionPool) -> None:
+    outputs = [make_output(tmp_path / "worker", index, "127.0.0.1:1") for index in range(9)]
+    with pytest.raises(MapOutputsLost) as caught:
+        SegmentFetcher("elsewhere", pool).fetch(outputs, 1, tmp_path)
+    assert caught.value.map_indexes == tuple(range(9))
+
+
+@pytest.mark.parametrize("host", ["there", "elsewhere"])
+def test_a_byte_that_changed_after_the_commit_costs_that_map_only(
+    tmp_path: Path, address: str, pool: ConnectionPool, host: str
+) -> None:
+    outputs = [make_output(tmp_path / "worker", index, address) for index in range(2)]
+    path = Path(outputs[1].path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"00000001")] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(MapOutputsLost, match="wrong sum") as caught:
+        rows_of(SegmentFetcher(host, pool).fetch(outputs, 1, tmp_path))
+    assert caught.value.map_indexes == (1,)
+
+
+def test_another_segment_under_the_same_name_is_not_taken(
+    tmp_path: Path, address: str, pool: ConnectionPool
+) -> None:
+    committed = make_output(tmp_path / "worker", 0, address, 3)
+    make_output(tmp_path / "worker", 0, address, 4)
+    for host in ("there", "elsewhere"):
+        with pytest.raises(MapOutputsLost, match="not the one that was committed"):
+            SegmentFetcher(host, pool).fetch([committed], 1, tmp_path)
+
+
+@pytest.mark.parametrize("job", ["..", "../worker", "a/b", "/etc", "", ".", "a\0b"])
+def test_no_name_from_the_wire_leads_out_of_the_directory(
+    tmp_path: Path, address: str, pool: ConnectionPool, job: str
+) -> None:
+    with pytest.raises(SegmentUnavailable, match="not the id of a job"):
+        job_directory(tmp_path, JobId(job))
+    request = fetch_module.FetchSegment(attempt=attempt(0, job), partition=0, digest="")
+    with (
+        pytest.raises(SegmentUnavailable, match="not the id of a job"),
+        pool.open_stream(address, request) as stream,
+    ):
+        stream.receive(fetch_module.SegmentHeader)
