@@ -18,17 +18,17 @@ import io
 import logging
 import secrets
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
+    from fsspec import AbstractFileSystem
 
     from minigfs.client.reader import FileReader
     from minigfs.client.writer import FileWriter
-    from minigfs.fs import MinigfsFileSystem
 
 __all__ = [
     "BUFFER_BYTES",
@@ -36,6 +36,8 @@ __all__ = [
     "CompressedFile",
     "ReadFile",
     "WriteFile",
+    "blocks_of",
+    "slice_of",
     "write_whole",
 ]
 
@@ -94,7 +96,7 @@ class ReadFile(io.BufferedReader):
     """A published file opened for reading; pickles as (file system, path, position)."""
 
     def __init__(
-        self, fs: "MinigfsFileSystem", path: str, reader: "FileReader", buffer_bytes: int
+        self, fs: "AbstractFileSystem", path: str, reader: "FileReader", buffer_bytes: int
     ) -> None:
         super().__init__(_RawReader(reader), buffer_bytes)
         self.fs = fs
@@ -109,7 +111,8 @@ class ReadFile(io.BufferedReader):
     @property
     def details(self) -> dict[str, Any]:
         """What ``fs.info`` says of the path now."""
-        return self.fs.info(self.path)
+        details: dict[str, Any] = self.fs.info(self.path)
+        return details
 
     @property
     def full_name(self) -> str:
@@ -119,7 +122,7 @@ class ReadFile(io.BufferedReader):
         return _reopen, (self.fs, self.path, self._buffer_bytes, self.tell())
 
 
-def _reopen(fs: "MinigfsFileSystem", path: str, buffer_bytes: int, position: int) -> ReadFile:
+def _reopen(fs: "AbstractFileSystem", path: str, buffer_bytes: int, position: int) -> ReadFile:
     file = fs.open(path, "rb", block_size=buffer_bytes)
     assert isinstance(file, ReadFile)
     file.seek(position)
@@ -179,7 +182,7 @@ class WriteFile(io.BufferedWriter):
 
     def __init__(
         self,
-        fs: "MinigfsFileSystem",
+        fs: "AbstractFileSystem",
         path: str,
         writer: "FileWriter",
         buffer_bytes: int,
@@ -320,3 +323,16 @@ def write_whole(target: str | Path, blocks: Iterable[bytes]) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def blocks_of(file: ReadFile, moved: Callable[[int], object]) -> Iterator[bytes]:
+    """The rest of a file, block by block; ``moved`` is told the bytes of each that was taken."""
+    while block := file.read(COPY_BYTES):
+        yield block
+        moved(len(block))
+
+
+def slice_of(start: int | None, end: int | None, size_bytes: int) -> tuple[int, int]:
+    """Slice bounds (negative ones count from the end) as offsets inside a file of this size."""
+    first, last, _step = slice(start, end).indices(size_bytes)
+    return first, max(first, last)

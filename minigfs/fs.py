@@ -8,6 +8,7 @@ carry over a fork. Listings are never cached.
 """
 
 import datetime as dt
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
+from fsspec.compression import compr
+from fsspec.core import get_compression
 from fsspec.spec import AbstractFileSystem
 from fsspec.utils import isfilelike, stringify_path
 
@@ -32,6 +35,8 @@ from minigfs.files import (
     CompressedFile,
     ReadFile,
     WriteFile,
+    blocks_of,
+    slice_of,
     write_whole,
 )
 
@@ -96,7 +101,7 @@ class MinigfsFileSystem(AbstractFileSystem):  # type: ignore[misc]
         from minigfs.client.config import ClientConfig
 
         return ClientConfig.discover(
-            masters=self._masters if self._masters is None else _split(self._masters),
+            masters=self._masters,
             token_file=self._token_file,
             home=self._home,
             timeout_ms=self._timeout_ms,
@@ -105,8 +110,6 @@ class MinigfsFileSystem(AbstractFileSystem):  # type: ignore[misc]
     @property
     def fsid(self) -> str:
         return f"{_PROTOCOL}-{self.client.report().cluster_id}"
-
-    # -- paths ------------------------------------------------------------------------------------
 
     @classmethod
     def _strip_protocol(cls, path: Any) -> Any:
@@ -132,8 +135,6 @@ class MinigfsFileSystem(AbstractFileSystem):  # type: ignore[misc]
                 f"a path has three slashes: {_PROTOCOL}:///{text.removeprefix(f'{_PROTOCOL}://')}"
             )
         return {"masters": authority}
-
-    # -- what is there ----------------------------------------------------------------------------
 
     def info(self, path: str, **_options: Any) -> dict[str, Any]:
         return _info(self.client.stat(self._strip_protocol(path)))
@@ -223,10 +224,10 @@ class MinigfsFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return sum(sizes.values()) if total else sizes
 
     def created(self, path: str) -> dt.datetime:
-        return _as_datetime(self.client.stat(self._strip_protocol(path)).created_ms)
+        return dt.datetime.fromtimestamp(self.info(path)["created"], tz=dt.UTC)
 
     def modified(self, path: str) -> dt.datetime:
-        return _as_datetime(self.client.stat(self._strip_protocol(path)).modified_ms)
+        return dt.datetime.fromtimestamp(self.info(path)["mtime"], tz=dt.UTC)
 
     def ukey(self, path: str) -> str:
         """Changes whenever the content at the path may have: each written file is a new inode."""
@@ -263,8 +264,6 @@ class MinigfsFileSystem(AbstractFileSystem):  # type: ignore[misc]
             }
             for chunk in located.chunks
         ]
-
-    # -- directories, renames, removal ------------------------------------------------------------
 
     def mkdir(self, path: str, create_parents: bool = True, **_options: Any) -> None:
         """Make a directory; `FileExists` if there is something at the path."""
@@ -341,10 +340,7 @@ class MinigfsFileSystem(AbstractFileSystem):  # type: ignore[misc]
             self.makedirs(path2, exist_ok=True)
             return
         with self.open(source, "rb") as reader, self.open(path2, "wb") as writer:
-            while block := reader.read(COPY_BYTES):
-                writer.write(block)
-
-    # -- content ----------------------------------------------------------------------------------
+            writer.writelines(blocks_of(reader, lambda _count: None))
 
     def _open(
         self,
@@ -356,9 +352,7 @@ class MinigfsFileSystem(AbstractFileSystem):  # type: ignore[misc]
         cache_type: str | None = None,  # likewise
         replication: int | None = None,
     ) -> ReadFile | WriteFile:
-        buffer_bytes = (
-            block_size if isinstance(block_size, int) and block_size > 0 else BUFFER_BYTES
-        )
+        buffer_bytes = block_size or BUFFER_BYTES
         if mode == "rb":
             return ReadFile(self, path, self.client.open_reader(path), buffer_bytes)
         if mode in ("wb", "xb"):
@@ -385,11 +379,6 @@ class MinigfsFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """
         if compression is None or "r" in mode:
             return super().open(path, mode, block_size, cache_options, compression, **options)
-        import io
-
-        from fsspec.compression import compr
-        from fsspec.core import get_compression
-
         text = {
             key: options.pop(key) for key in ("encoding", "errors", "newline") if key in options
         }
@@ -403,7 +392,7 @@ class MinigfsFileSystem(AbstractFileSystem):  # type: ignore[misc]
         self, path: str, start: int | None = None, end: int | None = None, **_options: Any
     ) -> bytes:
         with self.open(path, "rb") as file:
-            first, last = _clip(start, end, file.size)
+            first, last = slice_of(start, end, file.size)
             file.seek(first)
             content: bytes = file.read(last - first)
             return content
@@ -483,17 +472,12 @@ class MinigfsFileSystem(AbstractFileSystem):  # type: ignore[misc]
             return
         with self.open(rpath, "rb") as source:
             callback.set_size(source.size)
-            blocks = _blocks(source, callback)
+            blocks = blocks_of(source, callback.relative_update)
             if outfile is None:
                 write_whole(lpath, blocks)
                 return
             for block in blocks:
                 outfile.write(block)
-
-
-def _split(masters: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
-    addresses = masters.split(",") if isinstance(masters, str) else masters
-    return tuple(address.strip() for address in addresses if address.strip())
 
 
 def _info(status: "FileStatus") -> dict[str, Any]:
@@ -510,22 +494,6 @@ def _info(status: "FileStatus") -> dict[str, Any]:
     }
 
 
-def _as_datetime(time_ms: int) -> dt.datetime:
-    return dt.datetime.fromtimestamp(time_ms / 1000, tz=dt.UTC)
-
-
 def _skip_missing(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error
-
-
-def _clip(start: int | None, end: int | None, size: int) -> tuple[int, int]:
-    """Slice bounds (negative ones count from the end) as offsets inside a file of this size."""
-    first, last, _step = slice(start, end).indices(size)
-    return first, max(first, last)
-
-
-def _blocks(source: ReadFile, callback: Callback) -> Iterator[bytes]:
-    while block := source.read(COPY_BYTES):
-        yield block
-        callback.relative_update(len(block))

@@ -177,7 +177,7 @@ def storage_lines(report: ClusterReport) -> list[str]:
             format_bytes(server.free_bytes),
             server.dir,
         )
-        for server in report.chunkservers
+        for server in sorted(report.chunkservers, key=lambda server: (server.host, server.dir))
     ]
     stored = ", ".join(
         (

@@ -1,6 +1,5 @@
 """`serve`: one server process in the foreground, as `up` starts it or on another machine."""
 
-import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +87,8 @@ def master(
     **trust: Any,
 ) -> None:
     """Run a master: the namespace, and which chunkserver holds what."""
+    import asyncio
+
     from minigfs.master.process import FileSystemService, MasterOptions, serve_master
     from minigfs.ports import SystemClock, SystemRng
 
