@@ -21,8 +21,14 @@ from minigfs.errors import (
     UnknownRequest,
     Unreachable,
 )
+from minigfs.ports import SystemClock
 from minigfs.transport.client import ConnectionPool
+from minigfs.transport.codec import FrameKind, encode_body, encode_header, error_of_body
+from minigfs.transport.connection import Connection, ConnectionBroken
+from minigfs.transport.deadline import Deadline
+from minigfs.transport.handshake import Challenge, ClientHandshake, Proof
 from minigfs.transport.messages import Message, Request
+from minigfs.transport.network import RealNetwork
 from minigfs.transport.security import Security, TlsFiles
 from minigfs.transport.stream import Stream
 
@@ -210,14 +216,47 @@ def test_another_cluster_is_refused(serve: Serve) -> None:
 
 
 def test_nothing_is_decoded_before_the_token_is_proved(serve: Serve) -> None:
-    from minigfs.transport.codec import FrameKind, encode_body, encode_header
-
     _, address = serve()
     body = encode_body(Echo(text="a"))
     header = encode_header(FrameKind.REQUEST, 1, len(body), 0, TransportLimits())
     with connect_to(address) as raw:
         raw.sendall(header + body)
         assert b"protocol" in read_to_end(raw)
+
+
+def test_a_client_that_makes_up_its_proof_is_refused_and_its_request_not_run(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, address = serve()
+    liar = Connection(RealNetwork().connect(address, in_time()), TransportLimits())
+    hello = ClientHandshake(Security(b"a guess"), bytes(32)).hello()
+    liar.send(FrameKind.HELLO, 0, hello, deadline=in_time())
+    assert liar.receive(deadline=in_time()).kind is FrameKind.CHALLENGE
+    liar.send(FrameKind.PROOF, 0, Proof(proof=bytes(32)), deadline=in_time())
+    liar.send(FrameKind.REQUEST, 1, Echo(text="bug"), deadline=in_time())
+    frame = liar.receive(deadline=in_time())
+    assert (frame.kind, frame.call_id) == (FrameKind.ERROR, 0)
+    assert isinstance(error_of_body(frame.body), AuthenticationFailed)
+    assert "ZeroDivisionError" not in caplog.text
+    liar.close()
+
+
+def test_a_server_that_makes_up_its_proof_gets_no_request(pool: ConnectionPool) -> None:
+    listener = RealNetwork().listen("127.0.0.1:0")
+    with ThreadPoolExecutor(1) as threads:
+        calling = threads.submit(pool.call, listener.address, Echo(text="secret"))
+        link = listener.accept()
+        assert link is not None
+        liar = Connection(link, TransportLimits())
+        liar.receive(deadline=in_time())
+        challenge = Challenge(nonce=bytes(32), proof=bytes(32), cluster_id="")
+        liar.send(FrameKind.CHALLENGE, 0, challenge, deadline=in_time())
+        with pytest.raises(ConnectionBroken):
+            liar.receive(deadline=in_time())
+        with pytest.raises(AuthenticationFailed, match=listener.address):
+            calling.result()
+        liar.close()
+    listener.close()
 
 
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\nHost: example\r\n\r\n", b"\xff" * 100])
@@ -301,6 +340,10 @@ def test_an_outcome_unknown_is_not_a_connection_error() -> None:
 
 def idle(pool: ConnectionPool, address: str) -> list[Any]:
     return list(pool._idle()[address])
+
+
+def in_time() -> Deadline:
+    return Deadline(SystemClock(), 10_000)
 
 
 def connect_to(address: str) -> socket.socket:

@@ -137,6 +137,19 @@ def test_a_break_after_sending_is_an_unknown_outcome(
             pool.call(address, Change())
 
 
+def test_an_idle_connection_that_breaks_while_sending_is_replaced_silently(
+    security: Security, address: str, service: Service
+) -> None:
+    sent, _ = bytes_of_a_call(security, address)
+    network = FrailNetwork(send_bytes=sent + 10)  # a few bytes into the second call
+    pool = ConnectionPool(security, network=network)
+    pool.call(address, Change())
+    pool.call(address, Change())
+    assert len(network.links) == 2
+    assert service.count == 3  # with the call that was measured
+    pool.close()
+
+
 @FORKS
 def test_a_server_killed_while_it_works_leaves_the_outcome_unknown(security: Security) -> None:
     def die(request: Change, stream: Stream) -> None:
@@ -174,6 +187,7 @@ def test_a_frozen_server_is_late_and_its_connection_is_not_used_again(
         pool = ConnectionPool(security)
         pool.call(address, Change())
         os.kill(child, signal.SIGSTOP)
+        os.waitpid(child, os.WUNTRACED)  # until it has stopped
         with pytest.raises(DeadlineExceeded, match=address):
             pool.call(address, Change(), timeout_ms=50)
         assert not pool._idle()[address]
