@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+import pyarrow as pa
 
 from minimr.agg import Aggregation, Kernel
 from minimr.pairs import Pairs, check_same_types, concat_pairs
@@ -24,6 +25,8 @@ from minimr.shuffle.merge import MemoryMeter, SortedRun, merge_runs
 from minimr.shuffle.segment import FrameRef, SegmentReader, SegmentSummary, SegmentWriter
 
 __all__ = ["CombineSorted", "MapOutputBuffer"]
+
+_KEPT_BYTES = 64 << 10  # memory beyond its rows that a batch may keep alive
 
 CombineSorted: TypeAlias = Callable[[Pairs], Pairs]
 """A user's combine function over the sorted pairs of one partition; keeps keys and their order."""
@@ -62,6 +65,8 @@ class MapOutputBuffer:
             return
         if self._added:
             check_same_types(self._added[0].schema, pairs.schema)
+        if pairs.get_total_buffer_size() > 2 * pairs.nbytes + _KEPT_BYTES:
+            pairs = pairs.take(pa.array(np.arange(pairs.num_rows)))  # a few rows of a large batch
         self._added.append(pairs)
         self._held_bytes += pairs.nbytes
         self.meter.hold(pairs.nbytes)

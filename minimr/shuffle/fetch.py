@@ -2,12 +2,12 @@
 
 A request names a job, an attempt and a partition, never a path: the server makes the path itself
 from names it has checked. The frames of a partition lie together in the file, so the answer is that
-one range in pieces, with the part of the index that describes it; whoever reads verifies. A small
-partition stays in memory, a large one goes to a local file, so a reduce task's memory does not grow
-with the number of maps.
+one range in pieces, with the part of the index that describes it; whoever reads verifies. What is
+fetched stays in memory up to a bound for all outputs together, and goes to local files beyond it.
 """
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 PIECE_BYTES = 1 << 20
-IN_MEMORY_BYTES = 1 << 20  # per map output; more goes to a file
+IN_MEMORY_BYTES = 16 << 20  # of one partition, whatever the number of map outputs
 FETCH_THREAD_COUNT = 4  # enough to keep a disk and a network busy
 FETCH_TIMEOUT_MS = 10_000  # for the next piece, not for all of them
 
@@ -174,12 +174,11 @@ class SegmentFetcher:
             Names every output that cannot be had, not only the first.
         """
         with ThreadPoolExecutor(FETCH_THREAD_COUNT) as threads:
-            # One order: a dead worker is asked once, then all its outputs count as lost.
-            dead: dict[str, str] = {}
+            call = _Call(partition, spill_directory)
             tried = [
                 output
                 if output.host == self._host or self._pool is None
-                else threads.submit(self._fetch_remote, output, partition, spill_directory, dead)
+                else threads.submit(self._fetch_remote, output, call)
                 for output in outputs
             ]
             found: list[FetchedPartition] = []
@@ -187,7 +186,7 @@ class SegmentFetcher:
             for output, each in zip(outputs, tried, strict=True):
                 try:
                     if isinstance(each, MapOutput):
-                        found.append(self._fetch_here(output, partition, spill_directory, dead))
+                        found.append(self._fetch_here(output, call))
                     else:
                         found.append(each.result())
                 except (MinigfsError, OSError) as error:
@@ -199,34 +198,51 @@ class SegmentFetcher:
             )
         return found
 
-    def _fetch_here(
-        self, output: MapOutput, partition: int, spill_directory: Path, dead: dict[str, str]
-    ) -> FetchedPartition:
+    def _fetch_here(self, output: MapOutput, call: "_Call") -> FetchedPartition:
         try:
-            return _read_here(output, partition)
+            return _read_here(output, call.partition)
         except SegmentUnavailable:
             if self._pool is None or not output.address:
                 raise
         # The same host label need not mean the same view of the disk.
-        return self._fetch_remote(output, partition, spill_directory, dead)
+        return self._fetch_remote(output, call)
 
-    def _fetch_remote(
-        self, output: MapOutput, partition: int, spill_directory: Path, dead: dict[str, str]
-    ) -> FetchedPartition:
+    def _fetch_remote(self, output: MapOutput, call: "_Call") -> FetchedPartition:
         assert self._pool is not None
-        if output.address in dead:
-            raise SegmentUnavailable(dead[output.address])
-        request = FetchSegment(attempt=output.attempt, partition=partition, digest=output.digest)
+        if output.address in call.dead:
+            raise SegmentUnavailable(call.dead[output.address])
+        request = FetchSegment(
+            attempt=output.attempt, partition=call.partition, digest=output.digest
+        )
         try:
             with self._pool.open_stream(
                 output.address, request, timeout_ms=FETCH_TIMEOUT_MS
             ) as stream:
-                return _receive(stream, output, spill_directory / f"fetch-{output.map_index}")
+                return _receive(stream, output, call)
         except SegmentUnavailable:
             raise
         except MinigfsError as error:
-            dead[output.address] = error.message
+            call.dead[output.address] = error.message
             raise
+
+
+class _Call:
+    """What the threads of one fetch share."""
+
+    def __init__(self, partition: int, spill_directory: Path) -> None:
+        self.partition = partition
+        self.spill_directory = spill_directory
+        self.dead: dict[str, str] = {}  # workers that do not answer are asked once
+        self._lock = threading.Lock()
+        self._memory_bytes = IN_MEMORY_BYTES
+
+    def takes_memory(self, size_bytes: int) -> bool:
+        """Reserve memory for one output; false if it must go to a file."""
+        with self._lock:
+            if size_bytes > self._memory_bytes:
+                return False
+            self._memory_bytes -= size_bytes
+            return True
 
 
 def _read_here(output: MapOutput, partition: int) -> FetchedPartition:
@@ -242,11 +258,11 @@ def _read_here(output: MapOutput, partition: int) -> FetchedPartition:
         )
 
 
-def _receive(stream: Stream, output: MapOutput, path: Path) -> FetchedPartition:
+def _receive(stream: Stream, output: MapOutput, call: _Call) -> FetchedPartition:
     header, _ = stream.receive(SegmentHeader, timeout_ms=FETCH_TIMEOUT_MS)
     left = sum(frame.length for frame in header.frames)
     shift = header.frames[0].offset if header.frames else 0
-    if left <= IN_MEMORY_BYTES:
+    if call.takes_memory(left):
         content = b"".join(_pieces(stream, left))
         return FetchedPartition(
             output=output,
@@ -256,6 +272,7 @@ def _receive(stream: Stream, output: MapOutput, path: Path) -> FetchedPartition:
             content=content,
             shift=shift,
         )
+    path = call.spill_directory / f"fetch-{output.map_index}"
     with path.open("wb", buffering=0) as file:
         for piece in _pieces(stream, left):
             file.write(piece)

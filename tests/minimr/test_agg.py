@@ -2,6 +2,7 @@
 
 import statistics
 from collections import defaultdict
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -18,7 +19,7 @@ from minimr.shuffle.combine import aggregate_partitioned, aggregate_stream, whol
 from minimr.shuffle.keys import partitions_of, sort_order
 
 EXAMPLES = settings(max_examples=40, deadline=None)
-ORACLE = {
+ORACLE: dict[agg.Aggregation, Callable[[list[int]], Any]] = {
     agg.sum: sum,
     agg.count: len,
     agg.min: min,

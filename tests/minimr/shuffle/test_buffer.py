@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -115,3 +116,20 @@ def test_the_type_of_keys_may_not_change_on_the_way(tmp_path: Path) -> None:
     buffer.add(from_python([b"a"], [1]))
     with pytest.raises(UnsupportedType, match="bytes and int"):
         buffer.add(from_python([1], [1]))
+
+
+def test_a_few_rows_of_a_large_batch_do_not_keep_it_alive(tmp_path: Path) -> None:
+    buffer = MapOutputBuffer(
+        tmp_path / "x",
+        partition_count=1,
+        assign=lambda keys: partitions_of(keys, 1),
+        combine=None,
+        budget_bytes=1 << 30,
+    )
+    before = pa.total_allocated_bytes()
+    for _ in range(5):
+        large = from_python([b"k" * 1000] * 10_000, [1] * 10_000)
+        buffer.add(large.slice(0, 1))
+        del large
+    assert pa.total_allocated_bytes() - before < 1 << 20
+    assert buffer.finish().record_count == 5
