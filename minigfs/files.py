@@ -219,7 +219,11 @@ class WriteFile(io.BufferedWriter):
             if self._writer.pending:
                 _logger.info("%s is not published: %r is in flight", self.path, in_flight)
             self.discard()
-        elif self.autocommit:
+        else:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self.autocommit:
             self.commit()
         else:
             super().close()
@@ -244,10 +248,10 @@ class WriteFile(io.BufferedWriter):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if kind is None:
-            self.close()
-        else:
+        if kind is not None:
             self.discard()
+        elif not self.closed:
+            self._finish()
 
     def __del__(self) -> None:
         # The base class would close, that is publish, what nobody said is complete. A finaliser

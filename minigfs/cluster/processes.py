@@ -97,9 +97,16 @@ def start_missing(
 
     Call it with the layout locked. The state is saved as soon as a pid is known. A process that
     does not start does not stop the others from starting, nor those that run: `StartFailed` is
-    raised at the end of its stage and names each with the last line of its log.
+    raised at the end of its stage and names each with the last line of its log. If there is a role
+    that ``kinds`` lacks, nothing is started: part of a cluster may not be what was asked for.
     """
     layout.make()
+    foreign = sorted({record.role for record in state.processes} - kinds.keys())
+    if foreign:
+        raise StartFailed(
+            f"the cluster in {layout.home} has {', '.join(foreign)}, which this command cannot "
+            f"start: use the `up` that made it (minimr up)"
+        )
     for _stage, members in groupby(sorted(state.processes, key=_stage_of), key=_stage_of):
         missing: list[ProcessRecord] = []
         for record in members:
@@ -168,7 +175,7 @@ def _start_together(
     starting: list[_Starting] = []
     _await_exit(missing, timeout_ms)  # of those that were killed a moment ago: they hold ports
     for record in missing:
-        problem = _why_not_startable(record, kinds)
+        problem = _why_not_startable(record)
         if problem is None:
             starting.append(_spawn(layout, state, kinds[record.role], record))
         else:
@@ -186,19 +193,8 @@ def _start_together(
     return state
 
 
-def _why_not_startable(record: ProcessRecord, kinds: Mapping[str, ProcessKind]) -> str | None:
-    if record.role not in kinds:
-        return (
-            f"{record.name} is a {record.role}, which this command cannot start: "
-            f"use the `up` that made the cluster (minimr up)"
-        )
-    if record.address:
-        return _why_not_bindable(record)
-    return None
-
-
-def _why_not_bindable(record: ProcessRecord) -> str | None:
-    address = parse_address(record.address)
+def _why_not_startable(record: ProcessRecord) -> str | None:
+    address = parse_address(record.address) if record.address else None
     if not isinstance(address, TcpAddress):
         return None
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET

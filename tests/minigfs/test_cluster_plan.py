@@ -18,10 +18,10 @@ from minigfs.errors import InvalidConfig
 MIB = 1024 * 1024
 
 
-def plan(state: ClusterState | None = None, **shape: int) -> ClusterState:
-    used = 0 if state is None else len(state.processes)
+def plan(before: ClusterState | None = None, /, **shape: int) -> ClusterState:
+    used = 0 if before is None else len(before.processes)
     return plan_storage(
-        state,
+        before,
         StorageShape(**shape),
         cluster_id="c1",
         ports=lambda count: [7000 + used + number for number in range(count)],
@@ -86,7 +86,7 @@ def test_hosts_spread_the_chunkservers_over_labels() -> None:
 )
 def test_impossible_shapes_are_refused(shape: dict[str, int], message: str) -> None:
     with pytest.raises(InvalidConfig, match=message):
-        plan(**shape)
+        plan(None, **shape)
 
 
 @pytest.mark.parametrize(

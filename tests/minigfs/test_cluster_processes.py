@@ -154,8 +154,9 @@ def test_a_taken_port_is_named_before_anything_is_spawned(layout: ClusterLayout)
 
 
 def test_a_role_nobody_here_knows_is_left_to_its_own_up(layout: ClusterLayout) -> None:
-    with pytest.raises(StartFailed, match="minimr up"):
-        start_missing(layout, cluster_of("worker"), {})
+    with pytest.raises(StartFailed, match=r"has worker, .*minimr up"):
+        start_missing(layout, cluster_of("serve", "worker"), KINDS)
+    assert not layout.log_file("serve-0").exists()
 
 
 def test_an_announced_address_is_kept(layout: ClusterLayout) -> None:

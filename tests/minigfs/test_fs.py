@@ -182,6 +182,23 @@ def test_a_file_written_while_an_exception_is_handled_is_published(
     assert fs.cat_file(f"{root}/report") == b"went wrong"
 
 
+def test_a_with_block_that_ends_well_publishes_whatever_is_handled_around_it(
+    fs: MinigfsFileSystem, root: str
+) -> None:
+    def writing() -> Iterator[None]:
+        with fs.open(f"{root}/f", "wb") as file:
+            file.write(b"whole")
+            yield
+
+    writer = writing()
+    next(writer)
+    try:
+        raise Boom
+    except Boom:
+        next(writer, None)
+    assert fs.cat_file(f"{root}/f") == b"whole"
+
+
 def test_commit_publishes_from_inside_an_except_clause(fs: MinigfsFileSystem, root: str) -> None:
     file = fs.open(f"{root}/f", "wb")
     file.write(b"as far as we came")
