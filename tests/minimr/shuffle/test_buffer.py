@@ -1,5 +1,6 @@
 """The map-side buffer: a small budget changes where pairs lie, never what comes out."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,18 @@ def test_without_a_combiner_every_pair_is_there_in_order(
             if partitions_of(from_python([row[0]], [0]).column(0), PARTITION_COUNT)[0] == partition
         ]
         assert found == sorted(mine, key=lambda row: row[0])
+
+
+@pytest.mark.parametrize("budget_bytes", [40, 1 << 30])
+@EXAMPLES
+@given(batches=BATCHES)
+def test_the_combiner_counts_each_value_once(
+    tmp_path_factory: pytest.TempPathFactory, budget_bytes: int, batches: list[Any]
+) -> None:
+    path = tmp_path_factory.mktemp("buffer") / "x"
+    found = [row for rows in write(path, batches, agg.count, budget_bytes)[1] for row in rows]
+    assert dict(found) == Counter(key for batch in batches for key, _ in batch)
+    assert len(dict(found)) == len(found)
 
 
 @EXAMPLES
