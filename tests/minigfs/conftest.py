@@ -16,14 +16,6 @@ CHUNK_BYTES = 64 * 1024  # files of a few hundred kilobytes cross chunk borders
 Cli = Callable[..., subprocess.CompletedProcess[bytes]]
 
 
-def start_cluster(home: Path, shape: StorageShape) -> ClusterLayout:
-    layout = ClusterLayout(home)
-    with layout.locked():
-        state = start_missing(layout, prepare_storage(layout, shape), STORAGE_KINDS)
-        await_storage(layout, state)
-    return layout
-
-
 def stop_cluster(layout: ClusterLayout) -> None:
     with layout.locked():
         state = load_state(layout)
@@ -34,11 +26,14 @@ def stop_cluster(layout: ClusterLayout) -> None:
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterLayout]:
     """One master and three chunkservers; tests keep to directories of their own."""
-    layout = start_cluster(
-        tmp_path_factory.mktemp("cluster") / "home", StorageShape(chunk_bytes=CHUNK_BYTES)
-    )
-    yield layout
-    stop_cluster(layout)
+    layout = ClusterLayout(tmp_path_factory.mktemp("cluster") / "home")
+    try:
+        with layout.locked():
+            state = prepare_storage(layout, StorageShape(chunk_bytes=CHUNK_BYTES))
+            await_storage(layout, start_missing(layout, state, STORAGE_KINDS))
+        yield layout
+    finally:
+        stop_cluster(layout)
 
 
 @pytest.fixture
