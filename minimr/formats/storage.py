@@ -245,7 +245,7 @@ def _location(found: Any) -> Location:
     return Location(
         start=int(found["start"]),
         length=int(found["length"]),
-        hosts=tuple(found["hosts"]),
+        hosts=tuple(dict.fromkeys(found["hosts"])),  # replicas on one host count once,
     )
 
 
