@@ -68,9 +68,12 @@ class ClusterStatus(Message, frozen=True):
 def gather_status(config: ClientConfig, *, expected_workers: int = 0) -> ClusterStatus:
     """Ask the master. ``expected_workers`` is how many this machine's `up` has started."""
     link = MasterLink(config.masters, Security(config.token, config.cluster_id))
-    report = MinigfsClient(config).report()
-    workers = link.call(ListWorkers(), timeout_ms=config.timeout_ms).workers
-    jobs = link.call(ListJobs(), timeout_ms=config.timeout_ms).jobs
+    try:
+        report = MinigfsClient(config).report()
+        workers = link.call(ListWorkers(), timeout_ms=config.timeout_ms).workers
+        jobs = link.call(ListJobs(), timeout_ms=config.timeout_ms).jobs
+    finally:
+        link.close()
     return status_of(report, workers, jobs, expected_workers=expected_workers)
 
 
