@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import xxhash
 
@@ -129,7 +129,7 @@ class JobHandle:
         try:
             status = self._wait(on_status)
         except KeyboardInterrupt:
-            self._interrupt()
+            status = self._interrupt()
         if status.state is JobState.DONE:
             return self._result(status)
         if status.state is JobState.CANCELLED:
@@ -153,13 +153,15 @@ class JobHandle:
             if status.state.is_final:
                 return status
 
-    def _interrupt(self) -> NoReturn:
+    def _interrupt(self) -> JobStatus:
         """Ctrl-C: the job ends, and what it left beside the output goes. A second one is obeyed
-        at once. Once the output is there, it stays, and the interrupt goes its way."""
-        self._backend.cancel(self.job_id)
+        at once. An output that is about to appear is waited for: it stays, and the interrupt goes
+        its way. User code that does not return is not."""
+        status = self._backend.cancel(self.job_id)
         deadline_ms = _monotonic_ms() + CANCEL_WAIT_MS
-        status = self._backend.status(self.job_id)
-        while not status.state.is_final and _monotonic_ms() < deadline_ms:
+        while not status.state.is_final and (
+            status.state is JobState.PUBLISHING or _monotonic_ms() < deadline_ms
+        ):
             status = self._backend.status(
                 self.job_id, known_version=status.version, wait_ms=CANCEL_WAIT_MS
             )
@@ -167,6 +169,8 @@ class JobHandle:
         self._close()
         if status.state is JobState.DONE:
             raise KeyboardInterrupt
+        if status.state is JobState.FAILED:
+            return status
         self._storage.remove(self._spec.staging)
         raise JobCancelled(f"job {self.job_id} was interrupted; nothing is at {self.output}")
 

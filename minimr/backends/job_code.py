@@ -9,8 +9,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
-from pathlib import Path
+from functools import cache, partial
 from types import ModuleType
 
 from minimr.errors import JobUsageError
@@ -76,12 +75,12 @@ def _folder(module: ModuleType) -> str | None:
     if module.__name__.partition(".")[0] in _OURS:
         return None
     file = getattr(module, "__file__", None)
-    if not isinstance(file, str):
+    if not isinstance(file, str) or file.startswith(_installed_prefixes()):
         return None
-    folder = str(Path(file).resolve().parent)
-    return None if folder.startswith(_installed_prefixes()) else folder
+    return file.rpartition("/")[0]
 
 
+@cache
 def _installed_prefixes() -> tuple[str, ...]:
     paths = sysconfig.get_paths()
-    return tuple(str(Path(paths[name]).resolve()) for name in ("stdlib", "purelib", "platlib"))
+    return tuple(paths[name] + "/" for name in ("stdlib", "platstdlib", "purelib", "platlib"))

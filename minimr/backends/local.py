@@ -72,7 +72,7 @@ class LocalBackend:
     def submit(self, spec: JobSpec, job: Job) -> None:
         self._coordinator.call(SubmitJob(spec=spec))
         if self._slot_count == 0:
-            self._run_here(ThreadSlot(0, self._scratch, spec, job))
+            self._run_here(ThreadSlot(0, self._scratch, spec, job), spec.job_id)
             return
         self._slots = [self._make_slot(index, spec, job) for index in range(self._slot_count)]
         for index, slot in enumerate(self._slots):
@@ -124,14 +124,17 @@ class LocalBackend:
 
     def _serve(self, slot: Slot) -> None:
         """A slot thread: pull, run, report, until the backend is closed."""
-        with suppress(CoordinatorClosed):
+        try:
             self._coordinator.call(HelloWorker(worker=slot.info))
             while not self._closed.is_set():
                 offer = self._coordinator.call(PollTask(worker=slot.info, wait_ms=POLL_WAIT_MS_MAX))
                 if offer.assignment is not None:
                     self._run(slot, offer.assignment)
+        except Exception:  # at the end of the process imports and pools fail, and nobody waits
+            if not self._closed.is_set() and threading.main_thread().is_alive():
+                raise
 
-    def _run_here(self, slot: Slot) -> None:
+    def _run_here(self, slot: Slot, job_id: JobId) -> None:
         """Run what there is to run, in this thread; an interrupt leaves nothing behind."""
         assignment: Assignment | None = None
         try:
@@ -141,17 +144,15 @@ class LocalBackend:
                 if assignment is None:
                     return
                 self._run(slot, assignment)
-        except BaseException:
-            assert assignment is not None
-            job_id = assignment.attempt.task.job_id
+        except KeyboardInterrupt:
             self._coordinator.call(CancelJob(job_id=job_id))
-            self._report_failure(
-                slot, assignment, Failure(kind=FailureKind.CANCELLED, error="interrupted")
-            )
+            if assignment is not None:
+                interrupted = Failure(kind=FailureKind.CANCELLED, error="interrupted")
+                self._report_failure(slot, assignment, interrupted)
             raise
 
     def _run(self, slot: Slot, assignment: Assignment) -> None:
-        from minimr.tasks.attempt import AttemptFailed
+        from minimr.tasks.failures import AttemptFailed, failure_of
 
         attempt = assignment.attempt
 
@@ -166,6 +167,9 @@ class LocalBackend:
         except AttemptFailed as failed:
             self._cause = failed.__cause__ or self._cause
             self._report_failure(slot, assignment, failed.failure)
+        except (Exception, SystemExit) as error:  # a slot that ended silently would hang the job
+            self._cause = error
+            self._report_failure(slot, assignment, failure_of(error))
         else:
             self._coordinator.call(
                 ReportSuccess(worker_id=slot.info.worker_id, attempt=attempt, result=result)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from minimr.agg import Aggregation, check_combination
+from minimr.agg import Aggregation
 from minimr.backends.inputs import find_inputs
 from minimr.config import LOCAL_PROCESS_BYTES_MIN
 from minimr.coordinator.messages import Split
@@ -109,8 +109,6 @@ def make_plan(
 def _check_job(job: Job, inputs: tuple[str, ...], reducers: int | None) -> None:
     if not isinstance(job, Job):
         raise JobUsageError(f"a {type(job).__name__} is no job: make one with minimr.Job(...)")
-    if job.combine is not None:
-        check_combination(job.combine, job.reduce if job.reduce is not None else job.reduce_batches)
     if not inputs:
         raise InputMissing("no input is given: name at least one file, directory or glob")
     if reducers is not None and reducers < 1:
