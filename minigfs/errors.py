@@ -15,7 +15,8 @@
     |   |-- DirectoryNotEmpty       (also OSError, ENOTEMPTY)
     |   `-- WriterFenced            the temporary file behind an open writer is gone
     |-- ClusterError                the cluster cannot answer
-    |   |-- Unreachable             nobody listens, or the connection broke before the request was sent
+    |   |-- NoCluster               none is configured here: `minimr up` makes one
+    |   |-- Unreachable             nobody listens, or the connection broke too early to matter
     |   |-- DeadlineExceeded        no answer in time (also TimeoutError)
     |   |-- OutcomeUnknown          the connection broke after a change was sent
     |   |-- NoSpace                 a disk is full (also OSError, ENOSPC)
@@ -54,6 +55,7 @@ __all__ = [
     "InvalidPath",
     "IsDirectory",
     "MinigfsError",
+    "NoCluster",
     "NoSpace",
     "NotDirectory",
     "NotEnoughChunkservers",
@@ -70,16 +72,18 @@ __all__ = [
 ]
 
 
+_by_code: dict[str, type["MinigfsError"]] = {}
+
+
 class MinigfsError(Exception):
     """Root of the tree. ``code`` names the class on the wire; subclasses register themselves."""
 
     code: ClassVar[str] = "error"
-    _by_code: ClassVar[dict[str, type["MinigfsError"]]] = {}
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "code" in cls.__dict__:
-            known = MinigfsError._by_code.setdefault(cls.code, cls)
+            known = _by_code.setdefault(cls.code, cls)
             assert known is cls, f"two errors share the wire code {cls.code!r}"
 
     def __init__(self, message: str) -> None:
@@ -95,12 +99,12 @@ class MinigfsError(Exception):
 
 def error_from_wire(code: str, message: str) -> MinigfsError:
     """The error a peer reported; an unknown code becomes the root class and keeps its name."""
-    known = MinigfsError._by_code.get(code)
+    known = _by_code.get(code)
     return known(message) if known is not None else MinigfsError(f"{code}: {message}")
 
 
 class _OsErrorMixin(MinigfsError, OSError):
-    """An error that is also an ``OSError`` with the right ``errno``, as callers of open() expect."""
+    """An error that is also an ``OSError`` with its ``errno``, as callers of open() expect."""
 
     os_errno: ClassVar[int]
 
@@ -163,6 +167,10 @@ class WriterFenced(FileSystemError):
 
 class ClusterError(MinigfsError):
     code = "cluster"
+
+
+class NoCluster(ClusterError):
+    code = "no-cluster"
 
 
 class Unreachable(_OsErrorMixin, ClusterError, ConnectionError):

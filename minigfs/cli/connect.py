@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minigfs.cluster import ClusterLayout, default_home, load_state, running_pid
-from minigfs.errors import InvalidConfig, Unreachable
+from minigfs.errors import Unreachable
 
 if TYPE_CHECKING:
     from minigfs.client.client import MinigfsClient
@@ -35,17 +35,13 @@ class ClusterChoice:
     token_file: str | None = None
 
     def connect(self) -> "MinigfsClient":
-        """A client of the cluster. `Unreachable`, at once, if there is none or it is stopped."""
+        """A client of the cluster. `ClusterError`, at once, if there is none or it is stopped."""
         from minigfs.client.client import MinigfsClient
         from minigfs.client.config import ClientConfig
 
-        try:
-            config = ClientConfig.discover(
-                masters=self.masters, token_file=self.token_file, home=self.home
-            )
-        except InvalidConfig as error:
-            # To the library the configuration is wrong; to who types a command there is no cluster.
-            raise Unreachable(error.message) from error
+        config = ClientConfig.discover(
+            masters=self.masters, token_file=self.token_file, home=self.home
+        )
         layout = layout_of(self.home)
         state = load_state(layout)
         is_ours = state is not None and state.masters == config.masters

@@ -7,7 +7,7 @@ from typing import Self
 
 import msgspec
 
-from minigfs.errors import InvalidConfig
+from minigfs.errors import InvalidConfig, NoCluster
 
 __all__ = ["DEFAULT_TIMEOUT_MS", "ClientConfig", "ClientFile"]
 
@@ -49,7 +49,7 @@ class ClientConfig:
         """Arguments first, then ``FSSPEC_MINIGFS_*``, then ``client.json`` in the cluster's home.
 
         The home is ``home``, else ``$MINIMR_HOME``, else ``~/.minimr``. ``masters`` may be one
-        string with commas. Raises ``InvalidConfig`` that says what to do.
+        string with commas. Raises ``NoCluster`` that says what to do.
         """
         masters = _split_masters(masters or os.environ.get(_MASTERS_VARIABLE, ""))
         token_file = token_file or os.environ.get(_TOKEN_FILE_VARIABLE)
@@ -75,7 +75,7 @@ def _read_client_file(path: Path) -> ClientFile:
     try:
         return msgspec.json.decode(path.read_bytes(), type=ClientFile)
     except FileNotFoundError:
-        raise InvalidConfig(
+        raise NoCluster(
             f"no cluster: {path} does not exist. Start one with `minimr up` (or `minigfs up`),"
             f" set {_HOME_VARIABLE} to the home of a running one, or name its masters and token"
             f" file ({_MASTERS_VARIABLE}, {_TOKEN_FILE_VARIABLE})"

@@ -39,7 +39,7 @@ class ClusterClient:
     def discover(cls, *, home: str | None = None) -> Self:
         """The cluster of ``home``, else of ``$MINIMR_HOME`` and what else the file system heeds.
 
-        Raises ``InvalidConfig`` that says how to start one; makes no connection.
+        Raises ``NoCluster`` that says how to start one; makes no connection.
         """
         config = ClientConfig.discover(home=home)
         return cls(config.masters, Security(config.token, config.cluster_id))

@@ -96,11 +96,8 @@ def down(
 
 
 def status(layout: ClusterLayout) -> ClusterStatus:
-    """What runs and how it is. `Unreachable`, at once, if the cluster is not running."""
-    try:
-        config = ClientConfig.discover(home=str(layout.home))
-    except InvalidConfig as error:  # to who asks for its status, there is no cluster
-        raise Unreachable(error.message) from error
+    """What runs and how it is. `ClusterError`, at once, if the cluster is not running."""
+    config = ClientConfig.discover(home=str(layout.home))
     state = load_state(layout)
     if state is not None and not any(map(running_pid, state.with_role("master"))):
         raise Unreachable(f"the cluster in {layout.home} is not running: start it with `minimr up`")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import minimr
-from minigfs.errors import InvalidConfig
+from minigfs.errors import NoCluster
 from minimr.coordinator.messages import JobState
 from minimr.errors import InputMissing, JobFailed, JobUsageError, OutputExists
 from minimr.runner import explain, run, submit
@@ -212,7 +212,7 @@ def test_without_a_cluster_the_error_says_how_to_start_one(
     tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MINIMR_HOME", str(tmp_path / "home"))
-    with pytest.raises(InvalidConfig, match="minimr up"):
+    with pytest.raises(NoCluster, match="minimr up"):
         run(JOB, input=source, output=str(tmp_path / "out"), backend="ray")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from minigfs.client.config import ClientConfig
-from minigfs.errors import InvalidConfig
+from minigfs.errors import InvalidConfig, NoCluster
 from minigfs.transport.security import create_token
 
 
@@ -44,7 +44,7 @@ def test_arguments_go_before_everything(home: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_without_a_cluster_the_error_says_how_to_start_one(home: Path) -> None:
-    with pytest.raises(InvalidConfig, match="minimr up"):
+    with pytest.raises(NoCluster, match="minimr up"):
         ClientConfig.discover(home=str(home / "nowhere"))
 
 
