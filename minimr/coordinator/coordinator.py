@@ -16,8 +16,6 @@ assigned for ``RECOVERY_HOLD_MS`` (DESIGN 6.11).
 
 from typing import assert_never
 
-import msgspec
-
 from minigfs.errors import MinigfsError, ProtocolError
 from minigfs.transport.messages import Empty, Message
 from minimr.config import POLL_WAIT_MS_MAX, RECOVERY_HOLD_MS, WORKER_DEAD_AFTER_MS
@@ -47,6 +45,11 @@ from minimr.coordinator.events import (
 )
 from minimr.coordinator.fleet import Fleet, Poll, Worker
 from minimr.coordinator.invariants import check_invariants
+from minimr.coordinator.losses import (
+    attempts_to_blame,
+    outputs_lost_with,
+    owners_never_heard_of,
+)
 from minimr.coordinator.machine import CoordinatorMachine
 from minimr.coordinator.messages import (
     AttemptResult,
@@ -59,13 +62,11 @@ from minimr.coordinator.messages import (
     JobStatus,
     ListJobs,
     ListWorkers,
-    MapOutput,
     MapResult,
     PingReply,
     PingWorker,
     PollTask,
     Progress,
-    ReduceAssignment,
     ReportFailure,
     ReportSuccess,
     SubmitJob,
@@ -137,7 +138,7 @@ class Coordinator:
         self._settle()
         return self._effects
 
-    def wants(self, attempt: AttemptId) -> bool:
+    def _wants(self, attempt: AttemptId) -> bool:
         """Whether the end of a running attempt still matters to anybody."""
         record = self.state.jobs.get(attempt.task.job_id)
         return (
@@ -232,7 +233,7 @@ class Coordinator:
     def _ping_reply(
         self, running: tuple[Progress, ...], stored_jobs: tuple[JobId, ...]
     ) -> PingReply:
-        cancel = tuple(one.attempt for one in running if not self.wants(one.attempt))
+        cancel = tuple(one.attempt for one in running if not self._wants(one.attempt))
         finished = tuple(job_id for job_id in stored_jobs if job_id not in self.state.jobs)
         return PingReply(known=True, cancel=cancel, finished_jobs=finished)
 
@@ -294,7 +295,8 @@ class Coordinator:
             return
         lost: tuple[AttemptId, ...] = ()
         if failure.kind is FailureKind.FETCH:
-            lost = self._attempts_behind(attempt, record, failure.lost_map_indexes)
+            running = self._running.get(attempt)
+            lost = attempts_to_blame(running, record, failure.lost_map_indexes)
         command = FailAttempt(now_ms=self._now_ms, attempt=attempt, failure=failure, lost=lost)
         self._propose_end(attempt, command, token)
 
@@ -303,20 +305,6 @@ class Coordinator:
         if self._running.get(attempt) is None and not self._is_adoptable(attempt):
             return None
         return self.state.jobs.get(attempt.task.job_id)
-
-    def _attempts_behind(
-        self, attempt: AttemptId, record: JobRecord, map_indexes: tuple[int, ...]
-    ) -> tuple[AttemptId, ...]:
-        """The map attempts whose outputs ``attempt`` was told to fetch: a map that has run again
-        since is not to blame. After a failover that is forgotten; then those that stand now."""
-        running = self._running.get(attempt)
-        assignment = running.assignment if running is not None else None
-        outputs = (
-            assignment.map_outputs
-            if isinstance(assignment, ReduceAssignment)
-            else tuple(record.map_outputs())
-        )
-        return tuple(output.attempt for output in outputs if output.map_index in map_indexes)
 
     # --- the log's answers -----------------------------------------------------------------------
 
@@ -400,18 +388,7 @@ class Coordinator:
         self._fleet.forget(self._now_ms)
         if self._strangers_due_ms is not None and self._now_ms >= self._strangers_due_ms:
             self._strangers_due_ms = None
-            self._lose_strangers()
-
-    def _lose_strangers(self) -> None:
-        """Outputs on workers that a new coordinator has not heard of for as long as it takes to
-        call a worker dead."""
-        owners = {
-            output.worker_id: None
-            for record in self.state.jobs.values()
-            for output in record.map_outputs()
-        }
-        for worker_id in owners:
-            if self._fleet.alive(worker_id) is None:
+            for worker_id in owners_never_heard_of(self.state, self._fleet):
                 self._lose_outputs(worker_id)
 
     def _lose_running(self, worker_id: WorkerId) -> None:
@@ -421,15 +398,8 @@ class Coordinator:
                 self._propose_loss(running.attempt.task.job_id, (running.attempt,))
 
     def _lose_outputs(self, worker_id: WorkerId, stored: frozenset[str] = frozenset()) -> None:
-        for record in self.state.jobs.values():
-            if record.stage in (JobStage.MAP, JobStage.REDUCE):
-                lost = tuple(
-                    output.attempt
-                    for output in record.map_outputs()
-                    if output.worker_id == worker_id and output.attempt.file_stem not in stored
-                )
-                if lost:
-                    self._propose_loss(record.job_id, lost)
+        for job_id, lost in outputs_lost_with(self.state, worker_id, stored):
+            self._propose_loss(job_id, lost)
 
     def _propose_loss(self, job_id: JobId, attempts: tuple[AttemptId, ...]) -> None:
         self._propose(LoseAttempts(now_ms=self._now_ms, job_id=job_id, attempts=attempts))
@@ -473,7 +443,7 @@ class Coordinator:
             self._attempt_counter += 1
             attempt = AttemptId(task, self._term, self._attempt_counter)
             record = self.state.jobs[task.job_id]
-            assignment = assignment_of(record, attempt, self._current_output)
+            assignment = assignment_of(record, attempt, self._fleet.current)
             self._running.add(
                 RunningAttempt(
                     attempt=attempt, worker_id=worker.info.worker_id, assignment=assignment
@@ -489,12 +459,6 @@ class Coordinator:
             if task is not None:
                 return task
         return None
-
-    def _current_output(self, output: MapOutput) -> MapOutput:
-        worker = self._fleet.alive(output.worker_id)
-        if worker is None or worker.info.address == output.address:
-            return output
-        return msgspec.structs.replace(output, address=worker.info.address)
 
     # --- small change ----------------------------------------------------------------------------
 

@@ -7,8 +7,10 @@ A worker is known from its first hello (or poll) until it has been silent for
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from minimr.config import WORKER_DEAD_AFTER_MS, WORKER_FORGOTTEN_AFTER_MS
-from minimr.coordinator.messages import WorkerInfo, WorkerList, WorkerReport
+from minimr.coordinator.messages import MapOutput, WorkerInfo, WorkerList, WorkerReport
 from minimr.coordinator.running import RunningAttempts
 from minimr.ids import WorkerId
 
@@ -72,6 +74,13 @@ class Fleet:
         """Workers with an open poll, those that wait longest first."""
         waiting = [worker for worker in self if worker.poll is not None]
         return sorted(waiting, key=lambda worker: worker.poll.token if worker.poll else 0)
+
+    def current(self, output: MapOutput) -> MapOutput:
+        """``output`` with its worker's address of today: a restart may have changed it."""
+        worker = self.alive(output.worker_id)
+        if worker is None or worker.info.address == output.address:
+            return output
+        return msgspec.structs.replace(output, address=worker.info.address)
 
     def worker_list(self, running: RunningAttempts) -> WorkerList:
         """Every worker that is not forgotten, and what it is busy with."""

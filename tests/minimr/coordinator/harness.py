@@ -182,6 +182,8 @@ class Stand:
         self.log.append(entry)
         self.machine.apply(len(self.log), entry)
         check_invariants(self.machine.state)
+        if not isinstance(command, OpenTerm):
+            assert self.machine.preview(command) is self.machine.state, "twice equals once"
 
     def changes(self) -> list[Command]:
         """The logged commands that changed the state, in order."""

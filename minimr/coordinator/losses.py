@@ -1,0 +1,49 @@
+"""Which committed map outputs went with a worker, or could not be fetched: decisions only."""
+
+from collections.abc import Iterator
+
+from minimr.coordinator.fleet import Fleet
+from minimr.coordinator.messages import ReduceAssignment
+from minimr.coordinator.running import RunningAttempt
+from minimr.coordinator.state import CoordinatorState, JobRecord, JobStage
+from minimr.ids import AttemptId, JobId, WorkerId
+
+__all__ = ["attempts_to_blame", "outputs_lost_with", "owners_never_heard_of"]
+
+
+def outputs_lost_with(
+    state: CoordinatorState, worker_id: WorkerId, stored: frozenset[str]
+) -> Iterator[tuple[JobId, tuple[AttemptId, ...]]]:
+    """Per job that still needs them, the outputs on a worker except those it has ``stored``."""
+    for record in state.jobs.values():
+        if record.stage in (JobStage.MAP, JobStage.REDUCE):
+            lost = tuple(
+                output.attempt
+                for output in record.map_outputs()
+                if output.worker_id == worker_id and output.attempt.file_stem not in stored
+            )
+            if lost:
+                yield record.job_id, lost
+
+
+def owners_never_heard_of(state: CoordinatorState, fleet: Fleet) -> list[WorkerId]:
+    """Workers that hold outputs but have not said hello to this coordinator, in a fixed order."""
+    owners = {
+        output.worker_id: None for record in state.jobs.values() for output in record.map_outputs()
+    }
+    return [worker_id for worker_id in owners if fleet.alive(worker_id) is None]
+
+
+def attempts_to_blame(
+    running: RunningAttempt | None, record: JobRecord, map_indexes: tuple[int, ...]
+) -> tuple[AttemptId, ...]:
+    """The map attempts behind a fetch failure: those whose outputs the reduce was told to fetch,
+    as a map that has run again since is not to blame. For an attempt of an earlier coordinator
+    that is forgotten; then those that stand now."""
+    assignment = running.assignment if running is not None else None
+    outputs = (
+        assignment.map_outputs
+        if isinstance(assignment, ReduceAssignment)
+        else tuple(record.map_outputs())
+    )
+    return tuple(output.attempt for output in outputs if output.map_index in map_indexes)
