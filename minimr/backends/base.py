@@ -22,7 +22,7 @@ class Backend(Protocol):
         """Ask the job to end; it has when its status is final."""
 
     def failure_cause(self, job_id: JobId) -> BaseException | None:
-        """The exception object behind a failed job, if it was raised in this process."""
+        """The exception behind a failed job, if it was raised in the calling thread."""
 
     def close(self) -> None:
         """Give back what the backend holds in this process; the jobs of a cluster go on."""

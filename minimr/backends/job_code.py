@@ -54,7 +54,7 @@ def _local_modules(job: Job) -> list[ModuleType]:
     found |= {
         name: module
         for name, module in sorted(sys.modules.items())
-        if name != "__main__" and _folder(module) in folders
+        if name != "__main__" and isinstance(module, ModuleType) and _folder(module) in folders
     }
     return list(found.values())
 

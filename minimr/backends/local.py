@@ -90,8 +90,9 @@ class LocalBackend:
         return status
 
     def failure_cause(self, job_id: JobId) -> BaseException | None:
+        """Of a job that ran in the calling thread: there a debugger can follow it."""
         del job_id
-        return self._cause
+        return self._cause if self._slot_count == 0 else None
 
     def close(self) -> None:
         """Stop the slots and remove the segments. Threads in user code end with the process."""
@@ -165,7 +166,7 @@ class LocalBackend:
         try:
             result = slot.run(assignment, note_progress)
         except AttemptFailed as failed:
-            self._cause = failed.__cause__ or self._cause
+            self._cause = failed.__cause__
             self._report_failure(slot, assignment, failed.failure)
         except (Exception, SystemExit) as error:  # a slot that ended silently would hang the job
             self._cause = error

@@ -1,0 +1,74 @@
+"""Jobs travel to processes that know nothing of the user's files."""
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import minimr
+from minimr.backends.job_code import pack_job
+from minimr.errors import JobUsageError
+from minimr.registry import load_job
+
+_LOAD_AND_MAP = """
+import pickle, sys
+job = pickle.loads(open(sys.argv[1], "rb").read())
+print(list(job.map(b"a b")))
+"""
+
+
+def map_elsewhere(code: bytes, folder: Path) -> str:
+    """The packed job's map, run by a process in another directory."""
+    (folder / "code").write_bytes(code)
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _LOAD_AND_MAP, str(folder / "code")],
+        cwd=elsewhere,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+def test_functions_of_a_job_file_travel_with_the_modules_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("def double(word):\n    return word + word\n")
+    (tmp_path / "mine.py").write_text(
+        "import minimr\n"
+        "from beside import double\n"
+        "def words(line):\n"
+        "    for word in line.split():\n"
+        "        yield double(word), 1\n"
+        "job = minimr.Job('mine', map=words, reduce=minimr.agg.sum)\n"
+    )
+    job = load_job(f"{tmp_path}/mine.py:job", {})
+    assert map_elsewhere(pack_job(job), tmp_path) == "[(b'aa', 1), (b'bb', 1)]\n"
+
+
+def scaled(factor: int, line: bytes) -> list[tuple[bytes, int]]:
+    return [(line, factor)]
+
+
+def test_partial_functions_are_followed_to_the_module_of_the_function(tmp_path: Path) -> None:
+    job = minimr.Job("scaled", map=partial(scaled, 3))
+    assert map_elsewhere(pack_job(job), tmp_path) == "[(b'a b', 3)]\n"
+
+
+def test_installed_jobs_travel_by_reference() -> None:
+    assert len(pack_job(load_job("word-count", {}))) < 1_000
+
+
+def test_the_same_job_gives_the_same_bytes() -> None:
+    assert pack_job(load_job("url-count", {})) == pack_job(load_job("url-count", {}))
+
+
+def test_what_cannot_travel_is_said_in_one_line() -> None:
+    lock = __import__("threading").Lock()
+    job = minimr.Job("locked", map=lambda line: [(line, lock.locked())])
+    with pytest.raises(JobUsageError, match="--processes 0") as caught:
+        pack_job(job)
+    assert "\n" not in caught.value.message
