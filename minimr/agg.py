@@ -17,18 +17,15 @@ depend in their last digits on how the input was split: they are outside the pro
 bytes from every run.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from minimr.errors import JobUsageError, UnsupportedType
+from minimr.errors import JobUsageError
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
-    from numpy.typing import NDArray
 
-    Rows: TypeAlias = NDArray[np.int64]
+    from minimr.agg_kernels import Kernel, Rows
 
 __all__ = [
     "Aggregation",
@@ -42,21 +39,31 @@ __all__ = [
     "sum",
 ]
 
-Kernel: TypeAlias = "Callable[[pa.Array, Rows], tuple[pa.Array, Rows | None]]"
+
+@dataclass(frozen=True, slots=True)
+class _Kernel:
+    """A kernel by name: making a job imports neither numpy nor Arrow, running it does."""
+
+    name: str
+
+    def __call__(self, values: "pa.Array", starts: "Rows") -> "tuple[pa.Array, Rows | None]":
+        from minimr import agg_kernels
+
+        kernel: Kernel = getattr(agg_kernels, self.name)
+        return kernel(values, starts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Aggregation:
     """A named way to make one value out of all values of a key.
 
-    Kernels get ``values`` sorted by key and ``starts``, the row at which each key begins. They
-    return new values, and None if there is one per key, else the number of each value's key.
+    Its kernels stand in `minimr.agg_kernels`.
     """
 
     name: str
-    partial: Kernel
-    merge: Kernel
-    finish: "Kernel | None" = None
+    partial: _Kernel
+    merge: _Kernel
+    finish: _Kernel | None = None
     is_combiner: bool = True  # its partial results are ordinary values, so it may be ``combine=``
     takes: tuple[str, ...] = ()  # other combiners whose partial results this one understands
 
@@ -88,149 +95,29 @@ def check_combination(combine: object, reduce: object) -> None:
         raise JobUsageError(f"combine={combine!r} needs reduce={combine!r}")
 
 
-def _sum(values: "pa.Array", starts: "Rows") -> "tuple[pa.Array, None]":
-    import numpy as np
-    import pyarrow as pa
-
-    if pa.types.is_floating(values.type):
-        return pa.array(np.add.reduceat(values.to_numpy(zero_copy_only=False), starts)), None
-    if pa.types.is_integer(values.type):
-        return pa.array(_exact_sums(values.to_numpy(zero_copy_only=False), starts)), None
-    raise UnsupportedType(
-        "minimr.agg.sum and mean need ints or floats; the values are "
-        f"{'str' if values.type == pa.large_string() else 'bytes'}"
-    )
-
-
-def _exact_sums(numbers: "NDArray[np.int64]", starts: "Rows") -> "NDArray[np.int64]":
-    """Sums per group; upper and lower halves apart where 64 bits might not be enough."""
-    import numpy as np
-
-    largest = np.abs(numbers.astype(np.float64)).max(initial=0.0)
-    if largest * numbers.size < 2.0**62:
-        return np.add.reduceat(numbers, starts)
-    low = np.add.reduceat(numbers & 0xFFFFFFFF, starts)
-    high = np.add.reduceat(numbers >> 32, starts) + (low >> 32)
-    if ((high < -(1 << 31)) | (high >= 1 << 31)).any():
-        raise UnsupportedType(
-            "a sum of ints does not fit 64 bits: emit floats, or use a reduce function with "
-            "values as text"
-        )
-    exact: NDArray[np.int64] = (high << 32) | (low & 0xFFFFFFFF)
-    return exact
-
-
-def _count(values: "pa.Array", starts: "Rows") -> "tuple[pa.Array, None]":
-    import numpy as np
-    import pyarrow as pa
-
-    return pa.array(np.diff(starts, append=len(values))), None
-
-
-def _min(values: "pa.Array", starts: "Rows") -> "tuple[pa.Array, None]":
-    import numpy as np
-    import pyarrow as pa
-
-    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
-        numbers = values.to_numpy(zero_copy_only=False)
-        return pa.array(np.minimum.reduceat(numbers, starts)), None
-    return _sorted_in_groups(values, starts)[0].take(pa.array(starts)), None
-
-
-def _max(values: "pa.Array", starts: "Rows") -> "tuple[pa.Array, None]":
-    import numpy as np
-    import pyarrow as pa
-
-    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
-        numbers = values.to_numpy(zero_copy_only=False)
-        return pa.array(np.maximum.reduceat(numbers, starts)), None
-    last = np.append(starts[1:], len(values)) - 1
-    return _sorted_in_groups(values, starts)[0].take(pa.array(last)), None
-
-
-def _first(values: "pa.Array", starts: "Rows") -> "tuple[pa.Array, None]":
-    import pyarrow as pa
-
-    return values.take(pa.array(starts)), None
-
-
-def _distinct(values: "pa.Array", starts: "Rows") -> "tuple[pa.Array, Rows]":
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    ordered, groups = _sorted_in_groups(values, starts)
-    differs = pc.not_equal(ordered[1:], ordered[:-1]).to_numpy(zero_copy_only=False)
-    kept = np.concatenate(([True], differs | (groups[1:] != groups[:-1])))
-    return ordered.filter(pa.array(kept)), groups[kept]
-
-
-def _joined(values: "pa.Array", starts: "Rows") -> "tuple[pa.Array, None]":
-    """The values of each key joined by one blank, as bytes (text stays text)."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not (pa.types.is_large_binary(values.type) or pa.types.is_large_string(values.type)):
-        values = values.cast(pa.large_string())
-    ends = np.append(starts, len(values))
-    lists = pa.LargeListArray.from_arrays(pa.array(ends), values)
-    return pc.binary_join(lists, pa.scalar(b" ").cast(values.type)), None
-
-
-def _mean_parts(values: "pa.Array", starts: "Rows") -> "tuple[pa.Array, None]":
-    import pyarrow as pa
-
-    total, _ = _sum(values, starts)
-    counts, _ = _count(values, starts)
-    return pa.StructArray.from_arrays([total, counts], names=["total", "count"]), None
-
-
-def _mean_merged(parts: "pa.Array", starts: "Rows") -> "tuple[pa.Array, None]":
-    import pyarrow as pa
-
-    total, _ = _sum(parts.field("total"), starts)
-    counts, _ = _sum(parts.field("count"), starts)
-    return pa.StructArray.from_arrays([total, counts], names=["total", "count"]), None
-
-
-def _mean(parts: "pa.Array", starts: "Rows") -> "tuple[pa.Array, None]":
-    import pyarrow as pa
-
-    assert len(starts) == len(parts), "merged: one part per key"
-    totals = parts.field("total").to_numpy(zero_copy_only=False)
-    return pa.array(totals / parts.field("count").to_numpy()), None
-
-
-def _sorted_in_groups(values: "pa.Array", starts: "Rows") -> "tuple[pa.Array, Rows]":
-    """Values in increasing order within each group, and the number of each one's group."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    groups = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(values)))
-    table = pa.table({"group": groups, "value": values})
-    order = pc.sort_indices(table, sort_keys=[("group", "ascending"), ("value", "ascending")])
-    return values.take(order), groups
-
-
-sum = Aggregation("sum", _sum, _sum, takes=("count",))  # noqa: A001 - named as users call it
+sum = Aggregation("sum", _Kernel("add"), _Kernel("add"), takes=("count",))  # noqa: A001 - named as users call it
 """The sum of all values: ints or floats."""
 
-count = Aggregation("count", _count, _sum)
+count = Aggregation("count", _Kernel("count"), _Kernel("add"))
 """The number of values, whatever they are."""
 
-min = Aggregation("min", _min, _min)  # noqa: A001 - named as users call it
+min = Aggregation("min", _Kernel("least"), _Kernel("least"))  # noqa: A001 - named as users call it
 """The least value."""
 
-max = Aggregation("max", _max, _max)  # noqa: A001 - named as users call it
+max = Aggregation("max", _Kernel("greatest"), _Kernel("greatest"))  # noqa: A001 - named as users call it
 """The greatest value."""
 
-mean = Aggregation("mean", _mean_parts, _mean_merged, _mean, is_combiner=False)
+mean = Aggregation(
+    "mean",
+    _Kernel("sum_and_count"),
+    _Kernel("add_sums_and_counts"),
+    _Kernel("mean"),
+    is_combiner=False,
+)
 """The arithmetic mean of ints or floats, a float."""
 
-first = Aggregation("first", _first, _first)
+first = Aggregation("first", _Kernel("first"), _Kernel("first"))
 """The first value in the order (split index, position)."""
 
-collect_set = Aggregation("collect_set", _distinct, _distinct, _joined)
+collect_set = Aggregation("collect_set", _Kernel("distinct"), _Kernel("distinct"), _Kernel("join"))
 """The different values in increasing order, joined by one blank."""

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
+from minimr.columns import from_numpy
 from minimr.errors import UnsupportedType
 
 __all__ = [
@@ -121,7 +122,7 @@ def _normal_keys(keys: pa.Array) -> pa.Array:
     numbers_ = keys.to_numpy()
     if np.isnan(numbers_).any():
         raise UnsupportedType("a key is NaN: it equals nothing, so it cannot be grouped")
-    return pa.array(numbers_ + 0.0)  # -0.0 equals 0.0, so both are one key
+    return from_numpy(numbers_ + 0.0)  # -0.0 equals 0.0, so both are one key
 
 
 def _column(column: "pa.Array | pa.ChunkedArray", name: str) -> pa.Array:

@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from minimr.columns import from_numpy
+
 __all__ = ["read_text_parts"]
 
 _BINARY = pa.large_binary()
@@ -43,7 +45,7 @@ def _split(content: bytes) -> tuple[pa.Array, pa.Array]:
         _BINARY, len(pieces), [None, pa.py_buffer(offsets), pa.py_buffer(content)]
     )
     rows = np.arange(len(ends)) * 4
-    return array.take(pa.array(rows)), array.take(pa.array(rows + 2))
+    return array.take(from_numpy(rows)), array.take(from_numpy(rows + 2))
 
 
 def _unescape(column: pa.Array) -> pa.Array:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import pyarrow as pa
 
-from minimr.agg import Aggregation, Kernel
+from minimr.agg import Aggregation
+from minimr.agg_kernels import Kernel
+from minimr.columns import from_numpy
 from minimr.pairs import Pairs, check_same_types, concat_pairs
 from minimr.shuffle.combine import (
     Assign,
@@ -66,7 +67,7 @@ class MapOutputBuffer:
         if self._added:
             check_same_types(self._added[0].schema, pairs.schema)
         if pairs.get_total_buffer_size() > 2 * pairs.nbytes + _KEPT_BYTES:
-            pairs = pairs.take(pa.array(np.arange(pairs.num_rows)))  # a few rows of a large batch
+            pairs = pairs.take(from_numpy(np.arange(pairs.num_rows)))  # a few rows of a large batch
         self._added.append(pairs)
         self._held_bytes += pairs.nbytes
         self.meter.hold(pairs.nbytes)

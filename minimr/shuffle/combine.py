@@ -8,7 +8,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from minimr.agg import Aggregation, Kernel
+from minimr.agg import Aggregation
+from minimr.agg_kernels import Kernel
+from minimr.columns import from_numpy
 from minimr.pairs import Pairs, concat_pairs, make_pairs
 from minimr.shuffle.keys import group_starts, partition_bounds, partition_order
 
@@ -42,7 +44,7 @@ def sort_partitioned(pairs: Pairs, assign: Assign, partition_count: int) -> Part
     partitions = assign(pairs.column(0))
     order = partition_order(pairs.column(0), partitions, partition_count)
     return PartitionedRun(
-        pairs=pairs.take(pa.array(order)),
+        pairs=pairs.take(from_numpy(order)),
         bounds=partition_bounds(partitions[order], partition_count),
     )
 
@@ -64,10 +66,10 @@ def aggregate_partitioned(
     rows = (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
     ranks = packed >> np.uint64(32)
     starts = np.flatnonzero(np.concatenate(([True], ranks[1:] != ranks[:-1])))
-    values, groups = kernel(pairs.column(1).take(pa.array(rows)), starts)
+    values, groups = kernel(pairs.column(1).take(from_numpy(rows)), starts)
     chosen = order if groups is None else order[groups]
     return PartitionedRun(
-        pairs=make_pairs(distinct.take(pa.array(chosen)), values),
+        pairs=make_pairs(distinct.take(from_numpy(chosen)), values),
         bounds=partition_bounds(partitions[chosen], partition_count),
     )
 
@@ -115,7 +117,7 @@ def _apply(pairs: Pairs, kernel: Kernel) -> Pairs:
     starts = group_starts(pairs.column(0))
     values, groups = kernel(pairs.column(1), starts)
     rows = starts if groups is None else starts[groups]
-    return make_pairs(pairs.column(0).take(pa.array(rows)), values)
+    return make_pairs(pairs.column(0).take(from_numpy(rows)), values)
 
 
 def _finished(pairs: Pairs, aggregation: Aggregation, *, finish: bool) -> Pairs:

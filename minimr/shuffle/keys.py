@@ -16,6 +16,7 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
+from minimr.columns import from_numpy
 from minimr.pairs import binary_parts, is_binary
 
 __all__ = [
@@ -64,7 +65,7 @@ def sort_order(keys: pa.Array) -> Rows:
     rows = np.sort(order[tied])
     import pyarrow.compute as pc
 
-    order[tied] = rows[pc.sort_indices(keys.take(pa.array(rows))).to_numpy()]
+    order[tied] = rows[pc.sort_indices(keys.take(from_numpy(rows))).to_numpy()]
     return order
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from minimr.columns import from_numpy
 from minimr.pairs import Pairs, check_same_types, concat_pairs, is_binary
 from minimr.shuffle.keys import sort_order, words_of
 from minimr.shuffle.segment import FRAME_BYTES, SegmentReader, SegmentWriter
@@ -80,7 +81,7 @@ def _merge_at_once(runs: Iterable[SortedRun], meter: MemoryMeter) -> Iterator[Pa
     held_bytes = _COPIES * pairs.nbytes
     meter.hold(held_bytes)
     if len(batches) > 1:
-        pairs = pairs.take(pa.array(sort_order(pairs.column(0))))
+        pairs = pairs.take(from_numpy(sort_order(pairs.column(0))))
     del batches
     yield pairs
     meter.release(held_bytes)
@@ -194,7 +195,7 @@ def _merge_streams(
         held_bytes = _COPIES * pairs.nbytes
         meter.hold(held_bytes)
         if len(pieces) > 1:
-            pairs = pairs.take(pa.array(sort_order(pairs.column(0))))
+            pairs = pairs.take(from_numpy(sort_order(pairs.column(0))))
         del pieces
         yield pairs
         meter.release(held_bytes)
