@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from minimr.columns import from_numpy
+from minimr.columns import from_numpy, to_numpy
 from minimr.errors import UnsupportedType
 
 __all__ = [
@@ -35,9 +35,9 @@ Kernel: TypeAlias = Callable[[pa.Array, Rows], tuple[pa.Array, Rows | None]]
 
 def add(values: pa.Array, starts: Rows) -> tuple[pa.Array, None]:
     if pa.types.is_floating(values.type):
-        return from_numpy(np.add.reduceat(values.to_numpy(zero_copy_only=False), starts)), None
+        return from_numpy(np.add.reduceat(to_numpy(values), starts)), None
     if pa.types.is_integer(values.type):
-        return from_numpy(_exact_sums(values.to_numpy(zero_copy_only=False), starts)), None
+        return from_numpy(_exact_sums(to_numpy(values), starts)), None
     raise UnsupportedType(
         "minimr.agg.sum and mean need ints or floats; the values are "
         f"{'str' if values.type == pa.large_string() else 'bytes'}"
@@ -66,14 +66,14 @@ def count(values: pa.Array, starts: Rows) -> tuple[pa.Array, None]:
 
 def least(values: pa.Array, starts: Rows) -> tuple[pa.Array, None]:
     if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
-        numbers = values.to_numpy(zero_copy_only=False)
+        numbers = to_numpy(values)
         return from_numpy(np.minimum.reduceat(numbers, starts)), None
     return _sorted_in_groups(values, starts)[0].take(from_numpy(starts)), None
 
 
 def greatest(values: pa.Array, starts: Rows) -> tuple[pa.Array, None]:
     if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
-        numbers = values.to_numpy(zero_copy_only=False)
+        numbers = to_numpy(values)
         return from_numpy(np.maximum.reduceat(numbers, starts)), None
     last = np.append(starts[1:], len(values)) - 1
     return _sorted_in_groups(values, starts)[0].take(from_numpy(last)), None
@@ -85,7 +85,7 @@ def first(values: pa.Array, starts: Rows) -> tuple[pa.Array, None]:
 
 def distinct(values: pa.Array, starts: Rows) -> tuple[pa.Array, Rows]:
     ordered, groups = _sorted_in_groups(values, starts)
-    differs = pc.not_equal(ordered[1:], ordered[:-1]).to_numpy(zero_copy_only=False)
+    differs = to_numpy(pc.not_equal(ordered[1:], ordered[:-1]))
     kept = np.concatenate(([True], differs | (groups[1:] != groups[:-1])))
     return ordered.take(from_numpy(np.flatnonzero(kept))), groups[kept]
 
@@ -113,8 +113,8 @@ def add_sums_and_counts(parts: pa.Array, starts: Rows) -> tuple[pa.Array, None]:
 
 def mean(parts: pa.Array, starts: Rows) -> tuple[pa.Array, None]:
     assert len(starts) == len(parts), "merged: one part per key"
-    totals = parts.field("total").to_numpy(zero_copy_only=False)
-    return from_numpy(totals / parts.field("count").to_numpy()), None
+    totals = to_numpy(parts.field("total"))
+    return from_numpy(totals / to_numpy(parts.field("count"))), None
 
 
 def _sorted_in_groups(values: pa.Array, starts: Rows) -> tuple[pa.Array, Rows]:

@@ -1,7 +1,7 @@
-"""From numpy to Arrow without a detour.
+"""Between numpy and Arrow without a detour.
 
-``pa.array(numbers)`` imports pandas wherever that is installed, which costs a small job more than
-its own work: 0.2 s. The buffers are shared, not copied.
+``pa.array(numbers)`` and ``column.to_numpy()`` import pandas wherever that is installed, which
+costs a small job more than its own work: 0.2 s. Here buffers are shared, and nothing is imported.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-__all__ = ["from_numpy"]
+__all__ = ["from_numpy", "to_numpy"]
 
 
 def from_numpy(numbers: npt.NDArray[Any]) -> pa.Array:
@@ -19,3 +19,15 @@ def from_numpy(numbers: npt.NDArray[Any]) -> pa.Array:
     return pa.Array.from_buffers(
         pa.from_numpy_dtype(contiguous.dtype), len(contiguous), [None, pa.py_buffer(contiguous)]
     )
+
+
+def to_numpy(array: pa.Array) -> npt.NDArray[Any]:
+    """The numbers (or truth values) of an Arrow array without nulls; read-only."""
+    assert array.null_count == 0
+    if pa.types.is_boolean(array.type):
+        return to_numpy(array.cast(pa.uint8())).view(np.bool_)
+    dtype = np.dtype(array.type.to_pandas_dtype())
+    _, data = array.buffers()
+    if data is None:
+        return np.empty(0, dtype)
+    return np.frombuffer(data, dtype, count=len(array), offset=array.offset * dtype.itemsize)

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from minimr.columns import from_numpy
+from minimr.columns import from_numpy, to_numpy
 from minimr.errors import UnsupportedType
 
 __all__ = [
@@ -119,7 +119,7 @@ def _key_column(column: "pa.Array | pa.ChunkedArray") -> pa.Array:
 def _normal_keys(keys: pa.Array) -> pa.Array:
     if keys.type != _FLOAT:
         return keys
-    numbers_ = keys.to_numpy()
+    numbers_ = to_numpy(keys)
     if np.isnan(numbers_).any():
         raise UnsupportedType("a key is NaN: it equals nothing, so it cannot be grouped")
     return from_numpy(numbers_ + 0.0)  # -0.0 equals 0.0, so both are one key

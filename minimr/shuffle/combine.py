@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from minimr.agg import Aggregation
 from minimr.agg_kernels import Kernel
-from minimr.columns import from_numpy
+from minimr.columns import from_numpy, to_numpy
 from minimr.pairs import Pairs, concat_pairs, make_pairs
 from minimr.shuffle.keys import group_starts, partition_bounds, partition_order
 
@@ -60,7 +60,7 @@ def aggregate_partitioned(
     order = partition_order(distinct, partitions, partition_count)
     rank = np.empty(len(order), np.uint64)
     rank[order] = np.arange(len(order), dtype=np.uint64)
-    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    codes = to_numpy(encoded.indices)
     # Rank above, row below: one sort of words gives a stable order by key.
     packed = np.sort((rank[codes] << np.uint64(32)) | np.arange(len(codes), dtype=np.uint64))
     rows = (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from minimr.columns import from_numpy
+from minimr.columns import from_numpy, to_numpy
 from minimr.pairs import binary_parts, is_binary
 
 __all__ = [
@@ -65,7 +65,7 @@ def sort_order(keys: pa.Array) -> Rows:
     rows = np.sort(order[tied])
     import pyarrow.compute as pc
 
-    order[tied] = rows[pc.sort_indices(keys.take(from_numpy(rows))).to_numpy()]
+    order[tied] = rows[to_numpy(pc.sort_indices(keys.take(from_numpy(rows))))]
     return order
 
 
@@ -91,7 +91,7 @@ def group_starts(keys: pa.Array) -> Rows:
         return np.empty(0, np.int64)
     import pyarrow.compute as pc
 
-    changes = pc.not_equal(keys[1:], keys[:-1]).to_numpy(zero_copy_only=False)
+    changes = to_numpy(pc.not_equal(keys[1:], keys[:-1]))
     return np.concatenate((np.zeros(1, np.int64), np.flatnonzero(changes) + 1))
 
 
@@ -115,7 +115,7 @@ def stable_hash(keys: pa.Array) -> Words:
     A key of more than 128 bytes has ``xxh3_64(key)`` as its only word.
     """
     if not is_binary(keys.type):
-        words = keys.to_numpy(zero_copy_only=False).view(np.uint64)
+        words = to_numpy(keys).view(np.uint64)
         return _finish(_mix(_initial(np.full(len(keys), 8)), words))
     offsets, data = binary_parts(keys)
     starts, lengths = offsets[:-1], np.diff(offsets)
@@ -150,7 +150,7 @@ def _finish(state: Words) -> Words:
 
 
 def _number_words(keys: pa.Array) -> Words:
-    bits = keys.to_numpy(zero_copy_only=False).view(np.uint64)
+    bits = to_numpy(keys).view(np.uint64)
     flipped: Words = bits ^ _SIGN
     if pa.types.is_integer(keys.type):
         return flipped

@@ -18,10 +18,11 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -57,8 +58,8 @@ def main(arguments: Sequence[str]) -> None:
     faulthandler.enable(all_threads=False)
     channel = ExecutorChannel(socket.socket(fileno=int(descriptor)))
     try:
-        _import_while_idle(channel, warm_modules)
-        opened = channel.receive_in_executor()
+        with _importing(warm_modules):
+            opened = channel.receive_in_executor()
         assert isinstance(opened, OpenJob)
         _serve_job(channel, opened)
     except ChannelClosed:
@@ -75,12 +76,24 @@ def _die_with(parent_pid: int) -> None:
         sys.exit(1)
 
 
-def _import_while_idle(channel: ExecutorChannel, modules: Sequence[str]) -> None:
-    for module in modules:
-        if channel.has_message():
-            return
-        with suppress(ImportError):  # not every installation has all of them
-            importlib.import_module(module)
+@contextmanager
+def _importing(modules: Sequence[str]) -> Iterator[None]:
+    """Import modules in a thread of their own until the block ends: a job that comes early waits
+    for none that it does not need."""
+    ended = threading.Event()
+
+    def import_all() -> None:
+        for module in modules:
+            if ended.is_set():
+                return
+            with suppress(ImportError):  # not every installation has all of them
+                importlib.import_module(module)
+
+    threading.Thread(target=import_all, name="warm-up", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def _bound_memory(memory_bytes: int) -> None:

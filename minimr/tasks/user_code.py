@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from minimr.columns import to_numpy
 from minimr.errors import UnsupportedType
 from minimr.job import Job
 from minimr.pairs import Pairs, from_arrow, from_python
@@ -108,7 +109,7 @@ def assign_by(job: Job, partition_count: int) -> Assign:
     def assign(keys: pa.Array) -> NDArray[np.uint32]:
         encoded = keys.dictionary_encode()
         found = [_partition_of(key) for key in encoded.dictionary.to_pylist()]
-        codes = encoded.indices.to_numpy(zero_copy_only=False)
+        codes = to_numpy(encoded.indices)
         partitions: NDArray[np.uint32] = np.array(found, np.uint32)[codes]
         return partitions
 
