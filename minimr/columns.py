@@ -12,6 +12,14 @@ import pyarrow as pa
 
 __all__ = ["from_numpy", "to_numpy"]
 
+_DTYPES = {
+    pa.float64(): np.dtype(np.float64),
+    pa.int32(): np.dtype(np.int32),
+    pa.int64(): np.dtype(np.int64),
+    pa.uint8(): np.dtype(np.uint8),
+    pa.uint64(): np.dtype(np.uint64),
+}
+
 
 def from_numpy(numbers: npt.NDArray[Any]) -> pa.Array:
     """An Arrow array of the same numbers (integers or floats, one dimension)."""
@@ -26,7 +34,7 @@ def to_numpy(array: pa.Array) -> npt.NDArray[Any]:
     assert array.null_count == 0
     if pa.types.is_boolean(array.type):
         return to_numpy(array.cast(pa.uint8())).view(np.bool_)
-    dtype = np.dtype(array.type.to_pandas_dtype())
+    dtype = _DTYPES[array.type]
     _, data = array.buffers()
     if data is None:
         return np.empty(0, dtype)
