@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -153,7 +153,7 @@ def create_workers(order: CreateWorkers) -> None:
         configure_logging=False,
     )
     try:
-        remote = ray.remote(WorkerActor)
+        remote: Any = ray.remote(WorkerActor)
         actors = [
             remote.options(
                 name=spec.name,

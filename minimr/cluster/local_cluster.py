@@ -76,7 +76,7 @@ class LocalCluster:
 
     def __enter__(self) -> Self:
         try:
-            deploy.up(self._layout, self._shape)
+            self.start_missing()
         except BaseException:  # Ctrl-C too: nothing is left running
             self.close()
             raise
@@ -95,6 +95,10 @@ class LocalCluster:
         deploy.down(self._layout)
         if self._is_temporary:
             shutil.rmtree(self.home, ignore_errors=True)
+
+    def start_missing(self) -> None:
+        """Start every process that does not run: what ``minimr up`` does again."""
+        deploy.up(self._layout, self._shape)
 
     def status(self) -> ClusterStatus:
         """What ``minimr status --json`` shows."""

@@ -80,9 +80,7 @@ class Masters:
             )
         )
         done = AttemptId(TaskId(JOB, TaskPhase.PUBLISH, 0), 1, 2)
-        self.job(
-            CommitAttempt(now_ms=4, attempt=done, result=PublishResult(manifest_xxh3="0"))
-        )
+        self.job(CommitAttempt(now_ms=4, attempt=done, result=PublishResult(manifest_xxh3="0")))
 
     def make_staging(self) -> None:
         self.fs(fs_commands.MakeDirectory(5, STAGING + "/inside", parents=True, exist_ok=True))
