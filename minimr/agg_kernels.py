@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from minimr.columns import from_numpy, to_numpy
+from minimr.columns import binary_scalar, from_numpy, to_numpy
 from minimr.errors import UnsupportedType
 
 __all__ = [
@@ -96,7 +96,7 @@ def join(values: pa.Array, starts: Rows) -> tuple[pa.Array, None]:
         values = values.cast(pa.large_string())
     ends = np.append(starts, len(values))
     lists = pa.LargeListArray.from_arrays(from_numpy(ends), values)
-    return pc.binary_join(lists, pa.scalar(b" ").cast(values.type)), None
+    return pc.binary_join(lists, binary_scalar(b" ").cast(values.type)), None
 
 
 def sum_and_count(values: pa.Array, starts: Rows) -> tuple[pa.Array, None]:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from minimr.columns import binary_scalar
 from minimr.errors import AmbiguousOutput
 from minimr.pairs import Pairs, binary_parts
 
@@ -56,9 +57,8 @@ class TextOutput:
         else:
             _check(pairs, keys, b"\t\n", "key")
             _check(pairs, values, b"\n", "value")
-        records = pc.binary_join_element_wise(keys, values, pa.scalar(b"\t", _BINARY))
-        nothing = pa.scalar(b"", _BINARY)
-        lines = pc.binary_join_element_wise(records, nothing, pa.scalar(b"\n", _BINARY))
+        records = pc.binary_join_element_wise(keys, values, binary_scalar(b"\t"))
+        lines = pc.binary_join_element_wise(records, binary_scalar(b""), binary_scalar(b"\n"))
         offsets, data = binary_parts(lines)
         self._append(data[int(offsets[0]) : int(offsets[-1])].data, pairs.num_rows)
         self._note_keys(pc.min_max(pairs.column(0)).as_py())
