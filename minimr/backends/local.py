@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -153,8 +154,6 @@ class LocalBackend:
             raise
 
     def _run(self, slot: Slot, assignment: Assignment) -> None:
-        from minimr.tasks.failures import AttemptFailed, failure_of
-
         attempt = assignment.attempt
 
         def note_progress(done_bytes: int, total_bytes: int) -> None:
@@ -165,12 +164,9 @@ class LocalBackend:
         note_progress(0, 0)
         try:
             result = slot.run(assignment, note_progress)
-        except AttemptFailed as failed:
-            self._cause = failed.__cause__
-            self._report_failure(slot, assignment, failed.failure)
         except (Exception, SystemExit) as error:  # a slot that ended silently would hang the job
-            self._cause = error
-            self._report_failure(slot, assignment, failure_of(error))
+            self._cause = error.__cause__ or error
+            self._report_failure(slot, assignment, _failure_of(error))
         else:
             self._coordinator.call(
                 ReportSuccess(worker_id=slot.info.worker_id, attempt=attempt, result=result)
@@ -216,3 +212,15 @@ class LocalBackend:
             with log_file.open("rb") as log, suppress(OSError, MinigfsError):
                 text = log.read(LOCAL_LOG_BYTES_MAX)
                 sys.stderr.write(text.decode(errors="replace"))
+
+
+def _failure_of(error: BaseException) -> Failure:
+    """What ``AttemptFailed`` carries; anything else is a fault outside of the attempt."""
+    failure = getattr(error, "failure", None)
+    if isinstance(failure, Failure):
+        return failure
+    return Failure(
+        kind=FailureKind.INTERNAL,
+        error=f"{type(error).__name__}: {error}",
+        traceback="".join(traceback.format_exception(error)),
+    )

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 import minimr
 from minigfs.errors import NoCluster
+from minimr.config import LOCAL_PROCESS_BYTES_MIN
 from minimr.coordinator.messages import JobState
 from minimr.errors import InputMissing, JobFailed, JobUsageError, OutputExists
 from minimr.runner import explain, run, submit
@@ -229,3 +231,25 @@ def test_closures_that_cannot_be_pickled_run_here_but_not_in_children(
     assert run(job, input=source, output=str(tmp_path / "out")).counters["output.records"] == 2
     with pytest.raises(JobUsageError, match="cannot be sent to other processes"):
         run(job, input=source, output=str(tmp_path / "other"), processes=1)
+
+
+def test_the_plan_uses_threads_processes_or_nothing_as_the_job_asks(
+    tmp_path: Path, source: str
+) -> None:
+    def slots(job: minimr.Job, path: Path, processes: int | None = None) -> tuple[int, bool]:
+        plan = explain(
+            job, input=str(path), output=str(tmp_path / "out"), split_size=1 << 20,
+            processes=processes,
+        )  # fmt: skip
+        return plan.slot_count, plan.in_processes
+
+    cores = len(os.sched_getaffinity(0))
+    large = tmp_path / "large.txt"
+    with large.open("wb") as file:
+        file.truncate(LOCAL_PROCESS_BYTES_MIN)
+    batches = minimr.Job("b", map_batches=lambda batch: batch, reduce=minimr.agg.sum)
+    assert slots(JOB, Path(source)) == (1, False)
+    assert slots(JOB, large) == (cores, cores > 1)
+    assert slots(batches, large) == (cores, False)
+    assert slots(batches, large, processes=0) == (0, False)
+    assert slots(batches, large, processes=3) == (3, True)
