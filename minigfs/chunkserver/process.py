@@ -27,6 +27,7 @@ from minigfs.ports import Disk, RealDisk
 from minigfs.transport.address import Address
 from minigfs.transport.bulk_server import BulkServer
 from minigfs.transport.client import ConnectionPool
+from minigfs.transport.memory import keep_freed_memory
 from minigfs.transport.messages import Empty
 from minigfs.transport.security import Security, check_listen_address
 from minigfs.transport.stream import Stream
@@ -144,6 +145,7 @@ def serve_chunkserver(options: ChunkserverOptions, *, ready: Callable[[Address],
 
     Raises the disk's ``OSError`` if a write or sync failed. For the main thread only.
     """
+    keep_freed_memory()
     server = Chunkserver(options)
     previous = {
         number: signal.signal(number, lambda *_: server.request_stop())

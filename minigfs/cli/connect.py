@@ -38,7 +38,9 @@ class ClusterChoice:
         """A client of the cluster. `ClusterError`, at once, if there is none or it is stopped."""
         from minigfs.client.client import MinigfsClient
         from minigfs.client.config import ClientConfig
+        from minigfs.transport.memory import keep_freed_memory
 
+        keep_freed_memory()  # this process is a command's own, whose work is to move bytes
         config = ClientConfig.discover(
             masters=self.masters, token_file=self.token_file, home=self.home
         )

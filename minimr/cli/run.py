@@ -76,8 +76,10 @@ def run(
     minimr run url-count --input 'logs/*.log.gz' --output counts --set top=10
     minimr run mine.py:job --input minigfs:///logs/ --output minigfs:///out --reducers 4
     """
+    from minigfs.transport.memory import keep_freed_memory
     from minimr import runner
 
+    keep_freed_memory()  # blocks of input come and go by the megabyte
     options = _parse_settings(settings)
     loaded = load_job(job, {n: v for n, v in options.items() if n not in FORMAT_SETTINGS})
     if explain:
