@@ -92,7 +92,7 @@ class ExecutorProcess:
 
     @property
     def is_alive(self) -> bool:
-        return self._process.returncode is None and self._ended(os.WNOHANG) is None
+        return self._process.returncode is None and not self._has_ended(os.WNOHANG)
 
     def run(
         self,
@@ -132,8 +132,7 @@ class ExecutorProcess:
         """End the child and what it started, now; from any thread."""
         self._killed.set()
         with self._reaping:
-            if self._process.returncode is None:
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self._kill_group()
 
     def close(self) -> None:
         """Kill the child if it runs and free its resources; not while ``run`` is in progress."""
@@ -141,17 +140,26 @@ class ExecutorProcess:
         self._reap()
         self._channel.close()
 
-    def _ended(self, flags: int) -> os.waitid_result | None:
-        """Look for the child's end but leave its entry, which keeps its pid ours."""
-        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | flags)
+    def _kill_group(self) -> None:
+        # Before it is reaped, the number of the child's process group cannot be anybody else's.
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _has_ended(self, flags: int = 0) -> bool:
+        """Wait for (or look for) the child's end, but leave its entry, which keeps its pid ours."""
+        try:
+            ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | flags)
+        except ChildProcessError:  # something else in this process has reaped it
+            return True
+        return ended is not None
 
     def _reap(self) -> int:
         """Wait for the child's end, end whatever it started, and give its exit status."""
         if self._process.returncode is None:
-            self._ended(0)
+            self._has_ended()
         with self._reaping:
-            if self._process.returncode is None:
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self._kill_group()
             return self._process.wait()
 
     def _hand_over(self, work: AttemptWork) -> None:

@@ -137,6 +137,10 @@ class WorkerActor:
     def wait_registered(self, timeout_ms: int) -> bool:
         return self._supervisor.wait_registered(timeout_ms)
 
+    def __ray_shutdown__(self) -> None:
+        """Ray's name for what it calls when an actor is asked, not forced, to end."""
+        self._supervisor.stop()
+
 
 def create_workers(order: CreateWorkers) -> None:
     """Make the actors that are missing and wait until a master knows each.

@@ -125,10 +125,7 @@ class WorkerSupervisor:
         self._server.stop()
         self._link.close()
         self._ping_link.close()
-
-    def join(self) -> None:
-        """Wait until ``stop`` has been called."""
-        self._stopping.wait()
+        self._disk.close()
 
     # ---------------------------------------------------------------- work thread
 

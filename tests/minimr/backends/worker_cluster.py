@@ -33,7 +33,7 @@ CLUSTER_ID = "worker-tests"
 PATIENCE_NS = 30_000_000_000
 
 WORKER_PROGRAM = """
-import json, logging, sys
+import json, logging, signal, sys
 from pathlib import Path
 from minigfs.transport.security import Security, load_token
 from minimr.backends.worker import WorkerOptions, WorkerSupervisor
@@ -44,7 +44,7 @@ worker = WorkerSupervisor(WorkerOptions(
     security=Security(load_token(told["token_file"]), told["cluster_id"]), host=told["host"]))
 worker.start()
 print("started", flush=True)
-worker.join()
+signal.pause()
 """
 
 
