@@ -13,6 +13,7 @@ import importlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,12 +23,21 @@ import msgspec
 from minigfs.errors import MinigfsError, Unreachable
 
 if TYPE_CHECKING:
-    from minimr.backends.worker import WorkerOptions
+    from minimr.backends.worker import WorkerOptions, WorkerSupervisor
 
-__all__ = ["CreateWorkers", "WorkerSpec", "create_workers", "main", "ray_environment"]
+__all__ = [
+    "HEAD_PORTS",
+    "CreateWorkers",
+    "WorkerSpec",
+    "create_workers",
+    "head_command",
+    "main",
+    "ray_environment",
+]
 
 _NAMESPACE = "minimr"
 _REGISTER_TIMEOUT_MS = 25_000
+_RESTART_PAUSE_MS = 1_000  # between two starts of a worker that does not start
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,15 +134,28 @@ class WorkerActor:
     """The shell in the actor's process. Restarted by Ray, it finds its name and segments again."""
 
     def __init__(self, spec_json: bytes) -> None:
+        import ray
+
+        try:
+            self._supervisor = self._start(msgspec.json.decode(spec_json, type=WorkerSpec))
+        except Exception:  # whatever a disk or a network may do to a start
+            if not ray.get_runtime_context().was_current_actor_reconstructed:
+                raise  # to whoever created it
+            # Ray never restarts an actor whose constructor raised, but does one whose process died.
+            logging.getLogger(__name__).exception("the worker does not start; trying again")
+            time.sleep(_RESTART_PAUSE_MS / 1000)
+            os._exit(1)
+
+    def _start(self, spec: WorkerSpec) -> "WorkerSupervisor":
         from minimr.backends.worker import WorkerSupervisor
 
         logging.basicConfig(
             level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
         os.environ.pop("PYTHONBREAKPOINT", None)  # Ray's debugger has no business in user code
-        spec = msgspec.json.decode(spec_json, type=WorkerSpec)
-        self._supervisor = WorkerSupervisor(spec.options())
-        self._supervisor.start()
+        supervisor = WorkerSupervisor(spec.options())
+        supervisor.start()
+        return supervisor
 
     def wait_registered(self, timeout_ms: int) -> bool:
         return self._supervisor.wait_registered(timeout_ms)

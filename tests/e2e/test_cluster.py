@@ -109,6 +109,7 @@ def test_up_returns_when_every_part_knows_the_others(cluster: Cluster) -> None:
     assert len(status.chunkservers) == 3
     assert len(status.workers) == 2
     assert all(worker.task == "" for worker in status.workers)
+    assert cluster.ok("status").startswith(b"health: OK\n")
 
 
 def test_status_as_json_has_exactly_the_documented_keys(cluster: Cluster) -> None:
@@ -184,6 +185,21 @@ def test_a_killed_worker_is_back_under_its_name(cluster: Cluster) -> None:
     assert not psutil.pid_exists(before.executor_pid) or (
         psutil.Process(before.executor_pid).status() == psutil.STATUS_ZOMBIE
     )
+
+
+def test_a_worker_that_cannot_start_for_a_while_is_back_when_it_can(cluster: Cluster) -> None:
+    victim = cluster.status().workers[0]
+    segments = Path(victim.dir) / "segments"
+    aside = segments.with_name("aside")
+    segments.rename(aside)
+    segments.write_bytes(b"in the way")
+    try:
+        os.kill(victim.pid, signal.SIGKILL)
+        cluster.until(lambda: len(cluster.status().workers) == 1, "it is not missed")
+    finally:
+        segments.unlink()
+        aside.rename(segments)
+    cluster.until(lambda: len(cluster.status().workers) == 2, "it does not come back")
 
 
 def test_a_killed_ray_is_started_again(cluster: Cluster) -> None:
