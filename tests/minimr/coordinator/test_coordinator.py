@@ -7,6 +7,7 @@ from minimr.config import RECOVERY_HOLD_MS, TASK_END_COUNT_MAX, WORKER_DEAD_AFTE
 from minimr.coordinator.effects import PublishOutput
 from minimr.coordinator.events import CallerGone
 from minimr.coordinator.messages import (
+    Assignment,
     CancelJob,
     FailureKind,
     GetJob,
@@ -400,6 +401,92 @@ def test_a_report_from_an_earlier_term_is_taken_even_before_its_worker_says_hell
     stand.open_term()
     stand.succeed(ALICE, assignment)
     assert status(stand).maps_done == 1
+
+
+def test_a_new_coordinator_assigns_nothing_before_its_workers_had_time_to_speak(
+    stand: Stand,
+) -> None:
+    stand.submit(make_spec(maps=1))
+    stand.open_term()
+    stand.hello(BOB)
+    stand.wait(RECOVERY_HOLD_MS - 10)
+    assert stand.poll(BOB) is None
+    stand.wait(10)
+    assert stand.poll(BOB) is not None
+
+
+def test_the_slower_of_two_attempts_of_a_task_is_lost_and_counts_nothing(stand: Stand) -> None:
+    stand.submit(make_spec(maps=1, reduces=1))
+    slow = stand.take(ALICE)
+    stand.open_term()
+    stand.wait(RECOVERY_HOLD_MS)
+    quick = stand.take(BOB)
+    assert quick.attempt.task == slow.attempt.task
+    stand.hello(ALICE, running=(slow.attempt,))
+    stand.succeed(BOB, quick)
+    assert stand.ping(ALICE, slow.attempt).cancel == (slow.attempt,)
+    stand.succeed(ALICE, slow)
+    now = status(stand)
+    assert (now.maps_done, now.counters["map.test"], now.shuffle_bytes) == (1, 1, 7)
+    assert now.counters["map.attempts.lost"] == 1
+    (output,) = outputs_of(stand.take(BOB))
+    assert output.attempt == quick.attempt
+
+
+def report(stand: Stand, worker: WorkerInfo, assignment: Assignment) -> int:
+    """A success whose answer waits for the log."""
+    return stand.call(
+        ReportSuccess(
+            worker_id=worker.worker_id,
+            attempt=assignment.attempt,
+            result=result_of(assignment, worker),
+        )
+    )
+
+
+def test_a_report_on_its_way_through_the_log_is_not_lost_by_the_next_poll(stand: Stand) -> None:
+    stand.submit(make_spec(maps=1))
+    assignment = stand.take(ALICE)
+    stand.lazy = True
+    token = report(stand, ALICE, assignment)
+    stand.call(PollTask(worker=ALICE, wait_ms=10_000))
+    assert token not in stand.answers, "nothing is acknowledged before it is durable"
+    stand.catch_up()
+    assert token in stand.answers
+    assert status(stand).maps_done == 1
+
+
+def test_an_output_committed_after_its_worker_was_given_up_is_made_again(stand: Stand) -> None:
+    stand.submit(make_spec(maps=1))
+    assignment = stand.take(ALICE)
+    stand.lazy = True
+    report(stand, ALICE, assignment)
+    stand.wait(WORKER_DEAD_AFTER_MS + 1)
+    stand.catch_up()
+    stand.lazy = False
+    assert isinstance(stand.take(BOB), MapAssignment)
+
+
+def test_a_report_the_log_refused_can_be_made_again(stand: Stand) -> None:
+    stand.submit(make_spec(maps=1))
+    assignment = stand.take(ALICE)
+    stand.lazy = True
+    report(stand, ALICE, assignment)
+    stand.refuse_next()
+    stand.lazy = False
+    stand.succeed(ALICE, assignment)
+    assert status(stand).maps_done == 1
+
+
+def test_an_attempt_whose_report_was_refused_goes_with_its_worker(stand: Stand) -> None:
+    stand.submit(make_spec(maps=1))
+    assignment = stand.take(ALICE)
+    stand.lazy = True
+    report(stand, ALICE, assignment)
+    stand.refuse_next()
+    stand.lazy = False
+    stand.wait(WORKER_DEAD_AFTER_MS + 1)
+    assert stand.take(BOB).attempt.task == assignment.attempt.task
 
 
 def test_a_watcher_hears_of_progress_at_once_and_of_silence_at_its_deadline(stand: Stand) -> None:
