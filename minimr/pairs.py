@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from minimr.columns import from_numpy, to_numpy
+from minimr.columns import from_bytes, from_numpy, from_texts, to_numpy
 from minimr.errors import UnsupportedType
 
 __all__ = [
@@ -162,8 +162,14 @@ def _wide(arrow_type: pa.DataType, name: str) -> pa.DataType:
 def _from_objects(objects: Sequence[Any], name: str) -> pa.Array:
     wanted = _type_of_objects(set(map(type, objects)), name)
     try:
-        return pa.array(objects, type=wanted)
-    except (OverflowError, pa.ArrowInvalid) as error:
+        if wanted == _BYTES:
+            return from_bytes(objects)
+        if wanted == _STR:
+            return from_texts(objects)
+        if wanted == _INT:
+            return from_numpy(np.fromiter(map(int, objects), np.int64, len(objects)))
+        return from_numpy(np.fromiter(map(float, objects), np.float64, len(objects)))
+    except OverflowError as error:
         raise UnsupportedType(f"a {name} does not fit: {error}; {_ALLOWED}") from error
     except UnicodeEncodeError as error:
         raise UnsupportedType(f"a {name} is no valid Unicode text: {error}; use bytes") from error

@@ -24,7 +24,6 @@ WARM_MODULES = (
     "fsspec",
     "minigfs.fs",
     "minigfs.client.client",
-    "pandas",  # pyarrow imports it, where it is installed, to convert its first Python list
 )
 _JOB_EXECUTOR_COUNT_MAX = 2  # jobs that alternate on one worker; an idle executor costs its memory
 
