@@ -63,18 +63,18 @@ Ready
 ``advance(ready)`` equals ``persisted`` (if not called yet) and ``applied``; a driver that writes in
 another thread calls those two and not ``advance``.
 
-A command is decided when an entry is committed at the index ``propose`` returned: it is that command
-if the term is the returned one, otherwise the command is lost and never will be applied. Across
-leaders a retry can be applied twice; duplicates are told apart by the machine (client sessions).
+A command is decided when an entry is committed at the index ``propose`` returned: it is that
+command if the term is the returned one, otherwise the command is lost and will never be applied.
+Across leaders a retry can be applied twice; the machine tells duplicates apart (client sessions).
 
 Storage and restart
 ===================
 ``storage`` implements ``LogStorage``: what is durable, read-only for the core. It may change only
 by writes a Ready asked for, by keeping a snapshot of the own machine, and by dropping entries that
 such a snapshot covers. A restart needs storage alone: load the machine from ``storage.snapshot()``
-and construct the node; it begins with ``last_applied`` at that snapshot, and learns the commit index
-from a leader. The founding voters all start with the same ``Configuration`` at index 0, a member to
-be added later with an empty one; ``MemoryStorage`` shows both.
+and construct the node; it begins with ``last_applied`` at that snapshot, and learns the commit
+index from a leader. The founding voters all start with the same ``Configuration`` at index 0, a
+member to be added later with an empty one; ``MemoryStorage`` shows both.
 
 To make a snapshot: ``metadata = node.snapshot_metadata_at(index)`` for the applied index the
 machine's copy stands at, store it durably with the data, then drop entries behind it (keep some for

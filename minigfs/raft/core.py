@@ -258,7 +258,11 @@ class RaftNode:
 
     def snapshot_metadata_at(self, index: int) -> SnapshotMetadata:
         """What to record with a snapshot of the machine at ``index``, which it has applied and
-        which is not older than storage's snapshot."""
+        which is not older than storage's snapshot.
+
+        Raises ``SnapshotTemporarilyUnavailable`` on a new member until the entry that added it, or
+        a later one, is applied.
+        """
         return snapshots.snapshot_metadata_at(self.state, index)
 
     def status(self) -> Status:

@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from minigfs.raft.core import RaftNode
 from minigfs.raft.errors import LogUnavailable
@@ -84,10 +84,11 @@ def _check_configurations(state: NodeState) -> None:
         indexes == sorted(set(indexes)) and indexes[-1] <= state.log.last_index,
         f"{state.node_id}: configurations at {indexes} of {state.log.last_index} entries",
     )
-    _require(
-        sum(index > state.commit_index for index in indexes) <= 1 or state.leadership is None,
-        f"{state.node_id}: leads with two uncommitted configurations, at {indexes}",
-    )
+    for (_, before), (index, after) in pairwise(state.configurations):
+        _require(
+            not before.voters or len(set(before.voters) ^ set(after.voters)) <= 1,
+            f"{state.node_id}: more than one voter changes at {index}: {before} to {after}",
+        )
     for _, configuration in state.configurations:
         ids = (*configuration.voters, *configuration.learners, *configuration.retired)
         _require(len(set(ids)) == len(ids), f"{state.node_id}: an id has two parts in {ids}")
@@ -181,6 +182,7 @@ class ClusterHistory:
         self._leader_of_term: dict[int, NodeId] = {}
         self._entries: dict[tuple[int, int], tuple[Entry, int]] = {}
         self._committed: dict[int, Entry] = {}
+        self._committed_in_term: dict[int, int] = {}
         self._durable: dict[NodeId, HardState] = {}
         self._life: dict[NodeId, tuple[int, int, int]] = {}
         self._leader_log: dict[NodeId, tuple[int, int, int]] = {}
@@ -247,6 +249,7 @@ class ClusterHistory:
         first = max(before[1] + 1, state.log.first_index)
         for entry in state.log.entries(first, state.commit_index, _WHOLE_LOG_BYTES):
             known = self._committed.setdefault(entry.index, entry)
+            self._committed_in_term.setdefault(entry.index, state.current_term)
             _require(known == entry, f"{state.node_id} committed {entry}, another node {known}")
 
     def _check_leader(self, state: NodeState) -> None:
@@ -271,7 +274,8 @@ class ClusterHistory:
     def _check_completeness(self, state: NodeState) -> None:
         """A new leader's log holds every entry committed in earlier terms (5.4.3)."""
         for index, entry in self._committed.items():
-            if index >= state.log.first_index and entry.term < state.current_term:
+            earlier = self._committed_in_term[index] < state.current_term
+            if index >= state.log.first_index and earlier:
                 _require(
                     state.log.matches(index, entry.term),
                     f"{state.node_id} leads in term {state.current_term} without {entry}",

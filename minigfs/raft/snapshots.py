@@ -83,12 +83,18 @@ def handle_install_snapshot(state: NodeState, message: InstallSnapshot) -> None:
 
 
 def snapshot_metadata_at(state: NodeState, index: int) -> SnapshotMetadata:
-    """What a snapshot of the machine after applying ``index`` must record beside its data."""
+    """What a snapshot of the machine after applying ``index`` must record beside its data.
+
+    A member added later does not know who took part before the first configuration in its log:
+    raises ``SnapshotTemporarilyUnavailable`` for an index below that.
+    """
     assert state.log.snapshot_index <= index <= state.last_applied, "applied, and not going back"
     _prune_configurations(state, state.log.snapshot_index)
     _, configuration = max(
         (item for item in state.configurations if item[0] <= index), key=lambda item: item[0]
     )
+    if not configuration.voters:
+        raise SnapshotTemporarilyUnavailable(f"the configuration at {index} is not known here")
     return SnapshotMetadata(
         last_included_index=index,
         last_included_term=state.log.term_at(index),
