@@ -23,11 +23,11 @@ from minimr.config import (
     DEFAULT_MEMORY_BYTES,
     STATUS_WAIT_MS,
 )
-from minimr.coordinator.messages import Failure, JobSpec, JobState, JobStatus, Part
 from minimr.errors import JobCancelled, JobFailed, JobUsageError
 from minimr.formats.storage import Storage
 from minimr.ids import JobId
 from minimr.job import Job
+from minimr.messages import Failure, JobSpec, JobState, JobStatus, Part
 from minimr.plan.naming import join_url, staging_url
 from minimr.plan.splits import InputFile
 

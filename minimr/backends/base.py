@@ -2,9 +2,9 @@
 
 from typing import Protocol
 
-from minimr.coordinator.messages import JobSpec, JobStatus
 from minimr.ids import JobId
 from minimr.job import Job
+from minimr.messages import JobSpec, JobStatus
 
 __all__ = ["Backend"]
 

@@ -12,7 +12,9 @@ from minigfs.transport.messages import ReplyT, Request
 from minigfs.transport.security import Security
 from minimr.backends.master_link import MasterLink
 from minimr.config import MASTER_PATIENCE_MS, MASTER_RETRY_MS
-from minimr.coordinator.messages import (
+from minimr.ids import JobId
+from minimr.job import Job
+from minimr.messages import (
     CancelJob,
     GetJob,
     JobSpec,
@@ -21,8 +23,6 @@ from minimr.coordinator.messages import (
     ListWorkers,
     SubmitJob,
 )
-from minimr.ids import JobId
-from minimr.job import Job
 
 __all__ = ["ClusterClient"]
 

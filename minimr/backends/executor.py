@@ -18,8 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from minimr.coordinator.messages import Assignment, AttemptResult, Failure, FailureKind, JobSpec
 from minimr.ids import AttemptId, WorkerId
+from minimr.messages import Assignment, AttemptResult, Failure, FailureKind, JobSpec
 from minimr.tasks.executor_channel import (
     AttemptFailure,
     AttemptProgress,

@@ -24,7 +24,10 @@ from minigfs.ports import SystemClock
 from minimr.backends.in_process import CoordinatorClosed, InProcessCoordinator
 from minimr.backends.local_slots import ProcessSlot, Slot, ThreadSlot
 from minimr.config import LOCAL_LOG_BYTES_MAX, PING_INTERVAL_MS, POLL_WAIT_MS_MAX
-from minimr.coordinator.messages import (
+from minimr.formats.storage import Storage
+from minimr.ids import JobId
+from minimr.job import Job
+from minimr.messages import (
     Assignment,
     CancelJob,
     Failure,
@@ -40,9 +43,6 @@ from minimr.coordinator.messages import (
     ReportSuccess,
     SubmitJob,
 )
-from minimr.formats.storage import Storage
-from minimr.ids import JobId
-from minimr.job import Job
 
 __all__ = ["LocalBackend"]
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from minimr.coordinator.messages import Assignment, AttemptResult, Failure, JobSpec, WorkerInfo
 from minimr.ids import WorkerId
 from minimr.job import Job
+from minimr.messages import Assignment, AttemptResult, Failure, JobSpec, WorkerInfo
 
 if TYPE_CHECKING:
     from minimr.backends.executor_slot import ExecutorSlot

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from minimr.agg import Aggregation
 from minimr.backends.inputs import find_inputs
 from minimr.config import LOCAL_PROCESS_BYTES_MIN
-from minimr.coordinator.messages import Split
 from minimr.errors import InputMissing, JobUsageError, OutputExists
 from minimr.formats.storage import Storage, absolute_url, is_local
 from minimr.job import Job
+from minimr.messages import Split
 from minimr.plan.splits import InputFile, default_partition_count, estimated_bytes, plan_splits
 
 __all__ = ["BACKENDS", "Plan", "make_plan"]

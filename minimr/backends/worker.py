@@ -34,7 +34,9 @@ from minimr.backends.executor_slot import ExecutorSlot
 from minimr.backends.master_link import MasterLink
 from minimr.backends.worker_disk import WorkerDisk
 from minimr.config import PING_INTERVAL_MS
-from minimr.coordinator.messages import (
+from minimr.errors import NoSuchJob
+from minimr.ids import AttemptId, JobId
+from minimr.messages import (
     Assignment,
     Failure,
     FailureKind,
@@ -49,8 +51,6 @@ from minimr.coordinator.messages import (
     ReportSuccess,
     WorkerInfo,
 )
-from minimr.errors import NoSuchJob
-from minimr.ids import AttemptId, JobId
 from minimr.shuffle.fetch import segment_handlers
 from minimr.tasks.failures import AttemptFailed
 

@@ -6,8 +6,8 @@ import click
 
 from minigfs.terminal import echo_json, format_bytes, format_duration_ms
 from minimr.cli.home import home_option
-from minimr.coordinator.messages import JobStatus
 from minimr.ids import JobId
+from minimr.messages import JobStatus
 
 __all__ = ["jobs"]
 

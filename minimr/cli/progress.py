@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from minigfs.terminal import format_bytes, format_duration_ms
-from minimr.coordinator.messages import JobState, JobStatus
+from minimr.messages import JobState, JobStatus
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

@@ -41,7 +41,7 @@ from minimr.coordinator.events import (
     Tick,
 )
 from minimr.coordinator.machine import CoordinatorMachine
-from minimr.coordinator.messages import Failure, FailureKind, JobSpec
+from minimr.messages import Failure, FailureKind, JobSpec
 
 __all__ = ["JOBS_MACHINE", "CoordinatorService"]
 

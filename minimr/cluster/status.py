@@ -10,8 +10,8 @@ from minigfs.master.messages import ClusterReport
 from minigfs.transport.messages import Message
 from minigfs.transport.security import Security
 from minimr.backends.master_link import MasterLink
-from minimr.coordinator.messages import JobStatus, ListJobs, ListWorkers, WorkerReport
 from minimr.ids import WorkerId
+from minimr.messages import JobStatus, ListJobs, ListWorkers, WorkerReport
 
 __all__ = ["ClusterStatus", "gather_status", "status_of"]
 

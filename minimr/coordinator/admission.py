@@ -3,15 +3,15 @@
 Each function returns what is wrong, in one line, or None.
 """
 
-from minimr.coordinator.messages import (
+from minimr.coordinator.state import JobRecord
+from minimr.ids import AttemptId, TaskPhase
+from minimr.messages import (
     AttemptResult,
     JobSpec,
     MapResult,
     PublishResult,
     ReduceResult,
 )
-from minimr.coordinator.state import JobRecord
-from minimr.ids import AttemptId, TaskPhase
 
 __all__ = ["admission_problem", "result_problem"]
 

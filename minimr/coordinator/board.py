@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import msgspec
 
 from minimr.coordinator.machine import CoordinatorMachine
-from minimr.coordinator.messages import JobList, JobStatus
 from minimr.coordinator.running import RunningAttempts
 from minimr.coordinator.state import JobRecord
 from minimr.coordinator.status import job_status, status_version
 from minimr.ids import JobId
+from minimr.messages import JobList, JobStatus
 
 __all__ = ["JobBoard", "Watcher"]
 

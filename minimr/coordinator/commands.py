@@ -7,8 +7,8 @@ log's format and never change their meaning.
 
 import msgspec
 
-from minimr.coordinator.messages import AttemptResult, Failure, JobSpec
 from minimr.ids import AttemptId, JobId
+from minimr.messages import AttemptResult, Failure, JobSpec
 
 __all__ = [
     "AdmitJob",

@@ -51,7 +51,12 @@ from minimr.coordinator.losses import (
     owners_never_heard_of,
 )
 from minimr.coordinator.machine import CoordinatorMachine
-from minimr.coordinator.messages import (
+from minimr.coordinator.running import RunningAttempt, RunningAttempts
+from minimr.coordinator.scheduling import JobQueue, assignment_of
+from minimr.coordinator.state import CoordinatorState, JobRecord, JobStage
+from minimr.errors import JobUsageError, NoSuchJob
+from minimr.ids import AttemptId, JobId, TaskId, WorkerId
+from minimr.messages import (
     AttemptResult,
     CancelJob,
     FailureKind,
@@ -73,11 +78,6 @@ from minimr.coordinator.messages import (
     TaskOffer,
     WorkerInfo,
 )
-from minimr.coordinator.running import RunningAttempt, RunningAttempts
-from minimr.coordinator.scheduling import JobQueue, assignment_of
-from minimr.coordinator.state import CoordinatorState, JobRecord, JobStage
-from minimr.errors import JobUsageError, NoSuchJob
-from minimr.ids import AttemptId, JobId, TaskId, WorkerId
 
 __all__ = ["Coordinator"]
 

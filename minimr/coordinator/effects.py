@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from minigfs.errors import MinigfsError
 from minigfs.transport.messages import Message
 from minimr.coordinator.commands import Command
-from minimr.coordinator.messages import JobSpec
+from minimr.messages import JobSpec
 
 __all__ = ["DiscardStaging", "Effect", "Propose", "PublishOutput", "Refuse", "Reply"]
 

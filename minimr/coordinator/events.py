@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from minimr.coordinator.commands import Command
-from minimr.coordinator.messages import (
+from minimr.ids import JobId
+from minimr.messages import (
     CancelJob,
     Failure,
     GetJob,
@@ -17,7 +18,6 @@ from minimr.coordinator.messages import (
     ReportSuccess,
     SubmitJob,
 )
-from minimr.ids import JobId
 
 __all__ = [
     "Applied",

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import msgspec
 
 from minimr.config import WORKER_DEAD_AFTER_MS, WORKER_FORGOTTEN_AFTER_MS
-from minimr.coordinator.messages import MapOutput, WorkerInfo, WorkerList, WorkerReport
 from minimr.coordinator.running import RunningAttempts
 from minimr.ids import WorkerId
+from minimr.messages import MapOutput, WorkerInfo, WorkerList, WorkerReport
 
 __all__ = ["Fleet", "Poll", "Worker"]
 

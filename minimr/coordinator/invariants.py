@@ -6,9 +6,9 @@ A coordinator checks the state it takes over; tests check after every event.
 from collections import Counter
 
 from minimr.config import JOB_HISTORY_COUNT_MAX
-from minimr.coordinator.messages import FailureKind, JobState, MapResult, PublishResult
 from minimr.coordinator.state import AttemptEnd, CoordinatorState, JobRecord, TaskRecord
 from minimr.ids import JobId, TaskId, TaskPhase
+from minimr.messages import FailureKind, JobState, MapResult, PublishResult
 
 __all__ = ["check_invariants"]
 

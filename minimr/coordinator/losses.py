@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from minimr.coordinator.fleet import Fleet
-from minimr.coordinator.messages import ReduceAssignment
 from minimr.coordinator.running import RunningAttempt
 from minimr.coordinator.state import CoordinatorState, JobRecord, JobStage
 from minimr.ids import AttemptId, JobId, WorkerId
+from minimr.messages import ReduceAssignment
 
 __all__ = ["attempts_to_blame", "outputs_lost_with", "owners_never_heard_of"]
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from minimr.coordinator.messages import Assignment, Progress
 from minimr.ids import AttemptId, JobId, TaskId, WorkerId
+from minimr.messages import Assignment, Progress
 
 __all__ = ["RunningAttempt", "RunningAttempts"]
 

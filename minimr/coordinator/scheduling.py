@@ -9,16 +9,16 @@ again early, and a job that must fail fails soon.
 import heapq
 from collections.abc import Callable, Iterable, Sequence
 
-from minimr.coordinator.messages import (
+from minimr.coordinator.state import JobRecord, JobStage
+from minimr.coordinator.status import attempt_counters
+from minimr.ids import AttemptId, TaskId, TaskPhase
+from minimr.messages import (
     Assignment,
     MapAssignment,
     MapOutput,
     PublishAssignment,
     ReduceAssignment,
 )
-from minimr.coordinator.state import JobRecord, JobStage
-from minimr.coordinator.status import attempt_counters
-from minimr.ids import AttemptId, TaskId, TaskPhase
 
 __all__ = ["JobQueue", "TaskQueue", "assignment_of"]
 

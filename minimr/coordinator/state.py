@@ -11,7 +11,8 @@ from enum import StrEnum
 
 from immutables import Map
 
-from minimr.coordinator.messages import (
+from minimr.ids import AttemptId, JobId, TaskId, TaskPhase
+from minimr.messages import (
     AttemptResult,
     Failure,
     JobSpec,
@@ -22,7 +23,6 @@ from minimr.coordinator.messages import (
     Part,
     ReduceResult,
 )
-from minimr.ids import AttemptId, JobId, TaskId, TaskPhase
 
 __all__ = [
     "AttemptEnd",

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from minimr.coordinator.messages import JobState, JobStatus, Progress
 from minimr.coordinator.state import AttemptEnd, JobRecord, JobStage
 from minimr.ids import TaskPhase
+from minimr.messages import JobState, JobStatus, Progress
 
 __all__ = ["attempt_counters", "job_status", "status_version"]
 

@@ -31,14 +31,6 @@ from minimr.coordinator.commands import (
     PublishJob,
     StopJob,
 )
-from minimr.coordinator.messages import (
-    AttemptResult,
-    Failure,
-    FailureKind,
-    JobState,
-    MapResult,
-    PublishResult,
-)
 from minimr.coordinator.state import (
     AttemptEnd,
     CoordinatorState,
@@ -49,6 +41,14 @@ from minimr.coordinator.state import (
 )
 from minimr.coordinator.status import job_status
 from minimr.ids import AttemptId, TaskId, TaskPhase
+from minimr.messages import (
+    AttemptResult,
+    Failure,
+    FailureKind,
+    JobState,
+    MapResult,
+    PublishResult,
+)
 
 __all__ = ["ACCEPTED", "END_OF_FAILURE", "transition"]
 

@@ -19,11 +19,11 @@ from typing import IO, Protocol
 
 import pyarrow as pa
 
-from minimr.coordinator.messages import FileRange
 from minimr.errors import UnreadableInput
 from minimr.formats.gzip_source import GzipSource
 from minimr.formats.prefetch import prefetched
 from minimr.formats.storage import Storage, is_local
+from minimr.messages import FileRange
 
 __all__ = ["Block", "ByteSource", "Origin", "read_blocks"]
 

@@ -9,8 +9,8 @@ values of a key reach its reducer in that order.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from minimr.coordinator.messages import FileRange, Split
 from minimr.errors import JobUsageError
+from minimr.messages import FileRange, Split
 
 __all__ = [
     "SPLIT_BYTES_MAX",

@@ -19,9 +19,9 @@ from minigfs.transport.bulk_server import BulkHandler
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.messages import Empty, Message, Request
 from minigfs.transport.stream import Stream
-from minimr.coordinator.messages import MapOutput
 from minimr.errors import SegmentUnavailable
 from minimr.ids import AttemptId, JobId
+from minimr.messages import MapOutput
 from minimr.pairs import Pairs
 from minimr.shuffle.merge import SortedRun
 from minimr.shuffle.segment import (

@@ -4,7 +4,7 @@ An attempt leaves nothing behind but its result: a segment below ``scratch``, or
 below the job's staging directory. Whatever stops it becomes one `AttemptFailed`.
 """
 
-from minimr.coordinator.messages import (
+from minimr.messages import (
     AttemptResult,
     MapAssignment,
     PublishAssignment,

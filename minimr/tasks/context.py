@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from minimr.coordinator.messages import Assignment, JobSpec
 from minimr.formats.storage import Storage
 from minimr.ids import WorkerId
 from minimr.job import Job
+from minimr.messages import Assignment, JobSpec
 from minimr.shuffle.fetch import SegmentFetcher
 from minimr.tasks.failures import AttemptCancelled
 

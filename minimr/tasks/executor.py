@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, cast
 
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.security import Security
-from minimr.coordinator.messages import Failure, FailureKind
 from minimr.job import Job
+from minimr.messages import Failure, FailureKind
 
 if TYPE_CHECKING:
     from minimr.shuffle.fetch import SegmentFetcher

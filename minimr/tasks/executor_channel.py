@@ -25,8 +25,8 @@ from minigfs.transport.connection import Connection, ConnectionBroken, Connectio
 from minigfs.transport.deadline import Deadline
 from minigfs.transport.messages import Message
 from minigfs.transport.sockets import SocketLink
-from minimr.coordinator.messages import Assignment, AttemptResult, Failure, JobSpec
 from minimr.ids import WorkerId
+from minimr.messages import Assignment, AttemptResult, Failure, JobSpec
 
 __all__ = [
     "AttemptFailure",

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from minigfs.errors import MinigfsError
-from minimr.coordinator.messages import Failure, FailureKind
 from minimr.errors import (
     AmbiguousOutput,
     JobUsageError,
@@ -17,6 +16,7 @@ from minimr.errors import (
     UnreadableInput,
     UnsupportedType,
 )
+from minimr.messages import Failure, FailureKind
 from minimr.shuffle.fetch import MapOutputsLost
 
 __all__ = [

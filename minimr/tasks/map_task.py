@@ -8,7 +8,6 @@ from contextlib import closing
 
 from minigfs.errors import MinigfsError
 from minimr.agg import Aggregation
-from minimr.coordinator.messages import MapAssignment, MapOutput, MapResult
 from minimr.counters import Counters, collecting, increment
 from minimr.errors import TaskError, UnsupportedType
 from minimr.formats.blocks import Block, read_blocks
@@ -20,6 +19,7 @@ from minimr.formats.text_input import (
     line_offset,
     split_lines,
 )
+from minimr.messages import MapAssignment, MapOutput, MapResult
 from minimr.pairs import Pairs
 from minimr.shuffle.buffer import MapOutputBuffer
 from minimr.shuffle.fetch import segment_path

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from minigfs.errors import MinigfsError
-from minimr.coordinator.messages import MapAssignment, Part
 from minimr.errors import TaskError
 from minimr.formats.text_output import TextOutput
+from minimr.messages import MapAssignment, Part
 from minimr.pairs import Pairs
 from minimr.plan.naming import join_url, part_name
 from minimr.tasks.context import AttemptContext

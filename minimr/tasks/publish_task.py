@@ -9,13 +9,13 @@ import msgspec
 import xxhash
 
 from minigfs.errors import MinigfsError
-from minimr.coordinator.messages import (
+from minimr.errors import JobUsageError
+from minimr.messages import (
     JobSpec,
     Part,
     PublishAssignment,
     PublishResult,
 )
-from minimr.errors import JobUsageError
 from minimr.plan.naming import MANIFEST_NAME, join_url
 from minimr.tasks.context import AttemptContext
 from minimr.tasks.failures import OutputFailed

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from minimr.agg import Aggregation
-from minimr.coordinator.messages import ReduceAssignment, ReduceResult
 from minimr.counters import collecting, increment
+from minimr.messages import ReduceAssignment, ReduceResult
 from minimr.pairs import Pairs
 from minimr.shuffle.combine import aggregate_stream, whole_groups
 from minimr.shuffle.fetch import job_directory

@@ -9,7 +9,8 @@ from minimr.datasets.access_log import generate
 from minimr.jobs import url_count, word_count
 
 from minimr import Job
-from minimr.coordinator.messages import (
+from minimr.ids import AttemptId, JobId, TaskId, TaskPhase, WorkerId
+from minimr.messages import (
     JobSpec,
     MapAssignment,
     MapOutput,
@@ -17,7 +18,6 @@ from minimr.coordinator.messages import (
     ReduceAssignment,
     ReduceResult,
 )
-from minimr.ids import AttemptId, JobId, TaskId, TaskPhase, WorkerId
 from minimr.plan.splits import InputFile, plan_splits
 from minimr.shuffle.fetch import SegmentFetcher
 from minimr.tasks.attempt import run_attempt

@@ -11,8 +11,8 @@ import pytest
 import minimr
 from minigfs.errors import NoCluster
 from minimr.config import LOCAL_PROCESS_BYTES_MIN
-from minimr.coordinator.messages import JobState
 from minimr.errors import InputMissing, JobFailed, JobUsageError, OutputExists
+from minimr.messages import JobState
 from minimr.runner import explain, run, submit
 
 CALLS: list[bytes] = []

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from minimr.backends.executor import AttemptWork, ExecutorProcess
-from minimr.coordinator.messages import Failure, FailureKind, MapResult
+from minimr.messages import Failure, FailureKind, MapResult
 from minimr.tasks.failures import AttemptFailed
 from tests.minimr.backends.tiny_jobs import map_work
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 import minimr
-from minimr.coordinator.messages import JobState
 from minimr.errors import JobCancelled, JobFailed
+from minimr.messages import JobState
 
 
 def map_words(line: bytes) -> Iterator[tuple[bytes, int]]:

@@ -11,9 +11,9 @@ import pytest
 
 from minigfs.errors import InvalidConfig
 from minimr.backends.worker_disk import WorkerDisk
-from minimr.coordinator.messages import CancelJob, JobSpec, JobState
 from minimr.ids import JobId
 from minimr.job import Job
+from minimr.messages import CancelJob, JobSpec, JobState
 from tests.minimr.backends.tiny_jobs import spec_for, split_of
 from tests.minimr.backends.worker_cluster import WorkerCluster
 

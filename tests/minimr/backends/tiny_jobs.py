@@ -5,9 +5,9 @@ from pathlib import Path
 import cloudpickle
 
 from minimr.backends.executor import AttemptWork
-from minimr.coordinator.messages import FileRange, JobSpec, MapAssignment, Split
 from minimr.ids import AttemptId, JobId, TaskId, TaskPhase, WorkerId
 from minimr.job import Job, MapRecord
+from minimr.messages import FileRange, JobSpec, MapAssignment, Split
 
 __all__ = ["map_work", "spec_for", "split_of"]
 

@@ -18,7 +18,7 @@ from minigfs.cluster.storage import free_loopback_ports
 from minigfs.errors import ClusterError
 from minigfs.transport.security import Security, create_token
 from minimr.backends.master_link import MasterLink
-from minimr.coordinator.messages import (
+from minimr.messages import (
     GetJob,
     JobSpec,
     JobStatus,

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minimr.cli.progress import BarProgress, Estimate, LineProgress
-from minimr.coordinator.messages import JobState, JobStatus
 from minimr.ids import JobId
+from minimr.messages import JobState, JobStatus
 
 
 def status(

@@ -18,7 +18,9 @@ from minigfs.replication.wal import WriteAheadLog
 from minigfs.transport.messages import ReplyT, Request
 from minigfs.transport.security import Security
 from minimr.cluster.jobs_service import CoordinatorService
-from minimr.coordinator.messages import (
+from minimr.errors import NoSuchJob
+from minimr.ids import JobId
+from minimr.messages import (
     CancelJob,
     GetJob,
     HelloWorker,
@@ -29,8 +31,6 @@ from minimr.coordinator.messages import (
     PollTask,
     SubmitJob,
 )
-from minimr.errors import NoSuchJob
-from minimr.ids import JobId
 from tests.minimr.coordinator.harness import make_spec, worker_info
 from tests.sim.disk import SimDisk
 

@@ -24,13 +24,13 @@ from minimr.coordinator.commands import (
     encode_command,
 )
 from minimr.coordinator.machine import CoordinatorMachine
-from minimr.coordinator.messages import (
+from minimr.ids import AttemptId, JobId, TaskId, TaskPhase
+from minimr.messages import (
     JobState,
     MapResult,
     Part,
     PublishResult,
 )
-from minimr.ids import AttemptId, JobId, TaskId, TaskPhase
 from tests.minimr.coordinator.harness import make_spec
 
 JOB = JobId("count-1")

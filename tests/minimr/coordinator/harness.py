@@ -25,7 +25,8 @@ from minimr.coordinator.events import (
 )
 from minimr.coordinator.invariants import check_invariants
 from minimr.coordinator.machine import CoordinatorMachine
-from minimr.coordinator.messages import (
+from minimr.ids import AttemptId, JobId, WorkerId
+from minimr.messages import (
     Assignment,
     AttemptResult,
     Failure,
@@ -52,7 +53,6 @@ from minimr.coordinator.messages import (
     TaskOffer,
     WorkerInfo,
 )
-from minimr.ids import AttemptId, JobId, WorkerId
 
 START_MS = 1_700_000_000_000
 

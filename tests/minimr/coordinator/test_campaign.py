@@ -12,7 +12,10 @@ from minimr.config import WORKER_DEAD_AFTER_MS
 from minimr.coordinator.commands import CommitAttempt, FailAttempt
 from minimr.coordinator.events import CallerGone
 from minimr.coordinator.invariants import check_invariants
-from minimr.coordinator.messages import (
+from minimr.coordinator.state import AttemptEnd
+from minimr.coordinator.transitions import END_OF_FAILURE
+from minimr.ids import AttemptId, JobId, TaskId
+from minimr.messages import (
     Assignment,
     CancelJob,
     Failure,
@@ -30,9 +33,6 @@ from minimr.coordinator.messages import (
     TaskOffer,
     WorkerInfo,
 )
-from minimr.coordinator.state import AttemptEnd
-from minimr.coordinator.transitions import END_OF_FAILURE
-from minimr.ids import AttemptId, JobId, TaskId
 from tests.minimr.coordinator.harness import Stand, failure, make_spec, result_of, worker_info
 
 WORKERS = ("ann", "bob", "cid")

@@ -6,7 +6,9 @@ from minigfs.errors import ProtocolError
 from minimr.config import RECOVERY_HOLD_MS, TASK_END_COUNT_MAX, WORKER_DEAD_AFTER_MS
 from minimr.coordinator.effects import PublishOutput
 from minimr.coordinator.events import CallerGone
-from minimr.coordinator.messages import (
+from minimr.errors import JobUsageError, NoSuchJob
+from minimr.ids import JobId, TaskPhase
+from minimr.messages import (
     Assignment,
     CancelJob,
     FailureKind,
@@ -29,8 +31,6 @@ from minimr.coordinator.messages import (
     WorkerInfo,
     WorkerList,
 )
-from minimr.errors import JobUsageError, NoSuchJob
-from minimr.ids import JobId, TaskPhase
 from tests.minimr.coordinator.harness import Stand, failure, make_spec, result_of, worker_info
 
 ALICE, BOB = worker_info("alice"), worker_info("bob")

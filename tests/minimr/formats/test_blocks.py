@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minimr.coordinator.messages import FileRange
 from minimr.errors import UnreadableInput
 from minimr.formats.blocks import Block, read_blocks
 from minimr.formats.storage import Storage
 from minimr.formats.text_input import block_batch, count_lines, line_batch, split_lines
+from minimr.messages import FileRange
 
 CONTENT = st.one_of(
     st.lists(st.sampled_from([b"", b"a", b"\r", b"line\r", b"x" * 9, b"\xff\xfe\0"])).map(

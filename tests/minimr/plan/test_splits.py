@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimr.coordinator.messages import Split
 from minimr.errors import JobUsageError
+from minimr.messages import Split
 from minimr.plan.splits import (
     SPLIT_BYTES_MAX,
     SPLIT_BYTES_MIN,

@@ -9,9 +9,9 @@ import pytest
 from minigfs.transport.bulk_server import BulkServer
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.security import Security
-from minimr.coordinator.messages import MapOutput
 from minimr.errors import SegmentUnavailable
 from minimr.ids import AttemptId, JobId, TaskId, TaskPhase, WorkerId
+from minimr.messages import MapOutput
 from minimr.pairs import from_python
 from minimr.shuffle import fetch as fetch_module
 from minimr.shuffle.fetch import (

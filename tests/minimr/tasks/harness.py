@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-from minimr.coordinator.messages import (
+from minimr.ids import AttemptId, JobId, TaskId, TaskPhase, WorkerId
+from minimr.job import Job
+from minimr.messages import (
     Assignment,
     AttemptResult,
     FileRange,
@@ -20,8 +22,6 @@ from minimr.coordinator.messages import (
     ReduceResult,
     Split,
 )
-from minimr.ids import AttemptId, JobId, TaskId, TaskPhase, WorkerId
-from minimr.job import Job
 from minimr.shuffle.fetch import SegmentFetcher
 from minimr.tasks.attempt import AttemptContext, run_attempt
 

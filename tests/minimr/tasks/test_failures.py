@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from minimr.coordinator.messages import Failure, FailureKind
 from minimr.job import Job
+from minimr.messages import Failure, FailureKind
 from minimr.tasks.attempt import AttemptFailed
 from tests.minimr.tasks.harness import Bench, splits_of
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from minimr import agg
-from minimr.coordinator.messages import FailureKind, Part
 from minimr.ids import JobId
 from minimr.job import Job
+from minimr.messages import FailureKind, Part
 from minimr.tasks.attempt import AttemptFailed
 from tests.minimr.tasks.harness import Bench, splits_of
 
@@ -127,8 +127,8 @@ def test_the_master_publishes_what_is_its_own_to_publish(bench: Bench, parts: li
     """With ``published_by_master`` the task stops at a complete staging directory."""
     import msgspec
 
-    from minimr.coordinator.messages import PublishAssignment
     from minimr.ids import TaskPhase, WorkerId
+    from minimr.messages import PublishAssignment
     from minimr.shuffle.fetch import SegmentFetcher
     from minimr.tasks.attempt import AttemptContext, run_attempt
 
