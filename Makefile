@@ -21,7 +21,8 @@ $(VENV)/.pip:
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.pip pyproject.toml requirements.lock
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable .
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint requirements.lock --editable .
+	@$(BIN)/python -m compileall -q minigfs minimr jobs datasets
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run

@@ -35,8 +35,11 @@ def main() -> int:
         return 130
     finally:
         _minimr("down")
-    home = shlex.quote(os.path.relpath(os.environ["MINIMR_HOME"]))
-    print(f"\nThe outputs are kept: minimr up --dir {home}; minimr fs ls /demo --dir {home}")
+    home, folder = (os.path.relpath(path) for path in (os.environ["MINIMR_HOME"], MINIMR[0]))
+    print(
+        f"\nThe outputs are kept: . {shlex.quote(str(Path(folder).parent / 'activate'))}; "
+        f"export MINIMR_HOME={shlex.quote(home)}; minimr up; minimr fs ls /demo"
+    )
     return 0
 
 
@@ -89,7 +92,7 @@ def _run(job: str, source: str, output: str) -> None:
         print(f"  {milliseconds:>7,} ms  {name}")
     print(f"  {wall_ms:>7,} ms  wall time")
     records = result["counters"].get("map.input_records", 0)
-    print(f"{records:,} lines, {len(result['parts'])} parts, output in {result['output']}\n")
+    print(f"{records:,} lines; the output lies in {result['output']}\n")
 
 
 def _show_top(output: str, unit: str) -> None:

@@ -10,7 +10,7 @@ from minigfs import __version__
 from minigfs.cli.cluster import down, status, up
 from minigfs.cli.files import fs_commands
 from minigfs.cli.serve import serve
-from minigfs.terminal import run_cli, terminal_options
+from minigfs.terminal import leave, run_cli, terminal_options
 
 __all__ = ["fs_commands", "main", "minigfs"]
 
@@ -28,4 +28,4 @@ for _command in (up, down, status, serve, *fs_commands):
 
 def main() -> None:
     """The console script."""
-    run_cli(minigfs, program="minigfs")
+    leave(run_cli(minigfs, program="minigfs"))

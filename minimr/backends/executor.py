@@ -31,7 +31,7 @@ from minimr.tasks.executor_channel import (
 )
 from minimr.tasks.failures import AttemptFailed
 
-__all__ = ["AttemptWork", "ExecutorProcess"]
+__all__ = ["AttemptWork", "ExecutorProcess", "share_of_cores"]
 
 _LOOK_INTERVAL_MS = 100  # at is_cancelled and at the child's life, while it is silent
 _LOG_BYTES_MAX = 8 * 1024 * 1024  # a longer log is set aside when the next executor starts
@@ -237,6 +237,15 @@ def _start(
             pass_fds=(descriptor,),
             process_group=0,  # a Ctrl-C on our terminal is ours to handle
         )
+
+
+def share_of_cores(executor_count: int) -> dict[str, str]:
+    """Environment for executors that share this machine: together they use each core once.
+
+    Arrow and Polars would each start a thread per core in each executor, which then take turns.
+    """
+    threads = str(max(1, (os.cpu_count() or 1) // executor_count))
+    return {"OMP_NUM_THREADS": threads, "POLARS_MAX_THREADS": threads}
 
 
 _spawner_lock = threading.Lock()

@@ -110,10 +110,11 @@ class LocalBackend:
     def _make_slot(self, index: int, spec: JobSpec, job: Job) -> Slot:
         if not self._in_processes:
             return ThreadSlot(index, self._scratch, spec, job)
+        from minimr.backends.executor import share_of_cores
         from minimr.backends.executor_slot import ExecutorSlot
 
         log_file = self._scratch / f"executor-{index}.log"
-        executors = ExecutorSlot(log_file=log_file, environment={})
+        executors = ExecutorSlot(log_file=log_file, environment=share_of_cores(self._slot_count))
         return ProcessSlot(index, self._scratch, spec, executors)
 
     def _start(self, name: str, target: Callable[..., None], *arguments: object) -> None:

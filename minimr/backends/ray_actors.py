@@ -50,9 +50,11 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     token_file: str
     cluster_id: str
     host: str
+    worker_count: int  # on the same machine
 
     def options(self) -> "WorkerOptions":
         from minigfs.transport.security import Security, load_token
+        from minimr.backends.executor import share_of_cores
         from minimr.backends.worker import WorkerOptions
 
         return WorkerOptions(
@@ -64,6 +66,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
             environment={
                 "FSSPEC_MINIGFS_MASTERS": ",".join(self.masters),
                 "FSSPEC_MINIGFS_TOKEN_FILE": self.token_file,
+                **share_of_cores(self.worker_count),
             },
         )
 

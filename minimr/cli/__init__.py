@@ -8,7 +8,7 @@ import importlib
 
 import click
 
-from minigfs.terminal import run_cli, terminal_options
+from minigfs.terminal import leave, run_cli, terminal_options
 from minimr import __version__
 
 __all__ = ["cli", "main"]
@@ -60,4 +60,4 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the console script and of ``python -m minimr``."""
-    run_cli(cli, program="minimr")
+    leave(run_cli(cli, program="minimr"))

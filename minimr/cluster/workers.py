@@ -53,6 +53,7 @@ class WorkersOptions:
                 token_file=str(self.token_file),
                 cluster_id=self.cluster_id,
                 host=self.hosts[number % len(self.hosts)],
+                worker_count=self.worker_count,
             )
             for number in range(self.worker_count)
         )

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from minigfs.transport.client import ConnectionPool
+from minigfs.transport.memory import keep_freed_memory
 from minigfs.transport.security import Security
 from minimr.job import Job
 from minimr.messages import Failure, FailureKind
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str]) -> None:
     # A Ctrl-C is the parent's to handle: it kills us when the job is to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable(all_threads=False)
+    keep_freed_memory()
     channel = ExecutorChannel(socket.socket(fileno=int(descriptor)))
     try:
         with _importing(warm_modules):
