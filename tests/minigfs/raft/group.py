@@ -50,7 +50,9 @@ class Member:
     def start(self) -> None:
         """Begin a life: everything but ``storage`` is new."""
         ticks = self.config.election_timeout_ticks
-        self.node = RaftNode(self.config, self.storage, lambda: self.rng.randrange(ticks, 2 * ticks))
+        self.node = RaftNode(
+            self.config, self.storage, lambda: self.rng.randrange(ticks, 2 * ticks)
+        )
         self.machine: list[bytes] = []
         self.machine_index = self.storage.snapshot_metadata().last_included_index
         if self.machine_index:
@@ -287,4 +289,3 @@ class Group:
         state = self[name].node.state
         first, last = state.log.first_index - 1, state.log.last_index
         return [state.log.term_at(index) for index in range(first, last + 1)]
-

@@ -62,7 +62,9 @@ class Schedule:
         self.drop_rate = rng.choice((0.0, 0.02, 0.2))
         self.double_rate = rng.choice((0.0, 0.1))
         self.in_order = rng.random() < 0.3
-        self.group = Group(rng.choice((1, 2, 3, 3, 3, 3, 4, 5)), seed=seed, configure=self.configure)
+        self.group = Group(
+            rng.choice((1, 2, 3, 3, 3, 3, 4, 5)), seed=seed, configure=self.configure
+        )
         self.next_name = 10
         self.seen: Counter[str] = Counter()
         self.asked: dict[bytes, int] = {}
@@ -299,7 +301,10 @@ class Schedule:
             state = member.node.state
             if not state.committed_in_own_term or state.leading.transfer is not None:
                 continue
-            position = member.node.propose(b"the end")
+            try:
+                position = member.node.propose(b"the end")
+            except RaftRefused:
+                continue
             self.group.run()
             if state.commit_index >= position.index and state.role is Role.LEADER:
                 return True
