@@ -9,6 +9,7 @@ from minigfs.terminal import (
     bytes_option,
     echo_json,
     format_bytes,
+    format_count,
     format_duration_ms,
     terminal_options,
 )
@@ -127,10 +128,10 @@ def _summary(result: "Result") -> str:
     output_bytes = sum(part.size_bytes for part in result.parts)
     lines = [
         f"{result.job_id}: {records:,} records read, {written:,} written",
-        f"{len(result.parts)} part(s), {format_bytes(output_bytes)}",
+        f"{format_count(len(result.parts), 'part')}, {format_bytes(output_bytes)}",
         f"{format_duration_ms(result.phases_ms['total'])} = {phases}",
     ]
     malformed = counters.get("map.malformed_records", 0)
     if malformed:
-        lines.insert(1, f"{malformed:,} malformed records not counted")
+        lines.insert(1, f"{format_count(malformed, 'malformed record')} not counted")
     return "\n".join(lines)
