@@ -27,7 +27,7 @@ class _Event(Enum):
     ABANDONED = auto()
 
 
-_Events = queue.SimpleQueue[tuple[_Event, FileId]]
+_Events = queue.SimpleQueue[tuple[_Event, FileId, threading.Event]]
 
 
 class WriterLeases:
@@ -48,15 +48,24 @@ class WriterLeases:
                 name="minigfs-leases",
                 daemon=True,
             ).start()
-        self._events.put((_Event.OPENED, file_id))
+        self._put(_Event.OPENED, file_id)
 
     def closed(self, file_id: FileId) -> None:
-        self._events.put((_Event.CLOSED, file_id))
+        self._put(_Event.CLOSED, file_id)
 
-    def abandoned(self, file_id: FileId) -> None:
-        """Discard the file soon. Safe in a finaliser."""
+    def abandoned(self, file_id: FileId) -> threading.Event:
+        """Discard the file soon: set once the master was told, or could not be. Safe in a
+        finaliser."""
         if self._process_id == os.getpid():
-            self._events.put((_Event.ABANDONED, file_id))
+            return self._put(_Event.ABANDONED, file_id)
+        told = threading.Event()
+        told.set()  # the parent of this fork opened the file, and looks after it
+        return told
+
+    def _put(self, event: _Event, file_id: FileId) -> threading.Event:
+        handled = threading.Event()
+        self._events.put((event, file_id, handled))
+        return handled
 
 
 def _renew(masters: MasterCaller, events: _Events) -> None:
@@ -66,7 +75,9 @@ def _renew(masters: MasterCaller, events: _Events) -> None:
     while True:
         left_ms = max(0, renewed_ms + _RENEW_MS - clock.monotonic_ms()) if open_ids else None
         try:
-            event, file_id = events.get(timeout=None if left_ms is None else left_ms / 1000)
+            event, file_id, handled = events.get(
+                timeout=None if left_ms is None else left_ms / 1000
+            )
         except queue.Empty:
             _try(masters, RenewWriters(file_ids=tuple(sorted(open_ids))))
             renewed_ms = clock.monotonic_ms()
@@ -78,6 +89,7 @@ def _renew(masters: MasterCaller, events: _Events) -> None:
         open_ids.discard(file_id)
         if event is _Event.ABANDONED:
             _try(masters, DiscardFile(file_id=file_id))
+        handled.set()
 
 
 def _try(masters: MasterCaller, request: RenewWriters | DiscardFile) -> None:

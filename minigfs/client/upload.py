@@ -141,7 +141,9 @@ class ChunkUpload:
             except NotEnoughChunkservers:
                 # Full disks do not empty themselves while we wait; dead servers may come back.
                 if isinstance(failed.error, NoSpace) or not patience.pause():
-                    raise failed.error from None
+                    raise type(failed.error)(
+                        f"cannot write {self._context.path}: {failed.address}: {failed.error}"
+                    ) from failed.error
 
     def _send(self, chunk: LocatedChunk) -> SealedChunk:
         chain = tuple(replica.address for replica in chunk.replicas)

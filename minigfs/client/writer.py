@@ -26,6 +26,7 @@ __all__ = ["FileWriter"]
 
 _PIECE_BYTES = 1024 * 1024
 _IN_FLIGHT_BYTES_MAX = 128 * 1024 * 1024  # two chunks of 64 MiB: one fills while one is synced
+_DISCARD_WAIT_S = 0.5  # a living master answers in a few milliseconds
 _UPLOAD_COUNT_MAX = 8  # small chunks wait for syncs, not for us: eight waits at once
 
 
@@ -105,22 +106,24 @@ class FileWriter:
             self._finish_uploads()
             self._status = self._publish()
         except OutcomeUnknown:
-            self._end(discard=False)
+            self._end()
             raise
         except BaseException:
             self.discard()
             raise
-        self._end(discard=False)
+        self._end()
         return self._status
 
     def discard(self) -> None:
         """Forget the file; the path is as it was. Allowed at any time, repeatedly.
 
-        Does not wait for the master, which is told in the background, and which collects by itself
-        what no writer keeps alive.
+        The master is told in the background, so that a dead one is not waited for; it collects by
+        itself what no writer keeps alive.
         """
         if self._is_open:
-            self._end(discard=True)
+            self._end()
+            # A process that ends now, as a failed command does, should have told a living one.
+            self._leases.abandoned(self._context.file_id).wait(_DISCARD_WAIT_S)
 
     def __enter__(self) -> Self:
         return self
@@ -223,12 +226,9 @@ class FileWriter:
         for upload in self._in_flight:
             upload.abort()
 
-    def _end(self, *, discard: bool) -> None:
+    def _end(self) -> None:
         self._is_open = False
         self._abort_uploads()
         self._filling, self._piece, self._spare_pieces = None, bytearray(), []
         self._in_flight.clear()
-        if discard:
-            self._leases.abandoned(self._context.file_id)
-        else:
-            self._leases.closed(self._context.file_id)
+        self._leases.closed(self._context.file_id)
