@@ -110,6 +110,7 @@ class BulkServer:
                 daemon=True,
             )
             with self._lock:
+                self._forget_ended()
                 full = len(self._connections) >= self._limits.connection_count_max
                 if not full:
                     self._connections[connection] = thread
@@ -118,6 +119,11 @@ class BulkServer:
                 connection.close()
             else:
                 thread.start()
+
+    def _forget_ended(self) -> None:
+        """Here, and not at a thread's own end, so that ``stop`` waits for the last of each."""
+        for connection in [c for c, thread in self._connections.items() if not thread.is_alive()]:
+            del self._connections[connection]
 
     def _serve(self, link: Link, connection: Connection) -> None:
         try:
@@ -132,8 +138,6 @@ class BulkServer:
         except (ConnectionBroken, ConnectionLate, OSError) as error:
             logger.debug("%s: %s is gone: %r", self._name, link.peer, error)
         finally:
-            with self._lock:
-                del self._connections[connection]
             connection.close()
 
     def _serve_calls_or_say_why_not(self, connection: Connection) -> None:
