@@ -35,6 +35,10 @@ __all__ = [
 ]
 
 
+_SCAN_BYTES = 1 << 20
+"""How much of the log a restart reads at a time."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOrigin:
     """Who asked: this node (``context``) or a member (its own numbers)."""
@@ -216,9 +220,6 @@ def _configurations_in(storage: LogStorage) -> list[tuple[int, Configuration]]:
                 found.append(_configuration_of(entry))
             index = entry.index + 1
     return found
-
-
-_SCAN_BYTES = 1 << 20
 
 
 def _configuration_of(entry: Entry) -> tuple[int, Configuration]:
