@@ -24,7 +24,7 @@ POLARS = """
 import sys, polars as pl
 columns = {f"column_{i}": pl.String for i in range(1, 11)}
 log = pl.scan_csv(sys.argv[1], separator=" ", has_header=False, quote_char=None,
-                  truncate_ragged_lines=True, schema=columns)
+                  truncate_ragged_lines=True, schema=columns, extra_columns="ignore")
 counts = log.group_by("column_7").len().collect()
 counts.write_csv(sys.argv[2], separator="\\t", include_header=False)
 """
