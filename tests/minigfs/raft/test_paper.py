@@ -323,7 +323,7 @@ def test_5_2_each_candidate_restarts_with_a_new_random_timeout() -> None:
 
     config = RaftConfig(node_id=A, pre_vote=False)
     node = RaftNode(config, storage_with([]), draw)
-    elections = []
+    elections: list[int] = []
     for tick in range(1, 2000):
         node.tick()
         if node.status().current_term > len(elections):

@@ -1,6 +1,7 @@
 """Replication under loss, lag and restarts: Figure 8, flow control, durability, damage."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.minigfs.raft.group import Configure, Group
 A, B, C = NodeId("1"), NodeId("2"), NodeId("3")
 
 
-def limited(**limits: int) -> Configure:
+def limited(**limits: Any) -> Configure:
     return lambda config: dataclasses.replace(config, **limits)
 
 
