@@ -1,6 +1,9 @@
 """`up`, `down` and `status`: the processes of a storage cluster on this machine."""
 
+import functools
 import time
+from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -34,6 +37,7 @@ __all__ = [
     "process_line",
     "status",
     "storage_lines",
+    "storage_shape",
     "storage_status",
     "up",
 ]
@@ -47,24 +51,46 @@ def process_line(event: ProcessEvent) -> str:
     return f"{record.name:<16} {event.what:<8} {record.address:<21} {pid:<12} {took}".rstrip()
 
 
+def storage_shape(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that shape a storage cluster; the command gets them as ``storage``."""
+
+    @click.option("--masters", type=int, help="Number of masters.  [default: 1]")
+    @click.option("--chunkservers", type=int, help="Number of chunkservers.  [default: 3]")
+    @click.option("--replication", type=int, help="Replicas of each chunk.  [default: 3]")
+    @bytes_option("--chunk-size", "chunk_bytes", help="Size of a chunk.  [default: 64MiB]")
+    @click.option("--hosts", type=int, help="Spread the processes over this many host labels.")
+    @functools.wraps(command)
+    def with_shape(
+        *positional: Any,
+        masters: int | None,
+        chunkservers: int | None,
+        replication: int | None,
+        chunk_bytes: int | None,
+        hosts: int | None,
+        **others: Any,
+    ) -> None:
+        shape = StorageShape(
+            masters=masters,
+            chunkservers=chunkservers,
+            replication=replication,
+            chunk_bytes=chunk_bytes,
+            hosts=hosts,
+        )
+        command(*positional, storage=shape, **others)
+
+    return with_shape
+
+
 @click.command()
 @home_option
-@click.option("--masters", type=int, help="Number of masters [default: 1].")
-@click.option("--chunkservers", type=int, help="Number of chunkservers [default: 3].")
-@click.option("--replication", type=int, help="Replicas of each chunk [default: 3].")
-@bytes_option("--chunk-size", "chunk_bytes", help="Size of a chunk [default: 64MiB].")
-@click.option("--hosts", type=int, help="Spread the chunkservers over this many host labels.")
+@storage_shape
 @click.option("--json", "as_json", is_flag=True, help="Print what runs as JSON.")
 @terminal_options
 @click.pass_obj
 def up(
     terminal: Terminal,
     home: str | None,
-    masters: int | None,
-    chunkservers: int | None,
-    replication: int | None,
-    chunk_bytes: int | None,
-    hosts: int | None,
+    storage: StorageShape,
     as_json: bool,
 ) -> None:
     """Start a cluster on this machine, or whatever of it is not running.
@@ -73,19 +99,12 @@ def up(
     """
     began_ns = time.monotonic_ns()
     layout = layout_of(home)
-    shape = StorageShape(
-        masters=masters,
-        chunkservers=chunkservers,
-        replication=replication,
-        chunk_bytes=chunk_bytes,
-        hosts=hosts,
-    )
 
     def waiting() -> None:
         terminal.say(f"waiting for another start or stop in {layout.home}")
 
     with layout.locked(waiting):
-        state = prepare_storage(layout, shape)
+        state = prepare_storage(layout, storage)
         state = start_missing(
             layout, state, STORAGE_KINDS, progress=lambda event: terminal.say(process_line(event))
         )

@@ -1,9 +1,10 @@
 """`serve`: one server process in the foreground, as `up` starts it or on another machine."""
 
+import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +14,10 @@ from minigfs.errors import InvalidConfig
 from minigfs.terminal import bytes_option, terminal_options
 from minigfs.transport.security import Security, TlsFiles, check_listen_address, load_token
 
-__all__ = ["configure_logging", "security_from", "serve", "server_options"]
+if TYPE_CHECKING:
+    from minigfs.master.options import MasterOptions
+
+__all__ = ["configure_logging", "master_options", "serve", "server_options"]
 
 
 def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -72,39 +76,55 @@ def serve() -> None:
     """Run one server in the foreground."""
 
 
-@serve.command()
-@server_options
-@bytes_option("--chunk-size", "chunk_bytes", help="Size of a chunk [default: 64MiB].")
-@click.option("--replication", type=click.IntRange(min=1), default=DEFAULT_REPLICATION)
-@terminal_options
-def master(
-    directory: str,
-    listen: str,
-    advertise: str | None,
-    cluster_id: str,
-    chunk_bytes: int | None,
-    replication: int,
-    **trust: Any,
-) -> None:
-    """Run a master: the namespace, and which chunkserver holds what."""
-    import asyncio
+def master_options(command: Callable[["MasterOptions"], None]) -> Callable[..., None]:
+    """The options of a master process; the command gets them as one `MasterOptions`."""
 
-    from minigfs.master.process import FileSystemService, MasterOptions, serve_master
-    from minigfs.ports import SystemClock, SystemRng
+    @server_options
+    @bytes_option("--chunk-size", "chunk_bytes", help="Size of a chunk.  [default: 64MiB]")
+    @click.option(
+        "--replication", type=click.IntRange(min=1), default=DEFAULT_REPLICATION, show_default=True
+    )
+    @functools.wraps(command)
+    def with_options(
+        directory: str,
+        listen: str,
+        advertise: str | None,
+        cluster_id: str,
+        chunk_bytes: int | None,
+        replication: int,
+        **trust: Any,
+    ) -> None:
+        from minigfs.master.options import MasterOptions
 
-    configure_logging()
-    options = MasterOptions(
-        directory=Path(directory),
-        listen=listen,
-        advertise=advertise,
-        security=security_from(listen=listen, cluster_id=cluster_id, **trust),
-        config=FileSystemConfig(
+        config = FileSystemConfig(
             cluster_id=cluster_id,
             chunk_bytes=chunk_bytes or DEFAULT_CHUNK_BYTES,
             replication=replication,
-        ),
-        insecure=bool(trust["insecure"]),
-    )
+        )
+        options = MasterOptions(
+            directory=Path(directory),
+            listen=listen,
+            advertise=advertise,
+            security=security_from(listen=listen, cluster_id=cluster_id, **trust),
+            config=config,
+            insecure=bool(trust["insecure"]),
+        )
+        command(options)
+
+    return with_options
+
+
+@serve.command()
+@master_options
+@terminal_options
+def master(options: "MasterOptions") -> None:
+    """Run a master: the namespace, and which chunkserver holds what."""
+    import asyncio
+
+    from minigfs.master.process import FileSystemService, serve_master
+    from minigfs.ports import SystemClock, SystemRng
+
+    configure_logging()
     service = FileSystemService(options.config, options, SystemClock(), SystemRng())
     asyncio.run(serve_master(options, [service], ready=announce_ready))
 

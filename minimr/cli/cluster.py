@@ -4,15 +4,15 @@ import asyncio
 import socket
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from minigfs.cli.serve import chunkserver, configure_logging, security_from, server_options
+from minigfs.cli.cluster import process_line, storage_shape
+from minigfs.cli.serve import chunkserver, configure_logging, master_options
 from minigfs.cluster import ClusterLayout, ProcessEvent, announce_ready, default_home
 from minigfs.terminal import (
     Terminal,
-    bytes_option,
     echo_json,
     format_bytes,
     format_count,
@@ -22,6 +22,8 @@ from minigfs.terminal import (
 from minimr.cli.home import home_option
 
 if TYPE_CHECKING:
+    from minigfs.cluster.storage import StorageShape
+    from minigfs.master.options import MasterOptions
     from minimr.cluster.status import ClusterStatus
 
 __all__ = ["down", "serve", "status", "up"]
@@ -31,54 +33,31 @@ def _layout() -> ClusterLayout:
     return ClusterLayout(default_home().expanduser().absolute())
 
 
-def _process_line(event: ProcessEvent) -> str:
-    record = event.record
-    pid = f"pid {record.pid}" if record.pid is not None else ""
-    took = f"{event.took_ms / 1000:.1f} s" if event.what == "started" else ""
-    return f"{record.name:<16} {event.what:<8} {record.address:<21} {pid:<12} {took}".rstrip()
-
-
 @click.command()
 @home_option
-@click.option("--masters", type=int, help="Number of masters.  [default: 1]")
-@click.option("--chunkservers", type=int, help="Number of chunkservers.  [default: 3]")
+@storage_shape
 @click.option("--workers", type=int, help="Number of workers.  [default: one per CPU, at most 8]")
-@click.option("--replication", type=int, help="Replicas of each chunk.  [default: 3]")
-@bytes_option("--chunk-size", "chunk_bytes", help="Size of a chunk.  [default: 64MiB]")
-@click.option("--hosts", type=int, help="Spread the processes over this many host labels.")
 @click.option("--json", "as_json", is_flag=True, help="Print what runs as JSON.")
 @terminal_options
 @click.pass_obj
 def up(
     terminal: Terminal,
-    masters: int | None,
-    chunkservers: int | None,
+    storage: "StorageShape",
     workers: int | None,
-    replication: int | None,
-    chunk_bytes: int | None,
-    hosts: int | None,
     as_json: bool,
 ) -> None:
     """Start a cluster on this machine, or whatever of it is not running.
 
     The first start fixes chunk size, replication and ports; all data is found again by later ones.
     """
-    from minigfs.cluster.storage import StorageShape
     from minimr.cluster import deploy
 
     began_ns = time.monotonic_ns()
     layout = _layout()
-    storage = StorageShape(
-        masters=masters,
-        chunkservers=chunkservers,
-        replication=replication,
-        chunk_bytes=chunk_bytes,
-        hosts=hosts,
-    )
     state = deploy.up(
         layout,
         deploy.ClusterShape(storage=storage, workers=workers),
-        progress=lambda event: terminal.say(_process_line(event)),
+        progress=lambda event: terminal.say(process_line(event)),
         waiting=lambda: terminal.say(f"waiting for another start or stop in {layout.home}"),
     )
     took_s = (time.monotonic_ns() - began_ns) / 1e9
@@ -104,7 +83,7 @@ def down(terminal: Terminal) -> None:
 
     def show(event: ProcessEvent) -> None:
         stopped.append(event)
-        terminal.say(_process_line(event))
+        terminal.say(process_line(event))
 
     deploy.down(
         layout,
@@ -171,37 +150,13 @@ serve.add_command(chunkserver)
 
 
 @serve.command()
-@server_options
-@bytes_option("--chunk-size", "chunk_bytes", help="Size of a chunk.  [default: 64MiB]")
-@click.option("--replication", type=click.IntRange(min=1), default=3, show_default=True)
+@master_options
 @terminal_options
-def master(
-    directory: str,
-    listen: str,
-    advertise: str | None,
-    cluster_id: str,
-    chunk_bytes: int | None,
-    replication: int,
-    **trust: Any,
-) -> None:
+def master(options: "MasterOptions") -> None:
     """Run a master: the namespace, the chunks and the jobs."""
-    from minigfs.config import DEFAULT_CHUNK_BYTES, FileSystemConfig
-    from minigfs.master.options import MasterOptions
     from minimr.cluster.master import serve_cluster_master
 
     configure_logging()
-    options = MasterOptions(
-        directory=Path(directory),
-        listen=listen,
-        advertise=advertise,
-        security=security_from(listen=listen, cluster_id=cluster_id, **trust),
-        config=FileSystemConfig(
-            cluster_id=cluster_id,
-            chunk_bytes=chunk_bytes or DEFAULT_CHUNK_BYTES,
-            replication=replication,
-        ),
-        insecure=bool(trust["insecure"]),
-    )
     asyncio.run(serve_cluster_master(options, ready=announce_ready))
 
 
