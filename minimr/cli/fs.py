@@ -1,6 +1,7 @@
 """``minimr fs``: the file verbs of ``minigfs``, mounted."""
 
 import click
+
 from minigfs.cli import fs_commands
 
 __all__ = ["fs"]

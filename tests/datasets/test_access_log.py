@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+
 from minimr.datasets.access_log import URL_COUNT, generate, main, write
 
 COMBINED = re.compile(

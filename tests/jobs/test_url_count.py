@@ -13,11 +13,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minimr.jobs.url_count import KeepTop, job
 
 from minimr import Job
 from minimr.counters import collecting
 from minimr.errors import JobUsageError
+from minimr.jobs.url_count import KeepTop, job
 
 CASES = Path(__file__).parents[2] / "datasets" / "cases"
 MALFORMED = "map.malformed_records"

@@ -5,11 +5,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from minimr.datasets.access_log import generate
-from minimr.jobs import url_count, word_count
 
 from minimr import Job
+from minimr.datasets.access_log import generate
 from minimr.ids import AttemptId, JobId, TaskId, TaskPhase, WorkerId
+from minimr.jobs import url_count, word_count
 from minimr.messages import (
     JobSpec,
     MapAssignment,

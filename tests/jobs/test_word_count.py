@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minimr.jobs.word_count import CJK_IDEOGRAPH_RANGES, job
 
 from minimr.errors import JobUsageError
+from minimr.jobs.word_count import CJK_IDEOGRAPH_RANGES, job
 
 MODES = ("ascii", "unicode", "cjk")
 Counts = Counter[bytes]
