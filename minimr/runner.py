@@ -362,7 +362,12 @@ def _open_backend(plan: Plan, storage: Storage, home: str | None) -> Backend:
         return ClusterClient.discover(home=home)
     from minimr.backends.local import LocalBackend
 
-    return LocalBackend(slot_count=plan.slot_count, in_processes=plan.in_processes, storage=storage)
+    return LocalBackend(
+        slot_count=plan.slot_count,
+        in_processes=plan.in_processes,
+        storage=storage,
+        environment={"MINIMR_HOME": home} if home is not None else {},
+    )
 
 
 # --- ends ----------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -56,11 +56,24 @@ class LocalBackend:
         Attempts that run at the same time; 0 runs the whole job inside ``submit``.
     in_processes : bool
         Each slot has an executor child.
+    storage : Storage
+        What attempts in this process read and write.
+    environment : mapping
+        Variables for executor children, such as where the cluster is whose files they are to read.
     """
 
-    def __init__(self, *, slot_count: int, in_processes: bool, storage: Storage) -> None:
+    def __init__(
+        self,
+        *,
+        slot_count: int,
+        in_processes: bool,
+        storage: Storage,
+        environment: Mapping[str, str],
+    ) -> None:
         self._slot_count = slot_count
         self._in_processes = in_processes
+        self._storage = storage
+        self._environment = dict(environment)
         self._scratch = Path(tempfile.mkdtemp(prefix="minimr-"))
         self._coordinator = InProcessCoordinator(SystemClock(), storage.remove)
         self._slots: list[Slot] = []
@@ -73,7 +86,8 @@ class LocalBackend:
     def submit(self, spec: JobSpec, job: Job) -> None:
         self._coordinator.call(SubmitJob(spec=spec))
         if self._slot_count == 0:
-            self._run_here(ThreadSlot(0, self._scratch, spec, job), spec.job_id)
+            slot = ThreadSlot(0, self._scratch, spec, job, self._storage)
+            self._run_here(slot, spec.job_id)
             return
         self._slots = [self._make_slot(index, spec, job) for index in range(self._slot_count)]
         for index, slot in enumerate(self._slots):
@@ -109,12 +123,13 @@ class LocalBackend:
 
     def _make_slot(self, index: int, spec: JobSpec, job: Job) -> Slot:
         if not self._in_processes:
-            return ThreadSlot(index, self._scratch, spec, job)
+            return ThreadSlot(index, self._scratch, spec, job, self._storage)
         from minimr.backends.executor import share_of_cores
         from minimr.backends.executor_slot import ExecutorSlot
 
         log_file = self._scratch / f"executor-{index}.log"
-        executors = ExecutorSlot(log_file=log_file, environment=share_of_cores(self._slot_count))
+        environment = {**share_of_cores(self._slot_count), **self._environment}
+        executors = ExecutorSlot(log_file=log_file, environment=environment)
         return ProcessSlot(index, self._scratch, spec, executors)
 
     def _start(self, name: str, target: Callable[..., None], *arguments: object) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from minimr.formats.storage import Storage
 from minimr.ids import WorkerId
 from minimr.job import Job
 from minimr.messages import Assignment, AttemptResult, Failure, JobSpec, WorkerInfo
@@ -53,11 +54,14 @@ def _info(index: int, scratch: Path) -> WorkerInfo:
 class ThreadSlot:
     """User code in this process: nothing to start, and pdb can see it."""
 
-    def __init__(self, index: int, scratch: Path, spec: JobSpec, job: Job) -> None:
+    def __init__(
+        self, index: int, scratch: Path, spec: JobSpec, job: Job, storage: Storage
+    ) -> None:
         self.info = _info(index, scratch)
         self._scratch = scratch
         self._spec = spec
         self._job = job
+        self._storage = storage
         self._cancelled = threading.Event()
 
     def run(self, assignment: Assignment, on_progress: Callable[[int, int], None]) -> AttemptResult:
@@ -78,6 +82,7 @@ class ThreadSlot:
                 fetcher=SegmentFetcher(HOST, None),
                 report_progress=on_progress,
                 is_cancelled=self._cancelled.is_set,
+                storage=self._storage,
             )
         )
 

@@ -18,6 +18,7 @@ import pytest
 import minimr
 from minimr.errors import JobCancelled, JobFailed
 from minimr.messages import JobState
+from tests.storage_cluster import StorageCluster
 
 
 def map_words(line: bytes) -> Iterator[tuple[bytes, int]]:
@@ -100,7 +101,7 @@ def test_executor_processes_give_the_same_bytes_as_threads(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("processes", [0, None, 1])
 def test_a_users_exception_is_told_once_with_its_record_and_leaves_nothing(
-    tmp_path: Path, processes: int | None
+    tmp_path: Path, processes: int
 ) -> None:
     (tmp_path / "in.txt").write_bytes(b"fine\nfine too\nboom here\nfine\n")
 
@@ -303,3 +304,20 @@ def test_a_handle_nobody_waits_for_still_leaves_no_scratch(
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_the_home_named_in_the_call_is_where_the_attempts_read_and_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    monkeypatch.delenv("MINIMR_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
+    with StorageCluster(tmp_path / "home", chunk_bytes=64 << 10, chunkservers=1) as storage:
+        with storage.client.open_writer("/in") as file:
+            file.write(b"a b\nb\n")
+        minimr.run(
+            word_count(), input="minigfs:///in", output="minigfs:///out", backend="local",
+            processes=processes, home=str(storage.home),
+        )  # fmt: skip
+        with storage.client.open_reader("/out/part-r-00000") as part:
+            assert part.read_at(0, 100) == b"a\t1\nb\t2\n"
