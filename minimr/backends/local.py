@@ -86,8 +86,8 @@ class LocalBackend:
     def submit(self, spec: JobSpec, job: Job) -> None:
         self._coordinator.call(SubmitJob(spec=spec))
         if self._slot_count == 0:
-            slot = ThreadSlot(0, self._scratch, spec, job, self._storage)
-            self._run_here(slot, spec.job_id)
+            here = ThreadSlot(0, self._scratch, spec, job, self._storage)
+            self._run_here(here, spec.job_id)
             return
         self._slots = [self._make_slot(index, spec, job) for index in range(self._slot_count)]
         for index, slot in enumerate(self._slots):
