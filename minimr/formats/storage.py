@@ -196,11 +196,13 @@ class Storage:
             _move_files(fs, source, target, last=last)
 
     def _resolve(self, url: str) -> tuple[Any, str]:
-        from fsspec.core import url_to_fs
+        # The package, not a module of it: while another thread imports the package, asking for a
+        # part of it would hand one of the two something half initialised.
+        import fsspec
 
         protocol = url.partition("://")[0]
         try:
-            fs, path = url_to_fs(url, **self.options.get(protocol, {}))
+            fs, path = fsspec.url_to_fs(url, **self.options.get(protocol, {}))
         except (ValueError, ImportError) as error:
             raise JobUsageError(f"{url}: no file system for {protocol!r} URLs: {error}") from error
         return fs, path

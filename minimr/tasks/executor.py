@@ -80,8 +80,11 @@ def _die_with(parent_pid: int) -> None:
 
 @contextmanager
 def _importing(modules: Sequence[str]) -> Iterator[None]:
-    """Import modules in a thread of their own until the block ends: a job that comes early waits
-    for none that it does not need."""
+    """Import modules in a thread of their own until the block ends.
+
+    A job that comes early waits for the one at hand, but for no more: of two threads that import
+    parts of one package at the same time, one can be handed a module that is half initialised.
+    """
     ended = threading.Event()
 
     def import_all() -> None:
@@ -91,11 +94,13 @@ def _importing(modules: Sequence[str]) -> Iterator[None]:
             with suppress(ImportError):  # not every installation has all of them
                 importlib.import_module(module)
 
-    threading.Thread(target=import_all, name="warm-up", daemon=True).start()
+    thread = threading.Thread(target=import_all, name="warm-up", daemon=True)
+    thread.start()
     try:
         yield
     finally:
         ended.set()
+        thread.join()
 
 
 def _bound_memory(memory_bytes: int) -> None:

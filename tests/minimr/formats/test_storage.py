@@ -1,6 +1,8 @@
 """Storage by URL: the same calls on local files and on any fsspec file system."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,3 +145,41 @@ def test_local_files_need_no_fsspec(tmp_path: Path) -> None:
         "sys.exit('fsspec' in sys.modules or 'pyarrow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+_TWO_THREADS_IMPORT_FSSPEC = """
+import sys, threading
+
+halfway, failures = threading.Event(), []
+
+class Halfway:  # stops the first import of fsspec in its middle, where the second thread meets it
+    def find_spec(self, name, path=None, target=None):
+        if name == "fsspec.compression" and not halfway.is_set():
+            halfway.set()
+            threading.Event().wait(0.3)
+
+def import_it():
+    try:
+        import fsspec
+    except Exception as error:
+        failures.append(error)
+
+from minimr.formats.storage import Storage
+sys.meta_path.insert(0, Halfway())
+first = threading.Thread(target=import_it)
+first.start()
+halfway.wait()
+try:
+    Storage().open_input("memory://nowhere")
+except FileNotFoundError:
+    pass
+first.join()
+assert not failures, failures
+"""
+
+
+def test_a_file_is_opened_while_another_thread_imports_the_same_library() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _TWO_THREADS_IMPORT_FSSPEC], check=False, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()
