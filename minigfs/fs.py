@@ -15,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import fsspec
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 from fsspec.compression import compr
 from fsspec.core import get_compression
-from fsspec.spec import AbstractFileSystem
 from fsspec.utils import isfilelike, stringify_path
 
 from minigfs.errors import (
@@ -51,7 +51,7 @@ _RANGE_THREAD_COUNT = 8  # of cat_ranges
 _PROTOCOL = "minigfs"
 
 
-class MinigfsFileSystem(AbstractFileSystem):  # type: ignore[misc]
+class MinigfsFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]
     """Files of a minigfs cluster.
 
     Parameters
