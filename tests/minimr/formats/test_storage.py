@@ -151,12 +151,12 @@ _WHILE_ANOTHER_THREAD_IMPORTS_FSSPEC = """
 import sys, threading
 import minimr.formats.storage
 
-halfway, done, intruders = threading.Event(), threading.Event(), []
+halfway, asked, done, intruders = *(threading.Event() for _ in range(3)), []
 
 def hold_in_the_middle(frame, event, argument):
     if frame.f_code.co_filename.endswith("fsspec/compression.py") and not halfway.is_set():
         halfway.set()
-        threading.Event().wait(0.5)
+        asked.wait(1)
 
 def import_it():
     sys.setprofile(hold_in_the_middle)
@@ -167,6 +167,7 @@ class Witness:
     def find_spec(self, name, path=None, target=None):
         if name.startswith("fsspec.") and threading.current_thread() is not first:
             intruders.extend([] if done.is_set() else [name])
+            asked.set()
 
 sys.meta_path.insert(0, Witness())
 first = threading.Thread(target=import_it)
