@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from minimr.errors import InputMissing
-from minimr.formats.storage import Entry, Storage
+from minimr.errors import InputMissing, JobUsageError
+from minimr.formats.storage import Entry, Storage, is_text
 from minimr.plan.inputs import InputSelection, everything_below, has_wildcard, matching
 from minimr.plan.naming import compression_of
 from minimr.plan.splits import InputFile, StoredRange
@@ -21,6 +21,11 @@ def find_inputs(storage: Storage, urls: Sequence[str]) -> tuple[InputFile, ...]:
 
 def _files_of(storage: Storage, url: str) -> Iterator[InputFile]:
     entry = storage.entry(url)  # first, because a file may well be called "a[1].log"
+    if entry is not None and entry.is_special:
+        raise JobUsageError(
+            f"input {url} is a pipe or a device, which can be read only once: "
+            "write it to a file first"
+        )
     if entry is not None and not entry.is_directory:
         yield _input_file(storage, entry)
     elif entry is not None:
@@ -49,11 +54,13 @@ def _walk(storage: Storage, selection: InputSelection, below: str) -> Iterator[E
         path = f"{below}/{entry.name}" if below else entry.name
         if entry.is_directory and selection.enters(path):
             yield from _walk(storage, selection, path)
-        elif not entry.is_directory and selection.takes(path):
+        elif not (entry.is_directory or entry.is_special) and selection.takes(path):
             yield entry
 
 
 def _input_file(storage: Storage, entry: Entry) -> InputFile:
+    if not is_text(entry.url):
+        raise JobUsageError(f"input {entry.url!r} has a name that is not UTF-8: rename it")
     stored = storage.locations(entry.url, 0, entry.size_bytes)
     return InputFile(
         url=entry.url,

@@ -8,7 +8,7 @@ from minimr.agg import Aggregation
 from minimr.backends.inputs import find_inputs
 from minimr.config import LOCAL_PROCESS_BYTES_MIN
 from minimr.errors import InputMissing, JobUsageError, OutputExists
-from minimr.formats.storage import Storage, absolute_url, is_local
+from minimr.formats.storage import Storage, absolute_url, is_local, is_text, local_path
 from minimr.job import Job
 from minimr.messages import Split
 from minimr.plan.splits import InputFile, default_partition_count, estimated_bytes, plan_splits
@@ -78,6 +78,7 @@ def make_plan(
     _check_job(job, inputs, reducers)
     if not overwrite and storage.exists(output):
         raise OutputExists(f"{output} exists: name another output, or run with --overwrite")
+    _check_output_place(storage, output)
     files = find_inputs(storage, inputs)
     _check_output_spares_inputs(output, files)
     total_bytes = estimated_bytes(files)
@@ -130,11 +131,33 @@ def _choose_backend(backend: str, urls: Sequence[str], processes: int | None) ->
     return backend
 
 
+def _check_output_place(storage: Storage, output: str) -> None:
+    """Missing parents are made; one that is a file would fail the job after all its work."""
+    if not is_local(output):
+        return  # other file systems say so themselves, or have no directories
+    for parent in local_path(output).parents:
+        entry = storage.entry(str(parent))
+        if entry is not None and not entry.is_directory:
+            raise JobUsageError(f"output {output}: {parent} is a file, not a directory")
+        if entry is not None:
+            return
+
+
 def _check_output_spares_inputs(output: str, files: Sequence[InputFile]) -> None:
     """Replacing a directory that holds the input would delete the input."""
+    if not is_text(output):
+        raise JobUsageError(f"output {output!r} has a name that is not UTF-8: name another")
+    place = _real_parent(output)
     for file in files:
-        if file.url == output or file.url.startswith(f"{output}/"):
+        real = str(local_path(file.url).resolve()) if is_local(file.url) else file.url
+        if real == place or real.startswith(f"{place}/"):
             raise JobUsageError(f"output {output} holds the input {file.url}: name another output")
+
+
+def _real_parent(url: str) -> str:
+    """The path of a local output, whatever links lead to its directory; other URLs as they are."""
+    path = local_path(url) if is_local(url) else None
+    return url if path is None else str(path.parent.resolve() / path.name)
 
 
 def _local_slots(job: Job, total_bytes: int, processes: int | None) -> tuple[int, bool]:

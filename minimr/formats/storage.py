@@ -6,8 +6,10 @@ fsspec's registry, so any file system installed there works. Failures are ``OSEr
 ``open``; `JobUsageError` if nothing knows the protocol.
 """
 
+import glob
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import IO, Any, cast
 from minimr.errors import JobUsageError, OutputExists
 from minimr.formats.rename import exchange, rename_exclusive
 
-__all__ = ["Entry", "Location", "Storage", "absolute_url", "is_local", "local_path"]
+__all__ = ["Entry", "Location", "Storage", "absolute_url", "is_local", "is_text", "local_path"]
 
 _LOCAL_PREFIX = "file://"
 
@@ -28,6 +30,7 @@ class Entry:
     url: str
     size_bytes: int
     is_directory: bool
+    is_special: bool = False  # a pipe or a device: it has no size and can be read only once
 
     @property
     def name(self) -> str:
@@ -50,11 +53,23 @@ def absolute_url(location: str) -> str:
         return _LOCAL_PREFIX + os.path.abspath(Path(location).expanduser())  # noqa: PTH100 - resolves ".."
     if scheme == "file":
         return _LOCAL_PREFIX + os.path.abspath("/" + rest.lstrip("/"))  # noqa: PTH100
+    if scheme == "minigfs":  # there, too, one file has one URL: runs of slashes mean nothing
+        authority, _, path = rest.partition("/")
+        return f"{scheme}://{authority}/" + "/".join(part for part in path.split("/") if part)
     return location.rstrip("/") if rest.strip("/") else location
 
 
 def is_local(url: str) -> bool:
     return url.startswith(_LOCAL_PREFIX) or "://" not in url
+
+
+def is_text(url: str) -> bool:
+    """Whether a URL can travel and be shown; a local name may be any bytes."""
+    try:
+        url.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def local_path(url: str) -> Path:
@@ -155,7 +170,7 @@ class Storage:
             return
         fs, path = self._resolve(url)
         try:
-            fs.rm(path, recursive=True)
+            fs.rm(glob.escape(path), recursive=True)  # rm takes patterns, and we mean one name
         except FileNotFoundError:
             return
 
@@ -214,7 +229,7 @@ def _local_entry(url: str) -> Entry | None:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return Entry(url=absolute_url(url), size_bytes=status.st_size, is_directory=path.is_dir())
+    return _entry_of(absolute_url(url), status)
 
 
 def _list_local(url: str) -> list[Entry]:
@@ -224,14 +239,25 @@ def _list_local(url: str) -> list[Entry]:
         for item in found:
             if item.is_symlink() and not Path(item.path).exists():
                 continue  # a dangling link is no file
-            entries.append(
-                Entry(
-                    url=_child(directory, item.name),
-                    size_bytes=item.stat().st_size,
-                    is_directory=item.is_dir(),
-                )
-            )
+            if item.is_symlink() and item.is_dir() and _leads_up(Path(item.path)):
+                continue  # whoever followed it would never come to an end
+            entries.append(_entry_of(_child(directory, item.name), item.stat()))
     return sorted(entries, key=lambda entry: entry.url)
+
+
+def _leads_up(link: Path) -> bool:
+    """Whether a link leads to a directory on the way to it."""
+    return any(link.samefile(directory) for directory in link.parents)
+
+
+def _entry_of(url: str, status: os.stat_result) -> Entry:
+    is_directory = stat.S_ISDIR(status.st_mode)
+    return Entry(
+        url=url,
+        size_bytes=status.st_size,
+        is_directory=is_directory,
+        is_special=not is_directory and not stat.S_ISREG(status.st_mode),
+    )
 
 
 def _fsspec_entry(url: str, info: Mapping[str, Any]) -> Entry:

@@ -15,6 +15,7 @@ from minimr.messages import FileRange, Split
 __all__ = [
     "SPLIT_BYTES_MAX",
     "SPLIT_BYTES_MIN",
+    "SPLIT_COUNT_MAX",
     "InputFile",
     "StoredRange",
     "default_partition_count",
@@ -25,6 +26,7 @@ __all__ = [
 
 SPLIT_BYTES_MIN = 8 << 20  # below, a task costs more to hand out than to run
 SPLIT_BYTES_MAX = 64 << 20  # one chunk of minigfs, the paper's upper bound as well
+SPLIT_COUNT_MAX = 100_000  # a coordinator's memory and each decision grow with it
 
 _SPLITS_PER_SLOT = 4  # so that slots that finish early take work from slow ones
 _LAST_SPLIT_SLACK = 1.1  # a rest of less than a tenth joins the split before it, as in Hadoop
@@ -84,8 +86,18 @@ def plan_splits(
         split_bytes = default_split_bytes(estimated_bytes(files), slots)
     if split_bytes < 1:
         raise JobUsageError(f"split size {split_bytes}: must be at least 1 byte")
+    _check_split_count(files, split_bytes)
     pieces = list(_split_pieces(files, split_bytes)) or [[]]
     return tuple(_split(index, piece) for index, piece in enumerate(pieces))
+
+
+def _check_split_count(files: Sequence[InputFile], split_bytes: int) -> None:
+    cut_bytes = sum(file.size_bytes for file in files if not file.compression)
+    if cut_bytes // split_bytes > SPLIT_COUNT_MAX:
+        raise JobUsageError(
+            f"split size {split_bytes}: makes {cut_bytes // split_bytes:,} map tasks, more than "
+            f"{SPLIT_COUNT_MAX:,}: use at least {-(-cut_bytes // SPLIT_COUNT_MAX)} bytes"
+        )
 
 
 _Piece = list[tuple[InputFile, FileRange]]

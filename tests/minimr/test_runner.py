@@ -104,6 +104,12 @@ def test_an_output_that_holds_the_input_is_refused(
     assert Path(source).read_bytes() == b"b\na\nb\n"
 
 
+def test_an_output_below_a_file_is_refused_before_any_work(tmp_path: Path, source: str) -> None:
+    with pytest.raises(JobUsageError, match=f"{source} is a file"):
+        run(JOB, input=source, output=f"{source}/made/out")
+    assert CALLS == []
+
+
 @pytest.mark.parametrize("empty", ["file", "directory"])
 def test_an_empty_input_publishes_an_empty_but_valid_output(tmp_path: Path, empty: str) -> None:
     path = tmp_path / "in"

@@ -1,11 +1,12 @@
 """What inputs name, looked up on a real disk."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from minimr.backends.inputs import find_inputs
-from minimr.errors import InputMissing
+from minimr.errors import InputMissing, JobUsageError
 from minimr.formats.storage import Storage, absolute_url
 
 
@@ -58,3 +59,10 @@ def test_what_is_not_there_is_named(tree: Path, location: str) -> None:
     with pytest.raises(InputMissing) as caught:
         found(tree, location)
     assert location in str(caught.value)
+
+
+def test_a_pipe_is_refused_by_name_and_passed_over_in_a_directory(tree: Path) -> None:
+    os.mkfifo(tree / "pipe.txt")
+    assert "pipe.txt" not in found(tree, ".")
+    with pytest.raises(JobUsageError, match=r"pipe.txt is a pipe"):
+        found(tree, "pipe.txt")

@@ -7,6 +7,7 @@ from minimr.messages import Split
 from minimr.plan.splits import (
     SPLIT_BYTES_MAX,
     SPLIT_BYTES_MIN,
+    SPLIT_COUNT_MAX,
     InputFile,
     StoredRange,
     default_partition_count,
@@ -127,3 +128,10 @@ def test_partitions_grow_with_the_input_up_to_the_slots() -> None:
     assert default_partition_count(1 << 30, 8) == 4
     assert default_partition_count(1 << 40, 8) == 8
     assert default_partition_count(1 << 40, 0) == 1
+
+
+def test_a_split_size_that_makes_too_many_tasks_is_refused_with_one_that_does_not() -> None:
+    files = files_of(SPLIT_COUNT_MAX * 2)
+    with pytest.raises(JobUsageError, match=r"200,000 map tasks.*use at least 2 bytes"):
+        plan_splits(files, split_bytes=1, slots=2)
+    assert len(plan_splits(files, split_bytes=2, slots=2)) == SPLIT_COUNT_MAX
