@@ -49,7 +49,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--log", type=Path, help="count a log of your own instead")
     options = parser.parse_args()
     if options.log is not None and not options.log.is_file():
-        parser.error(f"--log {options.log}: no such file")
+        parser.error(f"--log {options.log} is no file")
     return options
 
 

@@ -139,5 +139,4 @@ def _stands_in(module: ModuleType, folder: Path) -> bool:
 
 
 def _one_line(error: Exception) -> str:
-    where = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}{where}"
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -48,7 +48,10 @@ class ClusterChoice:
         state = load_state(layout)
         is_ours = state is not None and state.masters == config.masters
         if state is not None and is_ours and not any(map(running_pid, state.with_role("master"))):
-            raise Unreachable(f"the cluster in {layout.home} is not running: start it with `up`")
+            raise Unreachable(
+                f"the cluster in {layout.home} is not running: "
+                "start it with `minimr up` (or `minigfs up`)"
+            )
         return MinigfsClient(config)
 
 
