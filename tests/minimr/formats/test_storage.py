@@ -113,6 +113,7 @@ def test_paths_become_urls_that_mean_the_same_everywhere(
     assert absolute_url(f"file://{tmp_path}/b/") == f"file://{tmp_path}/b"
     assert absolute_url("minigfs:///logs/") == "minigfs:///logs"
     assert absolute_url("minigfs:///") == "minigfs:///"
+    assert absolute_url("minigfs:////logs//a/") == "minigfs:///logs/a", "one file has one URL"
     assert is_local("a/b")
     assert not is_local("minigfs:///a")
     assert local_path("file:///a b%20c") == Path("/a b%20c")
@@ -187,3 +188,12 @@ def test_no_part_of_a_library_is_asked_for_while_another_thread_imports_it() -> 
         capture_output=True,
     )
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_a_name_that_reads_as_a_pattern_removes_itself_and_nothing_else(root: str) -> None:
+    storage = Storage()
+    storage.write_bytes(f"{root}/x1/a", b"stays")
+    storage.write_bytes(f"{root}/x[1]/a", b"goes")
+    storage.remove(f"{root}/x[1]")
+    assert storage.exists(f"{root}/x1/a")
+    assert not storage.exists(f"{root}/x[1]")

@@ -1,0 +1,48 @@
+"""What is refused before any work, because the work would be lost or never end."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+import minimr
+from minimr.errors import JobUsageError
+
+
+def map_words(line: bytes):  # type: ignore[no-untyped-def] # as users write it
+    for word in line.split():
+        yield word, 1
+
+
+JOB = minimr.Job("words", map=map_words, reduce=minimr.agg.sum)
+
+
+def test_an_output_that_holds_the_input_by_another_name_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "real" / "logs" / "a.log"
+    source.parent.mkdir(parents=True)
+    source.write_bytes(b"a\n")
+    (tmp_path / "alias").symlink_to(tmp_path / "real")
+    with pytest.raises(JobUsageError, match="holds the input"):
+        minimr.run(JOB, input=str(source), output=str(tmp_path / "alias/logs"), overwrite=True)
+    assert source.read_bytes() == b"a\n"
+
+
+def test_a_link_that_leads_up_is_not_followed_for_ever(tmp_path: Path) -> None:
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    (tmp_path / "in" / "deep" / "a").write_bytes(b"a\n")
+    (tmp_path / "in" / "deep" / "up").symlink_to("..")
+    (tmp_path / "in" / "self").symlink_to(".")
+    (tmp_path / "in" / "aside").symlink_to("deep")
+    result = minimr.run(JOB, input=str(tmp_path / "in"), output=str(tmp_path / "out"), processes=0)
+    assert result.counters["map.input_records"] == 2, "once by each way that has an end"
+
+
+def test_a_name_that_is_no_utf_8_is_refused_in_one_line(tmp_path: Path) -> None:
+    name = os.fsdecode(b"bad\xff.log")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(b"a\n")
+    with pytest.raises(JobUsageError, match="not UTF-8"):
+        minimr.run(JOB, input=str(tmp_path / "in"), output=str(tmp_path / "out"))
+    (tmp_path / "in" / name).rename(tmp_path / "in" / "good.log")
+    with pytest.raises(JobUsageError, match="not UTF-8"):
+        minimr.run(JOB, input=str(tmp_path / "in"), output=str(tmp_path / name))
