@@ -21,9 +21,10 @@ MINIMR = [sys.executable, "-m", "minimr"]
 
 
 def main() -> int:
-    """Run the demo; the cluster is stopped however it ends."""
+    """Run the demo; however it ends, the cluster is stopped, unless it ran before."""
     options = _parse_arguments()
     os.environ.setdefault("MINIMR_HOME", str(Path(".demo").absolute()))
+    was_running = _is_running()
     try:
         _minimr("up")
         _count_web_log(options.log, options.size)
@@ -34,13 +35,19 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     finally:
-        _minimr("down")
+        if not was_running:
+            _minimr("down")
     home, folder = (os.path.relpath(path) for path in (os.environ["MINIMR_HOME"], MINIMR[0]))
     print(
         f"\nThe outputs are kept: . {shlex.quote(str(Path(folder).parent / 'activate'))}; "
         f"export MINIMR_HOME={shlex.quote(home)}; minimr up; minimr fs ls /demo"
     )
     return 0
+
+
+def _is_running() -> bool:
+    """Whether a cluster of the user's runs in this home, which is not ours to stop."""
+    return subprocess.run([*MINIMR, "status"], capture_output=True, check=False).returncode == 0
 
 
 def _parse_arguments() -> argparse.Namespace:

@@ -98,14 +98,24 @@ def send(client: "MinigfsClient", source: BinaryIO, path: str, *, exclusive: boo
 
 
 def local_tree(root: Path) -> Iterator[tuple[Path, str]]:
-    """Every file and empty directory below a local directory, with its path relative to it."""
+    """Every file and empty directory below a local directory, with its path relative to it.
+
+    Pipes, sockets and devices are passed over: reading one may never end.
+    """
     for folder, directories, files in os.walk(root, followlinks=True):
         directories.sort()
         here = Path(folder)
         if not directories and not files:
             yield here, here.relative_to(root).as_posix()
         for name in sorted(files):
+            if _is_special(here / name):
+                continue
             yield here / name, (here / name).relative_to(root).as_posix()
+
+
+def _is_special(path: Path) -> bool:
+    """A dangling link is not: opening it tells the user of it."""
+    return path.exists() and not path.is_file()
 
 
 def write_result(blocks: Iterable[bytes]) -> None:

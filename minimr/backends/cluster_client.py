@@ -7,7 +7,7 @@ import time
 from typing import Self
 
 from minigfs.client.config import ClientConfig
-from minigfs.errors import ClusterError
+from minigfs.errors import ClusterError, Unreachable
 from minigfs.transport.messages import ReplyT, Request
 from minigfs.transport.security import Security
 from minimr.backends.master_link import MasterLink
@@ -55,18 +55,18 @@ class ClusterClient:
 
     def get_job(self, job_id: JobId) -> JobStatus:
         """One status, now; an error if no master can be reached."""
-        return self._link.call(GetJob(job_id=job_id), timeout_ms=_ANSWER_MS)
+        return self._call(GetJob(job_id=job_id))
 
     def cancel(self, job_id: JobId) -> JobStatus:
-        return self._link.call(CancelJob(job_id=job_id), timeout_ms=_ANSWER_MS)
+        return self._call(CancelJob(job_id=job_id))
 
     def list_jobs(self) -> tuple[JobStatus, ...]:
         """Running and recently ended jobs, newest first."""
-        return self._link.call(ListJobs(), timeout_ms=_ANSWER_MS).jobs[::-1]
+        return self._call(ListJobs()).jobs[::-1]
 
     def worker_count(self) -> int:
         """How many workers are alive."""
-        workers = self._link.call(ListWorkers(), timeout_ms=_ANSWER_MS).workers
+        workers = self._call(ListWorkers()).workers
         return sum(worker.alive for worker in workers)
 
     def failure_cause(self, job_id: JobId) -> BaseException | None:
@@ -75,6 +75,14 @@ class ClusterClient:
 
     def close(self) -> None:
         self._link.close()
+
+    def _call(self, request: Request[ReplyT]) -> ReplyT:
+        try:
+            return self._link.call(request, timeout_ms=_ANSWER_MS)
+        except Unreachable as error:
+            raise Unreachable(
+                f"{error} `minimr up` starts what is not running of a cluster on this machine"
+            ) from error
 
     def _call_patiently(self, request: Request[ReplyT], *, timeout_ms: int) -> ReplyT:
         deadline_ms = _monotonic_ms() + MASTER_PATIENCE_MS

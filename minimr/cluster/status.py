@@ -95,7 +95,9 @@ def status_of(
         masters=tuple(_narrow(master, MasterLine) for master in report.masters),
         elections=report.elections,
         chunkservers=tuple(
-            _narrow(server, ChunkserverLine) for server in report.chunkservers if server.alive
+            _narrow(server, ChunkserverLine)
+            for server in sorted(report.chunkservers, key=lambda server: (server.host, server.dir))
+            if server.alive
         ),
         workers=tuple(_narrow(worker, WorkerLine) for worker in alive),
         jobs=jobs,

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from minigfs.cli import minigfs
 from minigfs.cli.paths import parse_path, pattern_of
-from minigfs.cli.transfer import first_lines, last_lines
+from minigfs.cli.transfer import first_lines, last_lines, local_tree
 from minigfs.cluster import ClusterLayout
 from minigfs.errors import InvalidPath
 from minigfs.fs import MinigfsFileSystem
@@ -119,6 +119,13 @@ def test_head_and_tail_count_lines_wherever_blocks_end(
 
 
 # -- through processes ----------------------------------------------------------------------------
+
+
+def test_a_local_tree_passes_over_pipes_which_might_never_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_bytes(b"1")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    assert [below for _, below in local_tree(tmp_path)] == ["dangling", "file"]
 
 
 @pytest.mark.e2e
