@@ -8,6 +8,8 @@ import traceback
 from pathlib import Path
 from types import FrameType, TracebackType
 
+import msgspec
+
 from minigfs.errors import MinigfsError
 from minimr.errors import (
     AmbiguousOutput,
@@ -25,11 +27,15 @@ __all__ = [
     "InputFailed",
     "OutputFailed",
     "UserCodeFailed",
+    "described",
     "failure_of",
+    "portable",
     "shown",
 ]
 
 _SHOWN_CHARACTERS = 200
+_ERROR_CHARACTERS_MAX = 2_000
+_TRACEBACK_CHARACTERS_MAX = 64_000
 _FRAMEWORK = str(Path(__file__).parents[1]) + "/"  # .../minimr/
 _JOBS = _FRAMEWORK + "jobs/"  # the standard jobs are user code
 
@@ -81,8 +87,37 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
 
 
+def described(error: BaseException) -> str:
+    """Type and message of an exception, whatever its ``__str__`` does."""
+    try:
+        text = str(error)
+    except Exception:  # it is the user's, and raised
+        text = "(str() of it fails)"
+    return f"{type(error).__name__}: {text}"
+
+
+def portable(failure: Failure) -> Failure:
+    """The failure as it can be sent and logged: UTF-8, one line, no longer than anybody reads."""
+    return msgspec.structs.replace(
+        failure,
+        error=_fitted(" ".join(failure.error.splitlines()), _ERROR_CHARACTERS_MAX),
+        traceback=_fitted(failure.traceback, _TRACEBACK_CHARACTERS_MAX),
+    )
+
+
+def _fitted(text: str, characters_max: int) -> str:
+    if len(text) > characters_max:
+        half = characters_max // 2
+        text = f"{text[:half]} ... {text[-half:]}"
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def failure_of(error: BaseException) -> Failure:
     """How an attempt that ended by ``error`` is reported."""
+    return portable(_failure_of(error))
+
+
+def _failure_of(error: BaseException) -> Failure:
     match error:
         case UserCodeFailed():
             return _user_failure(error)
@@ -103,7 +138,7 @@ def failure_of(error: BaseException) -> Failure:
         case _:
             return Failure(
                 kind=FailureKind.INTERNAL,
-                error=f"{type(error).__name__}: {error}",
+                error=described(error),
                 traceback="".join(traceback.format_exception(error)),
             )
 

@@ -21,7 +21,7 @@ from minimr.pairs import Pairs, from_arrow, from_python
 from minimr.shuffle.buffer import CombineSorted
 from minimr.shuffle.combine import Assign
 from minimr.shuffle.keys import partitions_of
-from minimr.tasks.failures import UserCodeFailed, has_user_frame, shown
+from minimr.tasks.failures import UserCodeFailed, described, has_user_frame, shown
 
 __all__ = ["RecordCalls", "assign_by", "call_batches", "combine_by", "reduce_records"]
 
@@ -223,5 +223,5 @@ def _blame(name: str, error: BaseException, record: str = "") -> NoReturn:
     if isinstance(error, TypeError) and not has_user_frame(error.__traceback__):
         message = f"{name} did not return {_PAIRS} ({error})"
     else:
-        message = f"{name} raised {type(error).__name__}: {error}"
+        message = f"{name} raised {described(error)}"
     raise UserCodeFailed(message, record=record) from error

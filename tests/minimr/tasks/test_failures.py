@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pytest
 
@@ -234,3 +235,30 @@ def test_the_cause_is_kept_for_a_debugger(tmp_path: Path) -> None:
     with pytest.raises(AttemptFailed) as caught:
         bench_of(tmp_path, b"bad\n", map=fail_on_bad).map(0)
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (Unspeakable(), "map raised Unspeakable: (str() of it fails) on record"),
+        (ValueError("\udc80"), "map raised ValueError: \\udc80 on record"),
+        (ValueError("two\nlines"), "map raised ValueError: two lines on record"),
+        (ValueError("x" * 1_000_000 + "!"), "xxx! on record b'here' in"),
+    ],
+    ids=["__str__ raises", "not UTF-8", "two lines", "endless"],
+)
+def test_whatever_a_user_raises_can_be_sent_logged_and_read(
+    tmp_path: Path, error: Exception, said: str
+) -> None:
+    def explode(line: bytes) -> list[tuple[bytes, int]]:
+        raise error
+
+    failure = failure_of(lambda: bench_of(tmp_path, b"here\n", map=explode).map(0))
+    assert said in failure.error
+    assert "explode" in failure.traceback
+    assert len(msgspec.msgpack.encode(failure)) < 100_000
