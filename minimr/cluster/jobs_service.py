@@ -14,6 +14,7 @@ from typing import Any, assert_never, get_args
 from minigfs.errors import MinigfsError, NoSpace, OutcomeUnknown, Unreachable
 from minigfs.master import commands as fs_commands
 from minigfs.master.machine import FILE_SYSTEM_MACHINE
+from minigfs.master.namespace import get_inode, split_path
 from minigfs.master.service import FileSystemService
 from minigfs.ports import Clock
 from minigfs.replication.host import Machine, ReplicatedHost
@@ -41,7 +42,9 @@ from minimr.coordinator.events import (
     Tick,
 )
 from minimr.coordinator.machine import CoordinatorMachine
-from minimr.messages import Failure, FailureKind, JobSpec
+from minimr.ids import JobId
+from minimr.messages import Failure, FailureKind, JobSpec, JobState
+from minimr.plan.naming import staging_url
 
 __all__ = ["JOBS_MACHINE", "CoordinatorService"]
 
@@ -65,6 +68,7 @@ class CoordinatorService:
         *,
         discard_staging: Callable[[str], None],
     ) -> None:
+        self._files = files
         self._clock = clock
         self._discard_staging = discard_staging
         self._machine = CoordinatorMachine()
@@ -91,6 +95,10 @@ class CoordinatorService:
         await host.propose(JOBS_MACHINE, encode_command(OpenTerm(now_ms=self._now_ms())))
         self._coordinator = Coordinator(self._machine, now_ms=self._now_ms())
         self._ticker = asyncio.create_task(self._tick(), name="coordinator-tick")
+        for ended in self._machine.state.history:
+            # The master before may have died after it ended the job and before it swept up.
+            if ended.state is not JobState.DONE:
+                self._spawn(self._discard(ended.job_id, staging_url(ended.output, ended.job_id)))
 
     async def stop(self) -> None:
         """Answer nobody any more; workers and clients ask the next master."""
@@ -141,7 +149,7 @@ class CoordinatorService:
             case PublishOutput(spec=spec):
                 self._spawn(self._publish(spec))
             case DiscardStaging(spec=spec):
-                self._spawn(self._discard(spec))
+                self._spawn(self._discard(spec.job_id, spec.staging))
             case _:
                 assert_never(effect)
 
@@ -205,18 +213,26 @@ class CoordinatorService:
             failure = Failure(kind=FailureKind.OUTPUT, error=refusal.message, url=spec.output)
             self._handle(PublishRefused(job_id=spec.job_id, failure=failure))
 
-    async def _discard(self, spec: JobSpec) -> None:
-        if spec.staging.startswith(_MINIGFS):
-            path = path_of_url(spec.staging)
-            remove = fs_commands.Remove(self._clock.now_ms(), path, recursive=True)
-            await self._commit(FILE_SYSTEM_MACHINE, fs_commands.encode_command(remove), None)
+    async def _discard(self, job_id: JobId, staging: str) -> None:
+        if staging.startswith(_MINIGFS):
+            await self._remove(path_of_url(staging))
             return
         try:
-            await asyncio.to_thread(self._discard_staging, spec.staging)
+            await asyncio.to_thread(self._discard_staging, staging)
         except FileNotFoundError:
             pass  # no attempt came so far as to write
         except (MinigfsError, OSError) as error:
-            logger.warning("%s: %s stays behind: %s", spec.job_id, spec.staging, error)
+            logger.warning("%s: %s stays behind: %s", job_id, staging, error)
+
+    async def _remove(self, path: str) -> None:
+        try:
+            get_inode(self._files.machine.state, split_path(path))
+        except MinigfsError:
+            return  # no attempt came so far as to write
+        command = fs_commands.Remove(self._clock.now_ms(), path, recursive=True)
+        encoded = fs_commands.encode_command(command)
+        while await self._commit(FILE_SYSTEM_MACHINE, encoded, None) is None:
+            await asyncio.sleep(_RETRY_S)
 
 
 def path_of_url(url: str) -> str:

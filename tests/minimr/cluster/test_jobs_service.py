@@ -31,6 +31,7 @@ from minimr.messages import (
     PollTask,
     SubmitJob,
 )
+from minimr.plan.naming import staging_url
 from tests.minimr.coordinator.harness import make_spec, worker_info
 from tests.sim.disk import SimDisk
 
@@ -165,6 +166,30 @@ def test_the_staging_of_a_cancelled_job_is_removed(disk: SimDisk) -> None:
         assert discarded == [spec.staging]
 
     with_master(test, disk, discarded)
+
+
+def test_staging_that_a_killed_master_left_behind_is_removed_by_the_next(disk: SimDisk) -> None:
+    job_id = JobId("count-1")
+    spec = msgspec.structs.replace(
+        local_spec(job_id), output="file:///out", staging=staging_url("file:///out", job_id)
+    )
+    discarded: list[str] = []
+
+    async def before(master: Master) -> None:
+        await master.call(SubmitJob(spec=spec))
+        await master.call(CancelJob(job_id=job_id))
+        while not (await master.call(GetJob(job_id=job_id))).state.is_final:
+            await asyncio.sleep(0.01)
+
+    async def after(master: Master) -> None:
+        assert (await master.call(GetJob(job_id=job_id))).state is JobState.CANCELLED
+        async with asyncio.timeout(5):
+            while not discarded:
+                await asyncio.sleep(0.01)
+
+    with_master(before, disk)
+    with_master(after, disk, discarded)
+    assert discarded == [spec.staging]
 
 
 def test_submitting_twice_makes_one_job(disk: SimDisk) -> None:
