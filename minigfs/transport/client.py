@@ -196,7 +196,10 @@ def late(address: Address, deadline: Deadline) -> DeadlineExceeded:
 
 
 def unreachable(address: Address, reason: str) -> Unreachable:
-    return Unreachable(f"cannot reach {address} ({reason}): is the server running there?")
+    return Unreachable(
+        f"cannot reach {address} ({reason}): is the server running there? "
+        "`minimr up` (or `minigfs up`) starts those of this machine"
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -7,7 +7,7 @@ import time
 from typing import Self
 
 from minigfs.client.config import ClientConfig
-from minigfs.errors import ClusterError, Unreachable
+from minigfs.errors import ClusterError
 from minigfs.transport.messages import ReplyT, Request
 from minigfs.transport.security import Security
 from minimr.backends.master_link import MasterLink
@@ -77,12 +77,7 @@ class ClusterClient:
         self._link.close()
 
     def _call(self, request: Request[ReplyT]) -> ReplyT:
-        try:
-            return self._link.call(request, timeout_ms=_ANSWER_MS)
-        except Unreachable as error:
-            raise Unreachable(
-                f"{error} `minimr up` starts what is not running of a cluster on this machine"
-            ) from error
+        return self._link.call(request, timeout_ms=_ANSWER_MS)
 
     def _call_patiently(self, request: Request[ReplyT], *, timeout_ms: int) -> ReplyT:
         deadline_ms = _monotonic_ms() + MASTER_PATIENCE_MS

@@ -22,11 +22,16 @@ from minigfs.terminal import (
 from minimr.cli.home import home_option
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from minigfs.cluster.storage import StorageShape
     from minigfs.master.options import MasterOptions
     from minimr.cluster.status import ClusterStatus
+    from minimr.messages import JobStatus
 
 __all__ = ["down", "serve", "status", "up"]
+
+_SHOWN_JOB_COUNT = 10  # `jobs list` knows more; the servers should not scroll away
 
 
 def _layout() -> ClusterLayout:
@@ -54,12 +59,16 @@ def up(
 
     began_ns = time.monotonic_ns()
     layout = _layout()
-    state = deploy.up(
-        layout,
-        deploy.ClusterShape(storage=storage, workers=workers),
-        progress=lambda event: terminal.say(process_line(event)),
-        waiting=lambda: terminal.say(f"waiting for another start or stop in {layout.home}"),
-    )
+    try:
+        state = deploy.up(
+            layout,
+            deploy.ClusterShape(storage=storage, workers=workers),
+            progress=lambda event: terminal.say(process_line(event)),
+            waiting=lambda: terminal.say(f"waiting for another start or stop in {layout.home}"),
+        )
+    except KeyboardInterrupt:
+        terminal.say("interrupted; `minimr up` goes on, `minimr down` stops what has started")
+        raise
     took_s = (time.monotonic_ns() - began_ns) / 1e9
     chunkserver_count = len(state.with_role("chunkserver"))
     terminal.say(
@@ -109,6 +118,12 @@ def status(as_json: bool) -> None:
         click.echo("\n".join(_status_lines(found)))
 
 
+def _newest(jobs: "Sequence[JobStatus]") -> "list[JobStatus]":
+    """Running jobs before ended ones, the newest first."""
+    newest_first = jobs[::-1]
+    return sorted(newest_first, key=lambda job: job.state.is_final)[:_SHOWN_JOB_COUNT]
+
+
 def _status_lines(found: "ClusterStatus") -> list[str]:
     masters = [(m.role, m.address, str(m.pid), str(m.commit_index), m.dir) for m in found.masters]
     servers = [
@@ -127,7 +142,7 @@ def _status_lines(found: "ClusterStatus") -> list[str]:
             f"{j.reduces_done}/{j.reduce_count}",
             j.output,
         )
-        for j in found.jobs
+        for j in _newest(found.jobs)
     ]
     lines = [f"health: {found.health.word}", *(f"  {reason}" for reason in found.health.reasons)]
     for heads, rows in (
