@@ -1,5 +1,8 @@
 """``minimr run``: a job from the command line."""
 
+import signal
+import sys
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
 import click
@@ -80,6 +83,8 @@ def run(
     from minigfs.transport.memory import keep_freed_memory
     from minimr import runner
 
+    # Whoever stops us so wants what Ctrl-C does: the job ends, and nothing of it is left.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     keep_freed_memory()  # blocks of input come and go by the megabyte
     options = _parse_settings(settings)
     loaded = load_job(job, {n: v for n, v in options.items() if n not in FORMAT_SETTINGS})
@@ -90,7 +95,8 @@ def run(
         )  # fmt: skip
         click.echo(plan.text())
         return
-    with progress_view(terminal.quiet) as view:
+    # What user code prints in this process is no result: stdout is for those.
+    with progress_view(terminal.quiet) as view, redirect_stdout(sys.stderr):
         result = runner.run(
             loaded, input=inputs, output=output, reducers=reducers, split_size=split_size,
             backend=backend, processes=processes, memory=memory, overwrite=overwrite,

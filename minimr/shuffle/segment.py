@@ -17,6 +17,7 @@ machine does not crash; there is no fsync, since a lost segment only costs its m
 import os
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -113,7 +114,8 @@ class SegmentWriter:
         )
 
     def discard(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # a full disk: what cannot be flushed is not wanted either
+            self._file.close()
         self._temporary.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
@@ -125,7 +127,7 @@ class SegmentWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._file.closed:
+        if kind is not None or not self._file.closed:
             self.discard()
 
 

@@ -4,8 +4,12 @@ An attempt leaves nothing behind but its result: a segment below ``scratch``, or
 below the job's staging directory. Whatever stops it becomes one `AttemptFailed`.
 """
 
+import errno
+
 from minimr.messages import (
     AttemptResult,
+    Failure,
+    FailureKind,
     MapAssignment,
     PublishAssignment,
     ReduceAssignment,
@@ -18,6 +22,8 @@ from minimr.tasks.reduce_task import run_reduce
 
 __all__ = ["AttemptContext", "AttemptFailed", "run_attempt"]
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 
 def run_attempt(context: AttemptContext) -> AttemptResult:
     """The attempt's result; its counters count only what this attempt did.
@@ -29,6 +35,14 @@ def run_attempt(context: AttemptContext) -> AttemptResult:
     """
     try:
         return _run(context)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise AttemptFailed(failure_of(error)) from error
+        text = (
+            f"no space left below {context.scratch} for intermediate data: free some, or use a "
+            "larger disk (TMPDIR for the local backend, --dir for a cluster)"
+        )
+        raise AttemptFailed(Failure(kind=FailureKind.INTERNAL, error=text)) from error
     except Exception as error:  # anything a user's code, a disk or we did wrong ends this attempt
         raise AttemptFailed(failure_of(error)) from (error.__cause__ or error)
 

@@ -262,3 +262,14 @@ def test_whatever_a_user_raises_can_be_sent_logged_and_read(
     assert said in failure.error
     assert "explode" in failure.traceback
     assert len(msgspec.msgpack.encode(failure)) < 100_000
+
+
+def test_a_full_scratch_disk_is_one_line_that_names_it_and_leaves_nothing(tmp_path: Path) -> None:
+    bench = bench_of(tmp_path, b"a\n", map=identity)
+    segment = bench.scratch / bench.job_id / "m-00000.1-0.segment.tmp"
+    segment.parent.mkdir(parents=True)
+    segment.symlink_to("/dev/full")
+    failure = failure_of(lambda: bench.map(0))
+    assert failure.error.startswith(f"no space left below {bench.scratch}")
+    assert failure.traceback == ""
+    assert not segment.is_symlink()
