@@ -35,6 +35,7 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
     replication: int
     processes: tuple[ProcessRecord, ...] = ()
     settings: dict[str, Setting] = {}  # of other packages; minigfs keeps and never reads them
+    home: str = ""  # in the file only: whose processes the pids are
     format: int = _FORMAT
 
     def with_role(self, role: str) -> tuple[ProcessRecord, ...]:
@@ -63,7 +64,10 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_state(layout: ClusterLayout) -> ClusterState | None:
-    """The state in ``cluster.json``, or None if no cluster was ever started in this home."""
+    """The state in ``cluster.json``, or None if no cluster was ever started in this home.
+
+    In a copy of a home no process is running: those of the original are not ours to stop.
+    """
     try:
         content = layout.state_file.read_bytes()
     except FileNotFoundError:
@@ -80,12 +84,19 @@ def load_state(layout: ClusterLayout) -> ClusterState | None:
             f"{layout.state_file} has format {state.format}, this release reads {_FORMAT}: "
             f"use the release that made it"
         )
-    return state
+    is_copy = state.home not in ("", str(layout.home.resolve()))
+    state = msgspec.structs.replace(state, home="")
+    if not is_copy:
+        return state
+    return state.with_processes(
+        msgspec.structs.replace(record, pid=None, started=None) for record in state.processes
+    )
 
 
 def save_state(layout: ClusterLayout, state: ClusterState) -> None:
     """Write ``cluster.json`` and, for clients on this machine, ``client.json``."""
-    write_atomically(layout.state_file, _pretty(state))
+    here = msgspec.structs.replace(state, home=str(layout.home.resolve()))
+    write_atomically(layout.state_file, _pretty(here))
     client = {
         "cluster_id": state.cluster_id,
         "masters": state.masters,

@@ -8,6 +8,7 @@ at once: Ray's head takes the longest, and storage is ready long before it.
 import os
 import select
 import signal
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -44,6 +45,8 @@ WORKERS = "workers"  # name and role of the process that keeps Ray, and the sett
 _WORKER_COUNT_MAX = 256
 _DEFAULT_WORKER_COUNT_MAX = 8  # of a large machine; more costs memory that nobody asked for
 _STOP_TIMEOUT_MS = 15_000
+_WORKERS_TIMEOUT_MS = 60_000  # a cold Ray on a busy machine
+_WORKERS_INTERVAL_MS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,7 @@ def up(
         save_state(layout, state)
         state = start_missing(layout, state, CLUSTER_KINDS, progress=progress)
         await_storage(layout, state)
+        _await_workers(layout, state)
     return state
 
 
@@ -111,6 +115,23 @@ def worker_count(state: ClusterState) -> int:
 
 def worker_directory(layout: ClusterLayout) -> Path:
     return layout.directory(WORKERS)
+
+
+def _await_workers(layout: ClusterLayout, state: ClusterState) -> None:
+    """Wait until the master has heard of the workers, also of those an earlier `up` started.
+
+    `StartFailed` if they do not come in time.
+    """
+    config = ClientConfig.discover(home=str(layout.home))
+    expected = worker_count(state)
+    deadline_ns = time.monotonic_ns() + _WORKERS_TIMEOUT_MS * 1_000_000
+    while (alive := len(gather_status(config, expected_workers=expected).workers)) < expected:
+        if time.monotonic_ns() >= deadline_ns:
+            raise StartFailed(
+                f"{alive} of {expected} workers came in {_WORKERS_TIMEOUT_MS // 1000} s: "
+                f"see {layout.logs}"
+            )
+        time.sleep(_WORKERS_INTERVAL_MS / 1000)
 
 
 def _check_workers(workers: int | None) -> None:

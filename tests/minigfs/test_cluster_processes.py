@@ -1,6 +1,7 @@
 """Starting, finding and stopping processes, with small programs in the place of servers."""
 
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -239,3 +240,16 @@ def test_two_starts_wait_for_each_other(layout: ClusterLayout) -> None:
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
+
+
+def test_in_a_copy_of_a_home_the_processes_of_the_original_are_left_alone(
+    layout: ClusterLayout, tmp_path: Path
+) -> None:
+    state = start_missing(layout, cluster_of("serve"), KINDS)
+    shutil.copytree(layout.home, tmp_path / "copy")
+    copied = ClusterLayout(tmp_path / "copy")
+    found = load_state(copied)
+    assert found is not None
+    assert [record.pid for record in found.processes] == [None]
+    stop_all(copied, found, timeout_ms=500)
+    assert running_pid(state.processes[0]) is not None
