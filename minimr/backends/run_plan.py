@@ -41,17 +41,37 @@ class Plan:
     def input_bytes(self) -> int:
         return sum(file.size_bytes for file in self.files)
 
+    @property
+    def largest_split_bytes(self) -> int:
+        return max((split.size_bytes for split in self.splits), default=0)
+
+    def summary(self) -> dict[str, object]:
+        """What ``minimr run --explain --json`` prints."""
+        return {
+            "job": self.job.name,
+            "backend": self.backend,
+            "slots": self.slot_count,
+            "in_processes": self.in_processes,
+            "inputs": list(self.inputs),
+            "files": len(self.files),
+            "input_bytes": self.input_bytes,
+            "maps": len(self.splits),
+            "largest_split_bytes": self.largest_split_bytes,
+            "reduces": self.partition_count,
+            "output": self.output,
+            "overwrite": self.overwrite,
+        }
+
     def text(self) -> str:
         """The plan for people."""
         where = {"local": "this machine", "ray": "the cluster's workers"}[self.backend]
         how = "processes" if self.in_processes else "threads"
         slots = f"{self.slot_count} {how}" if self.slot_count else "the calling thread, in order"
-        largest = max((split.size_bytes for split in self.splits), default=0)
         lines = [
             f"job        {self.job.name}",
             f"backend    {self.backend}: {where}, {slots}",
             f"input      {len(self.files)} file(s), {self.input_bytes:,} bytes",
-            f"maps       {len(self.splits)}, the largest reads {largest:,} bytes",
+            f"maps       {len(self.splits)}, the largest reads {self.largest_split_bytes:,} bytes",
             f"reduces    {self.partition_count or 'none: every map writes a part of the output'}",
             f"output     {self.output}" + (" (replaced if it exists)" if self.overwrite else ""),
         ]

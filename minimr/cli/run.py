@@ -93,7 +93,10 @@ def run(
             loaded, input=inputs, output=output, reducers=reducers, split_size=split_size,
             backend=backend, processes=processes, overwrite=overwrite,
         )  # fmt: skip
-        click.echo(plan.text())
+        if as_json:
+            echo_json(plan.summary())
+        else:
+            click.echo(plan.text())
         return
     # What user code prints in this process is no result: stdout is for those.
     with progress_view(terminal.quiet) as view, redirect_stdout(sys.stderr):
