@@ -28,7 +28,7 @@ SPLIT_BYTES_MIN = 8 << 20  # below, a task costs more to hand out than to run
 SPLIT_BYTES_MAX = 64 << 20  # one chunk of minigfs, the paper's upper bound as well
 SPLIT_COUNT_MAX = 100_000  # a coordinator's memory and each decision grow with it
 
-_SPLITS_PER_SLOT = 4  # so that slots that finish early take work from slow ones
+_SPLITS_PER_SLOT = 4  # at most, by default: slots that finish early take work from slow ones
 _LAST_SPLIT_SLACK = 1.1  # a rest of less than a tenth joins the split before it, as in Hadoop
 _GZIP_RATIO = 8  # logs and text pack 5 to 12 times
 _OPEN_COST_BYTES = 64 << 10  # opening a file takes about as long as reading this much
@@ -54,9 +54,10 @@ class InputFile:
 
 
 def default_split_bytes(total_bytes: int, slots: int) -> int:
-    """A power of two, so that borders of splits fall on borders of chunks."""
-    wanted = total_bytes // (max(slots, 1) * _SPLITS_PER_SLOT)
-    return min(max(1 << wanted.bit_length() >> 1, SPLIT_BYTES_MIN), SPLIT_BYTES_MAX)
+    """A power of two, so that borders of splits fall on borders of chunks; rounded up, because each
+    split costs a segment, and a bound on how many there are per slot is what is wanted."""
+    wanted = -(-total_bytes // (max(slots, 1) * _SPLITS_PER_SLOT))
+    return min(max(1 << (wanted - 1).bit_length(), SPLIT_BYTES_MIN), SPLIT_BYTES_MAX)
 
 
 def default_partition_count(total_bytes: int, slots: int) -> int:
