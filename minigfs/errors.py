@@ -93,7 +93,7 @@ class MinigfsError(Exception):
     def __str__(self) -> str:
         return self.message
 
-    def __reduce__(self) -> tuple[type["MinigfsError"], tuple[str]]:
+    def __reduce__(self) -> tuple[type["MinigfsError"], tuple[object, ...]]:
         return type(self), (self.message,)
 
 
@@ -112,7 +112,7 @@ class _OsErrorMixin(MinigfsError, OSError):
         OSError.__init__(self, self.os_errno, message)
         self.message = message
 
-    def __reduce__(self) -> tuple[type[MinigfsError], tuple[str]]:
+    def __reduce__(self) -> tuple[type[MinigfsError], tuple[object, ...]]:
         return type(self), (self.message,)
 
 

@@ -51,7 +51,7 @@ _RANGE_THREAD_COUNT = 8  # of cat_ranges
 _PROTOCOL = "minigfs"
 
 
-class MinigfsFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]
+class MinigfsFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]  # fsspec is untyped
     """Files of a minigfs cluster.
 
     Parameters

@@ -235,7 +235,7 @@ def parse_bytes(text: str) -> int:
     return int(float(number) * base**exponent) if "." in number else int(number) * base**exponent
 
 
-def bytes_option(flag: str, name: str, *, help: str) -> Callable[[_Command], _Command]:  # noqa: A002
+def bytes_option(flag: str, name: str, *, help: str) -> Callable[[_Command], _Command]:  # noqa: A002 - click's word
     """A click option whose value is a size in bytes; see `parse_bytes`."""
 
     def convert(

@@ -80,7 +80,7 @@ class JobFailed(MinimrError):
     def __str__(self) -> str:
         return f"{self.message}\n{self.details}".rstrip()
 
-    def __reduce__(self) -> tuple[type["JobFailed"], tuple[str, str]]:  # type: ignore[override]
+    def __reduce__(self) -> tuple[type["JobFailed"], tuple[str, str]]:
         return type(self), (self.message, self.details)
 
 

@@ -229,7 +229,7 @@ def run(
 def submit(
     job: Job,
     *,
-    input: str | Sequence[str],  # noqa: A002
+    input: str | Sequence[str],  # noqa: A002 - named as users say it
     output: str,
     reducers: int | None = None,
     split_size: int | None = None,
@@ -294,7 +294,7 @@ def submit(
 def explain(
     job: Job,
     *,
-    input: str | Sequence[str],  # noqa: A002
+    input: str | Sequence[str],  # noqa: A002 - named as users say it
     output: str,
     reducers: int | None = None,
     split_size: int | None = None,

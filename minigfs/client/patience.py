@@ -4,10 +4,11 @@ import time
 
 from minigfs.ports import Clock, SystemClock
 
-__all__ = ["Patience"]
+__all__ = ["TRY_MS_MIN", "Patience"]
 
 _FIRST_PAUSE_MS = 20
 _PAUSE_MS_MAX = 500
+TRY_MS_MIN = 100  # to be refused or to prove a token takes a few; a busy machine needs more
 
 
 class Patience:
@@ -24,8 +25,11 @@ class Patience:
         return max(1, self._deadline_ms - self._clock.monotonic_ms())
 
     def pause(self) -> bool:
-        """Wait before the next try; False, at once, when there is no time left for one."""
-        left_ms = self._deadline_ms - self._clock.monotonic_ms()
+        """Wait before the next try; False, at once, when there is no time left for one.
+
+        The last try keeps ``TRY_MS_MIN``: one cut short would report lateness instead of why.
+        """
+        left_ms = self._deadline_ms - self._clock.monotonic_ms() - TRY_MS_MIN
         if left_ms <= 0:
             return False
         # Nothing says when a peer that refuses connections will be back: asking again is the event.

@@ -251,4 +251,5 @@ def await_storage(layout: ClusterLayout, state: ClusterState, *, timeout_ms: int
                 f"the master has not heard of {', '.join(unheard)} in {timeout_ms // 1000} s: "
                 f"see {layout.logs}"
             )
+        # Chunkservers speak to the master, not to us: who has registered can only be asked.
         time.sleep(_REPORT_INTERVAL_MS / 1000)

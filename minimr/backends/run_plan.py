@@ -83,7 +83,7 @@ def make_plan(
     job: Job,
     storage: Storage,
     *,
-    input: str | Sequence[str],  # noqa: A002
+    input: str | Sequence[str],  # noqa: A002 - named as users say it
     output: str,
     reducers: int | None,
     split_size: int | None,

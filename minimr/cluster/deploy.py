@@ -131,6 +131,7 @@ def _await_workers(layout: ClusterLayout, state: ClusterState) -> None:
                 f"{alive} of {expected} workers came in {_WORKERS_TIMEOUT_MS // 1000} s: "
                 f"see {layout.logs}"
             )
+        # Workers speak to the master, not to us: who has registered can only be asked.
         time.sleep(_WORKERS_INTERVAL_MS / 1000)
 
 

@@ -108,7 +108,7 @@ class LocalCluster:
         self,
         job: Job,
         *,
-        input: str | Sequence[str],  # noqa: A002
+        input: str | Sequence[str],  # noqa: A002 - named as users say it
         output: str,
         reducers: int | None = None,
         split_size: int | None = None,
@@ -134,7 +134,7 @@ class LocalCluster:
         self,
         job: Job,
         *,
-        input: str | Sequence[str],  # noqa: A002
+        input: str | Sequence[str],  # noqa: A002 - named as users say it
         output: str,
         reducers: int | None = None,
         split_size: int | None = None,

@@ -250,6 +250,7 @@ def _fill(source: "ByteSource | IO[bytes]", view: memoryview, wanted: FileRange)
     """Read until the view is full or the source ends; the bytes read."""
     filled = 0
     while filled < len(view):
+        # Every binary file has it; the type IO[bytes] does not say so.
         count = source.readinto(view[filled:])  # type: ignore[union-attr]
         if count is None:
             raise UnreadableInput(f"{wanted.url} is not ready to be read: is it a device?")

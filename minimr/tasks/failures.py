@@ -47,7 +47,7 @@ class AttemptFailed(MinigfsError):
         super().__init__(failure.error)
         self.failure = failure
 
-    def __reduce__(self) -> tuple[type["AttemptFailed"], tuple[Failure]]:  # type: ignore[override]
+    def __reduce__(self) -> tuple[type["AttemptFailed"], tuple[Failure]]:
         return type(self), (self.failure,)
 
 
