@@ -19,16 +19,21 @@
     |   |-- Unreachable             nobody listens, or the connection broke too early to matter
     |   |-- DeadlineExceeded        no answer in time (also TimeoutError)
     |   |-- OutcomeUnknown          the connection broke after a change was sent
+    |   |-- NotLeader               this master does not lead, and changed nothing: ask the leader
+    |   |-- NoQuorum                too few masters answer to change anything, or to read the latest
+    |   |-- SessionUnknown          the session expired or never was; nothing was executed
     |   |-- NoSpace                 a disk is full (also OSError, ENOSPC)
     |   `-- NotEnoughChunkservers
     |-- DamageError                 bytes or records are not what was written
     |   |-- CorruptChunk
-    |   `-- CorruptLog
+    |   |-- CorruptLog
+    |   `-- CorruptSnapshot
     |-- StartFailed                 a process of the cluster did not start
     |-- SecurityError
     |   `-- AuthenticationFailed    wrong or missing token
     `-- ProtocolError               a peer sent what no peer of ours sends
         |-- FrameTooLarge
+        |-- StaleRequest            its reply was acknowledged before; nothing was executed
         `-- UnknownRequest
 
 A class with a ``code`` crosses the wire as that code and comes back as the same class (see
@@ -44,6 +49,7 @@ __all__ = [
     "ClusterError",
     "CorruptChunk",
     "CorruptLog",
+    "CorruptSnapshot",
     "DamageError",
     "DeadlineExceeded",
     "DirectoryNotEmpty",
@@ -56,12 +62,16 @@ __all__ = [
     "IsDirectory",
     "MinigfsError",
     "NoCluster",
+    "NoQuorum",
     "NoSpace",
     "NotDirectory",
     "NotEnoughChunkservers",
+    "NotLeader",
     "OutcomeUnknown",
     "ProtocolError",
     "SecurityError",
+    "SessionUnknown",
+    "StaleRequest",
     "StartFailed",
     "UnknownRequest",
     "Unreachable",
@@ -187,6 +197,18 @@ class OutcomeUnknown(ClusterError):
     code = "outcome-unknown"
 
 
+class NotLeader(ClusterError):
+    code = "not-leader"
+
+
+class NoQuorum(ClusterError):
+    code = "no-quorum"
+
+
+class SessionUnknown(ClusterError):
+    code = "session-unknown"
+
+
 class NoSpace(_OsErrorMixin, ClusterError):
     code = "no-space"
     os_errno = errno.ENOSPC
@@ -209,6 +231,10 @@ class CorruptLog(DamageError):
     code = "corrupt-log"
 
 
+class CorruptSnapshot(DamageError):
+    code = "corrupt-snapshot"
+
+
 class StartFailed(MinigfsError):
     code = "start-failed"
 
@@ -228,6 +254,10 @@ class ProtocolError(MinigfsError):
 
 class FrameTooLarge(ProtocolError):
     code = "frame-too-large"
+
+
+class StaleRequest(ProtocolError):
+    code = "stale-request"
 
 
 class UnknownRequest(ProtocolError):

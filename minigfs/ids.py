@@ -2,6 +2,8 @@
 
 from typing import NewType
 
+import msgspec
+
 __all__ = [
     "ChunkHandle",
     "ChunkVersion",
@@ -9,6 +11,8 @@ __all__ = [
     "ClusterId",
     "FileId",
     "MasterId",
+    "Origin",
+    "SessionId",
 ]
 
 ChunkHandle = NewType("ChunkHandle", int)
@@ -28,3 +32,20 @@ MasterId = NewType("MasterId", str)
 
 ClusterId = NewType("ClusterId", str)
 """Random name of a cluster, made by the first start; servers of another cluster are refused."""
+
+SessionId = NewType("SessionId", int)
+"""Session of a client with the masters: the index of the log entry that opened it, never used
+again (thesis section 6.3)."""
+
+
+class Origin(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Which request of which client a command is, so that a retry is not executed again.
+
+    A session numbers its requests from 1 and gives a retry the number of the first try.
+    ``answered_below`` promises that the client has the replies of all requests below it and will
+    repeat none of them; they may be forgotten (thesis section 6.3).
+    """
+
+    session_id: SessionId
+    sequence: int
+    answered_below: int
