@@ -20,6 +20,7 @@
     |   |-- DeadlineExceeded        no answer in time (also TimeoutError)
     |   |-- OutcomeUnknown          the connection broke after a change was sent
     |   |-- NotLeader               this master does not lead, and changed nothing: ask the leader
+    |   |-- MemberRemoved           this master belongs to its group no more
     |   |-- NoQuorum                too few masters answer to change anything, or to read the latest
     |   |-- SessionUnknown          the session expired or never was; nothing was executed
     |   |-- NoSpace                 a disk is full (also OSError, ENOSPC)
@@ -27,7 +28,8 @@
     |-- DamageError                 bytes or records are not what was written
     |   |-- CorruptChunk
     |   |-- CorruptLog
-    |   `-- CorruptSnapshot
+    |   |-- CorruptSnapshot
+    |   `-- MemberRolledBack        a master's directory is an old copy: it lost what it promised
     |-- StartFailed                 a process of the cluster did not start
     |-- SecurityError
     |   `-- AuthenticationFailed    wrong or missing token
@@ -60,6 +62,8 @@ __all__ = [
     "InvalidConfig",
     "InvalidPath",
     "IsDirectory",
+    "MemberRemoved",
+    "MemberRolledBack",
     "MinigfsError",
     "NoCluster",
     "NoQuorum",
@@ -201,6 +205,10 @@ class NotLeader(ClusterError):
     code = "not-leader"
 
 
+class MemberRemoved(ClusterError):
+    code = "member-removed"
+
+
 class NoQuorum(ClusterError):
     code = "no-quorum"
 
@@ -233,6 +241,10 @@ class CorruptLog(DamageError):
 
 class CorruptSnapshot(DamageError):
     code = "corrupt-snapshot"
+
+
+class MemberRolledBack(DamageError):
+    code = "member-rolled-back"
 
 
 class StartFailed(MinigfsError):

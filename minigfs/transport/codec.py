@@ -65,6 +65,7 @@ class FrameKind(IntEnum):
     REQUEST = 4
     MESSAGE = 5
     ERROR = 6
+    ONE_WAY = 7  # nobody answers it: what masters say to each other
 
 
 KINDS = {int(kind): kind for kind in FrameKind}

@@ -4,16 +4,19 @@ Each request runs as a task of its own, so one that waits (a long poll) holds up
 back in the order they are ready, joined by call id, and those of one turn of the loop leave in one
 write. A connection stops being read while its peer takes no replies or has too many requests
 running, so neither can fill our memory. When a connection ends, its running handlers are cancelled.
+
+A server may also take one-way frames, which no task stands behind: each is handed over in the turn
+of the loop that received it, before any request that waits to run.
 """
 
 import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 from minigfs.config import TransportLimits
-from minigfs.errors import AuthenticationFailed, MinigfsError, ProtocolError
+from minigfs.errors import MinigfsError, ProtocolError
 from minigfs.transport.address import Address
 from minigfs.transport.codec import (
     CONNECTION_CALL_ID,
@@ -39,9 +42,35 @@ from minigfs.transport.messages import Message, Request
 from minigfs.transport.network import AsyncListener, Network, RealNetwork
 from minigfs.transport.security import Security
 
-__all__ = ["ControlHandler", "ControlServer"]
+__all__ = ["ControlHandler", "ControlServer", "OneWayReceiver", "OneWaySender"]
 
 ControlHandler: TypeAlias = Callable[[Any], Awaitable[Message]]
+
+
+class OneWaySender(Protocol):
+    """The other end of a connection on which one-way frames came."""
+
+    @property
+    def peer(self) -> str:
+        """Its network address, for messages."""
+        ...
+
+    def send_one_way(self, body: bytes) -> None: ...
+
+    def abort(self) -> None:
+        """End the connection now; ``OneWayReceiver.ended`` follows."""
+        ...
+
+
+class OneWayReceiver(Protocol):
+    """Takes the one-way frames of one connection, on the loop, without waiting for anything."""
+
+    def received(self, body: bytes) -> None:
+        """A ``MinigfsError`` is told to the sender and ends the connection."""
+        ...
+
+    def ended(self) -> None: ...
+
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +88,18 @@ class ControlServer:
         network: Network | None = None,
         limits: TransportLimits | None = None,
         name: str = "control",
+        one_way: Callable[[OneWaySender], OneWayReceiver] | None = None,
+        one_way_limits: TransportLimits | None = None,
     ) -> None:
+        """``one_way`` takes connections with one-way frames; the first is held to ``limits``, as
+        its sender is not known yet, the others to ``one_way_limits``."""
         self.handlers = dict(handlers)
         self.decoder = RequestDecoder(self.handlers)
         self.security = security
         self.limits = limits or TransportLimits()
         self.name = name
+        self.one_way = one_way
+        self.one_way_limits = one_way_limits or self.limits
         self.connections: set[ControlConnection] = set()
         self._network: Network = network or RealNetwork()
         self._listener: AsyncListener | None = None
@@ -106,6 +141,7 @@ class ControlConnection(asyncio.Protocol):
 
     def __init__(self, server: ControlServer) -> None:
         self.ended = asyncio.Event()
+        self.peer = "nobody yet"
         self._server = server
         self._loop = asyncio.get_running_loop()
         self._handshake = ServerHandshake(server.security, secrets.token_bytes(NONCE_BYTES))
@@ -113,6 +149,7 @@ class ControlConnection(asyncio.Protocol):
         self._proved = False
         self._buffer = bytearray()
         self.running: set[asyncio.Task[None]] = set()
+        self._one_way: OneWayReceiver | None = None
         self._outgoing: list[bytes] = []
         self._peer_is_slow = False
         self._reading = True
@@ -121,9 +158,9 @@ class ControlConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         name = transport.get_extra_info("peername")
-        self._peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "a local process"
+        self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "a local process"
         if len(self._server.connections) >= self._server.limits.connection_count_max:
-            logger.warning("%s: too many connections, refusing %s", self._server.name, self._peer)
+            logger.warning("%s: too many connections, refusing %s", self._server.name, self.peer)
             self._closing = True
             transport.close()
         self._server.connections.add(self)
@@ -137,6 +174,8 @@ class ControlConnection(asyncio.Protocol):
             task.cancel()
         self._server.connections.discard(self)
         self.ended.set()
+        if self._one_way is not None:
+            self._one_way.ended()
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -164,6 +203,10 @@ class ControlConnection(asyncio.Protocol):
         self._closing = True
         self._transport.abort()
 
+    def send_one_way(self, body: bytes) -> None:
+        """See ``OneWaySender``."""
+        self._send(FrameKind.ONE_WAY, CONNECTION_CALL_ID, body)
+
     def _may_read(self) -> bool:
         limit = self._server.limits.running_request_count_max
         return not self._closing and not self._peer_is_slow and len(self.running) < limit
@@ -182,8 +225,7 @@ class ControlConnection(asyncio.Protocol):
         at = 0
         try:
             while self._may_read() and len(self._buffer) - at >= HEADER_BYTES:
-                limits = self._server.limits if self._proved else HANDSHAKE_LIMITS
-                header = decode_header(self._buffer[at : at + HEADER_BYTES], limits)
+                header = decode_header(self._buffer[at : at + HEADER_BYTES], self._limits())
                 if header.payload_bytes:
                     raise ProtocolError("control calls carry no payload")
                 end = at + HEADER_BYTES + header.body_bytes
@@ -192,16 +234,26 @@ class ControlConnection(asyncio.Protocol):
                 body = bytes(self._buffer[at + HEADER_BYTES : end])
                 at = end
                 self._act(header, body)
-        except (AuthenticationFailed, ProtocolError) as error:
-            logger.warning("%s: refused %s: %s", self._server.name, self._peer, error)
+        except MinigfsError as error:
+            logger.warning("%s: refused %s: %s", self._server.name, self.peer, error)
             self._send_error(CONNECTION_CALL_ID, error.code, error.message)
             self.close()
         finally:
             del self._buffer[:at]
             self._update_reading()
 
+    def _limits(self) -> TransportLimits:
+        if self._one_way is not None:
+            return self._server.one_way_limits
+        return self._server.limits if self._proved else HANDSHAKE_LIMITS
+
     def _act(self, header: Header, body: bytes) -> None:
         if self._proved:
+            if header.kind is FrameKind.ONE_WAY and self._server.one_way is not None:
+                if self._one_way is None:
+                    self._one_way = self._server.one_way(self)
+                self._one_way.received(body)
+                return
             if header.kind is not FrameKind.REQUEST:
                 raise ProtocolError(f"{header.kind.name} out of turn")
             task = self._loop.create_task(self._answer(header.call_id, body))
