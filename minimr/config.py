@@ -32,7 +32,9 @@ WORKER_DEAD_AFTER_MS = (
     5_000  # five pings missed: a long pause is survived, a dead host costs little
 )
 WORKER_FORGOTTEN_AFTER_MS = 600_000  # a dead worker stays in `status` long enough to be noticed
-RECOVERY_HOLD_MS = 2_000  # a new coordinator hears two pings of every worker before it assigns
+RECOVERY_HOLD_MS = (
+    2_000  # two pings: a new coordinator assigns nothing before, unless all have spoken
+)
 TICK_INTERVAL_MS = 200  # how late a deadline may be noticed
 POLL_WAIT_MS_MAX = 30_000  # a long poll is answered before middleboxes drop a silent connection
 

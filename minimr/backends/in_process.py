@@ -35,8 +35,8 @@ class InProcessCoordinator:
         self._offset_ms = clock.now_ms() - clock.monotonic_ms()
         self._discard_staging = discard_staging
         self._machine = CoordinatorMachine()
-        self._machine.adopt(self._machine.preview(OpenTerm(now_ms=self._now_ms())))
-        self._coordinator = Coordinator(self._machine, now_ms=self._now_ms())
+        self._machine.adopt(self._machine.preview(OpenTerm(now_ms=self._now_ms(), term=1)))
+        self._coordinator = Coordinator(self._machine, term=1, now_ms=self._now_ms())
         self._tokens = itertools.count(1)
         self._answered = threading.Condition()
         self._answers: dict[int, Message | MinigfsError] = {}

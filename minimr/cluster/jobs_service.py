@@ -92,8 +92,9 @@ class CoordinatorService:
         """Open a new term: attempts of former coordinators are told from ours by it."""
         self._host = host
         self._offset_ms = self._clock.now_ms() - self._clock.monotonic_ms()
-        await host.propose(JOBS_MACHINE, encode_command(OpenTerm(now_ms=self._now_ms())))
-        self._coordinator = Coordinator(self._machine, now_ms=self._now_ms())
+        term = self._machine.state.term + 1
+        await host.propose(JOBS_MACHINE, encode_command(OpenTerm(now_ms=self._now_ms(), term=term)))
+        self._coordinator = Coordinator(self._machine, term=term, now_ms=self._now_ms())
         self._ticker = asyncio.create_task(self._tick(), name="coordinator-tick")
         for ended in self._machine.state.history:
             # The master before may have died after it ended the job and before it swept up.

@@ -7,7 +7,7 @@ log's format and never change their meaning.
 
 import msgspec
 
-from minimr.ids import AttemptId, JobId
+from minimr.ids import AttemptId, JobId, WorkerId
 from minimr.messages import AttemptResult, Failure, JobSpec
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "FailAttempt",
     "JobCommand",
     "LoseAttempts",
+    "NoteWorkers",
     "OpenTerm",
     "PublishJob",
     "StopJob",
@@ -31,7 +32,15 @@ class _Command(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OpenTerm(_Command, frozen=True, tag="open-term"):
-    """A coordinator takes over: attempts it names carry the new term."""
+    """A coordinator takes over: attempts it names carry its leader's ``term``."""
+
+    term: int
+
+
+class NoteWorkers(_Command, frozen=True, tag="note-workers"):
+    """The workers that may be given tasks, sorted: a later coordinator waits for their reports."""
+
+    workers: tuple[WorkerId, ...]
 
 
 class AdmitJob(_Command, frozen=True, tag="admit-job"):
@@ -88,7 +97,7 @@ class PublishJob(_Command, frozen=True, tag="publish-job"):
 
 
 JobCommand = CommitAttempt | FailAttempt | LoseAttempts | StopJob | EndJob | PublishJob
-Command = OpenTerm | AdmitJob | JobCommand
+Command = OpenTerm | NoteWorkers | AdmitJob | JobCommand
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)

@@ -11,14 +11,14 @@ reads it and keeps the soft state beside it: workers, running attempts, idle tas
 answer. What a proposal leads to happens when ``Applied`` comes, so the same class works in one
 process, where that is at once, and replicated. A new leader starts with empty soft state and learns
 it from its workers: attempts of earlier terms that still run are adopted, and nothing new is
-assigned for ``RECOVERY_HOLD_MS`` (DESIGN 6.11).
+assigned before they had a chance to say so (``takeover``).
 """
 
 from typing import assert_never
 
 from minigfs.errors import MinigfsError, ProtocolError
 from minigfs.transport.messages import Empty, Message
-from minimr.config import POLL_WAIT_MS_MAX, RECOVERY_HOLD_MS, WORKER_DEAD_AFTER_MS
+from minimr.config import POLL_WAIT_MS_MAX
 from minimr.coordinator.admission import admission_problem, result_problem
 from minimr.coordinator.board import JobBoard, Watcher
 from minimr.coordinator.commands import (
@@ -28,6 +28,7 @@ from minimr.coordinator.commands import (
     EndJob,
     FailAttempt,
     LoseAttempts,
+    NoteWorkers,
     OpenTerm,
     PublishJob,
     StopJob,
@@ -54,6 +55,7 @@ from minimr.coordinator.machine import CoordinatorMachine
 from minimr.coordinator.running import RunningAttempt, RunningAttempts
 from minimr.coordinator.scheduling import JobQueue, assignment_of
 from minimr.coordinator.state import CoordinatorState, JobRecord, JobStage
+from minimr.coordinator.takeover import Takeover, is_adoptable
 from minimr.errors import JobUsageError, NoSuchJob
 from minimr.ids import AttemptId, JobId, TaskId, WorkerId
 from minimr.messages import (
@@ -89,15 +91,17 @@ class Coordinator:
     ----------
     machine : CoordinatorMachine
         Holds the hard state; ``OpenTerm`` has been applied to it for this coordinator.
+    term : int
+        The leader's, as in that command: no other coordinator ever has the same.
     now_ms : int
         Milliseconds since the epoch at the leader's start plus those passed since by a monotonic
         clock: as in ``handle``, never less than the time before.
     """
 
-    def __init__(self, machine: CoordinatorMachine, *, now_ms: int) -> None:
+    def __init__(self, machine: CoordinatorMachine, *, term: int, now_ms: int) -> None:
         check_invariants(machine.state)
         self._machine = machine
-        self._term = machine.state.term
+        self._term = term
         self._now_ms = now_ms
         self._effects: list[Effect] = []
         self._fleet = Fleet()
@@ -107,9 +111,8 @@ class Coordinator:
         self._publishing: set[JobId] = set()
         self._ending: dict[JobId, JobSpec] = {}
         self._attempt_counter = 0
-        took_over_jobs = bool(machine.state.jobs)
-        self._hold_until_ms = now_ms + (RECOVERY_HOLD_MS if took_over_jobs else 0)
-        self._strangers_due_ms = now_ms + WORKER_DEAD_AFTER_MS if took_over_jobs else None
+        self._takeover = Takeover(machine.state.workers, now_ms)
+        self._noting_workers = False
 
     @property
     def state(self) -> CoordinatorState:
@@ -137,16 +140,6 @@ class Coordinator:
                 assert_never(event)
         self._settle()
         return self._effects
-
-    def _wants(self, attempt: AttemptId) -> bool:
-        """Whether the end of a running attempt still matters to anybody."""
-        record = self.state.jobs.get(attempt.task.job_id)
-        return (
-            record is not None
-            and not record.stopped
-            and not record.is_settled(attempt.task)
-            and self._running.first_of(attempt.task) == attempt
-        )
 
     # --- requests --------------------------------------------------------------------------------
 
@@ -210,11 +203,13 @@ class Coordinator:
     def _hello(self, token: int, request: HelloWorker) -> None:
         worker = self._meet(request.worker)
         self._note_progress(worker, request.running)
+        self._takeover.heard(worker.info.worker_id)
         self._answer(token, self._ping_reply(request.running, request.stored_jobs))
 
     def _poll(self, token: int, request: PollTask) -> None:
         worker = self._meet(request.worker)
         self._lose_running(worker.info.worker_id)  # it is idle: what was offered never arrived
+        self._takeover.heard(worker.info.worker_id)
         self._drop_poll(worker)
         wait_ms = min(max(request.wait_ms, 0), POLL_WAIT_MS_MAX)
         worker.poll = Poll(token=token, deadline_ms=self._now_ms + wait_ms)
@@ -233,7 +228,8 @@ class Coordinator:
     def _ping_reply(
         self, running: tuple[Progress, ...], stored_jobs: tuple[JobId, ...]
     ) -> PingReply:
-        cancel = tuple(one.attempt for one in running if not self._wants(one.attempt))
+        wants = self._running.wants
+        cancel = tuple(one.attempt for one in running if not wants(one.attempt, self.state))
         finished = tuple(job_id for job_id in stored_jobs if job_id not in self.state.jobs)
         return PingReply(known=True, cancel=cancel, finished_jobs=finished)
 
@@ -253,7 +249,7 @@ class Coordinator:
         worker_id = worker.info.worker_id
         for progress in running:
             known = self._running.get(progress.attempt)
-            if known is None and self._is_adoptable(progress.attempt):
+            if known is None and is_adoptable(progress.attempt, self.state, self._term):
                 known = RunningAttempt(
                     attempt=progress.attempt, worker_id=worker_id, assignment=None
                 )
@@ -263,16 +259,6 @@ class Coordinator:
                 known.done_bytes = progress.done_bytes
                 known.total_bytes = progress.total_bytes
                 self._board.note_news(progress.attempt.task.job_id)
-
-    def _is_adoptable(self, attempt: AttemptId) -> bool:
-        """An earlier coordinator assigned it, and its end is not known."""
-        record = self.state.jobs.get(attempt.task.job_id)
-        return (
-            record is not None
-            and attempt.term < self._term
-            and record.has_task(attempt.task)
-            and record.task(attempt.task).end_of(attempt) is None
-        )
 
     def _report_success(self, token: int, request: ReportSuccess) -> None:
         attempt = request.attempt
@@ -302,9 +288,8 @@ class Coordinator:
 
     def _record_if_open(self, attempt: AttemptId) -> JobRecord | None:
         """The job of an attempt whose end may be reported now."""
-        if self._running.get(attempt) is None and not self._is_adoptable(attempt):
-            return None
-        return self.state.jobs.get(attempt.task.job_id)
+        is_open = self._running.get(attempt) or is_adoptable(attempt, self.state, self._term)
+        return self.state.jobs.get(attempt.task.job_id) if is_open else None
 
     # --- the log's answers -----------------------------------------------------------------------
 
@@ -312,6 +297,8 @@ class Coordinator:
         match command:
             case OpenTerm():
                 pass
+            case NoteWorkers():
+                self._noting_workers = False
             case AdmitJob(spec=spec):
                 record = self.state.jobs.get(spec.job_id)
                 if record is not None and spec.job_id not in self._queues:
@@ -358,7 +345,7 @@ class Coordinator:
         """A map output was committed while its worker was being given up."""
         if isinstance(result, MapResult) and result.output is not None:
             worker_id = result.output.worker_id
-            if self._fleet.alive(worker_id) is None and self._strangers_due_ms is None:
+            if self._fleet.alive(worker_id) is None and self._takeover.is_over:
                 self._lose_outputs(worker_id)
 
     def _forget_ended_jobs(self) -> None:
@@ -386,8 +373,7 @@ class Coordinator:
             self._lose_running(worker.info.worker_id)
             self._lose_outputs(worker.info.worker_id)
         self._fleet.forget(self._now_ms)
-        if self._strangers_due_ms is not None and self._now_ms >= self._strangers_due_ms:
-            self._strangers_due_ms = None
+        if self._takeover.end(self._now_ms):
             for worker_id in owners_never_heard_of(self.state, self._fleet):
                 self._lose_outputs(worker_id)
 
@@ -408,7 +394,8 @@ class Coordinator:
 
     def _settle(self) -> None:
         """Do what the states ask for by now, whichever event led to them."""
-        if self._now_ms >= self._hold_until_ms:
+        self._note_workers()
+        if not self._takeover.holds(self._now_ms):
             self._end_stopped_jobs()
             self._publish_outputs()
             self._assign_tasks()
@@ -417,6 +404,14 @@ class Coordinator:
                 self._drop_poll(worker)
         for watcher in self._board.due(self._now_ms):
             self._answer(watcher.token, self._status(watcher.job_id))
+
+    def _note_workers(self) -> None:
+        """Keep the log's list of workers up to date, by one command at a time."""
+        alive = (worker.info.worker_id for worker in self._fleet if worker.alive)
+        workers = self._takeover.roster(alive)
+        if workers != self.state.workers and not self._noting_workers:
+            self._noting_workers = True
+            self._propose(NoteWorkers(now_ms=self._now_ms, workers=workers))
 
     def _end_stopped_jobs(self) -> None:
         """A stopped job ends when its last attempt has: then nothing writes below its staging."""
@@ -436,6 +431,8 @@ class Coordinator:
 
     def _assign_tasks(self) -> None:
         for worker in self._fleet.waiting():
+            if worker.info.worker_id not in self.state.workers:
+                continue  # the next coordinator would not wait for it
             task = self._next_task(worker.info.host)
             if task is None:
                 return

@@ -20,6 +20,7 @@ def check_invariants(state: CoordinatorState) -> None:
     assert not set(names) & set(state.jobs), "a job is both running and ended"
     assert len(names) <= JOB_HISTORY_COUNT_MAX, "the history outgrew its bound"
     assert all(status.state.is_final for status in state.history), "unfinished job in the history"
+    assert list(state.workers) == sorted(set(state.workers)), "a worker is noted twice"
     for job_id, record in state.jobs.items():
         assert record.job_id == job_id, f"{job_id}: stored under another name"
         _check_job(job_id, record)

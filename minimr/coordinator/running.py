@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from minimr.coordinator.state import CoordinatorState
 from minimr.ids import AttemptId, JobId, TaskId, WorkerId
 from minimr.messages import Assignment, Progress
 
@@ -54,6 +55,16 @@ class RunningAttempts:
     def first_of(self, task: TaskId) -> AttemptId | None:
         """The attempt of ``task`` that is to go on; after a failover there may be more of them."""
         return next((running.attempt for running in self if running.attempt.task == task), None)
+
+    def wants(self, attempt: AttemptId, state: CoordinatorState) -> bool:
+        """Whether the end of a running attempt still matters to anybody."""
+        record = state.jobs.get(attempt.task.job_id)
+        return (
+            record is not None
+            and not record.stopped
+            and not record.is_settled(attempt.task)
+            and self.first_of(attempt.task) == attempt
+        )
 
     def progress_of(self, job_id: JobId) -> list[Progress]:
         return [

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from immutables import Map
 
-from minimr.ids import AttemptId, JobId, TaskId, TaskPhase
+from minimr.ids import AttemptId, JobId, TaskId, TaskPhase, WorkerId
 from minimr.messages import (
     AttemptResult,
     Failure,
@@ -194,6 +194,7 @@ class CoordinatorState:
     term: int = 0  # the last one opened
     jobs: dict[JobId, JobRecord] = field(default_factory=dict)  # never changed in place
     history: tuple[JobStatus, ...] = ()
+    workers: tuple[WorkerId, ...] = ()  # that may run attempts; sorted
 
     def ended(self, job_id: JobId) -> JobStatus | None:
         return next((status for status in self.history if status.job_id == job_id), None)

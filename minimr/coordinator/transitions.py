@@ -27,6 +27,7 @@ from minimr.coordinator.commands import (
     FailAttempt,
     JobCommand,
     LoseAttempts,
+    NoteWorkers,
     OpenTerm,
     PublishJob,
     StopJob,
@@ -76,7 +77,10 @@ END_OF_FAILURE: Mapping[FailureKind, AttemptEnd] = {
 def transition(state: CoordinatorState, command: Command) -> CoordinatorState:
     """The state after ``command``; the same object if the command changes nothing."""
     if isinstance(command, OpenTerm):
-        return replace(state, term=state.term + 1)
+        return replace(state, term=command.term) if command.term > state.term else state
+    if isinstance(command, NoteWorkers):
+        is_news = command.workers != state.workers
+        return replace(state, workers=command.workers) if is_news else state
     if isinstance(command, AdmitJob):
         return _admit(state, command)
     before = state.jobs.get(command.job_id)

@@ -48,7 +48,7 @@ class Masters:
     def __post_init__(self) -> None:
         self.machine = PublishMachine(self.files, self.jobs)
         self.fs(fs_commands.Configure(1, FileSystemConfig(cluster_id="c")))
-        self.job(OpenTerm(now_ms=1))
+        self.job(OpenTerm(now_ms=1, term=1))
 
     def fs(self, command: fs_commands.Command) -> None:
         reply = fs_commands.decode_reply(self.files.apply(0, fs_commands.encode_command(command)))

@@ -173,8 +173,9 @@ class Stand:
         self.machine = CoordinatorMachine()
         for index, entry in enumerate(self.log):
             self.machine.apply(index, entry)
-        self._append(OpenTerm(now_ms=self.now_ms))
-        self.coordinator = Coordinator(self.machine, now_ms=self.now_ms)
+        term = self.machine.state.term + 1
+        self._append(OpenTerm(now_ms=self.now_ms, term=term))
+        self.coordinator = Coordinator(self.machine, term=term, now_ms=self.now_ms)
 
     def _append(self, command: Command) -> None:
         entry = encode_command(command)

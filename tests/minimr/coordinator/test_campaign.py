@@ -305,6 +305,8 @@ class Campaign(RuleBasedStateMachine):
         assert attempt not in self.attempts, "an attempt was named twice"
         self.attempts.add(attempt)
         spec = self.specs[attempt.task.job_id]
+        record = self.stand.machine.state.jobs[attempt.task.job_id]
+        assert not record.is_settled(attempt.task), "a committed task is run again"
         if isinstance(assignment, ReduceAssignment):
             indexes = [output.map_index for output in assignment.map_outputs]
             assert indexes == list(range(len(spec.splits))), "a reduce misses map outputs"

@@ -4,6 +4,7 @@ import pytest
 
 from minigfs.errors import ProtocolError
 from minimr.config import RECOVERY_HOLD_MS, TASK_END_COUNT_MAX, WORKER_DEAD_AFTER_MS
+from minimr.coordinator.commands import OpenTerm, encode_command
 from minimr.coordinator.effects import PublishOutput
 from minimr.coordinator.events import CallerGone
 from minimr.errors import JobUsageError, NoSuchJob
@@ -406,6 +407,7 @@ def test_a_report_from_an_earlier_term_is_taken_even_before_its_worker_says_hell
 def test_a_new_coordinator_assigns_nothing_before_its_workers_had_time_to_speak(
     stand: Stand,
 ) -> None:
+    stand.hello(ALICE)
     stand.submit(make_spec(maps=1))
     stand.open_term()
     stand.hello(BOB)
@@ -413,6 +415,58 @@ def test_a_new_coordinator_assigns_nothing_before_its_workers_had_time_to_speak(
     assert stand.poll(BOB) is None
     stand.wait(10)
     assert stand.poll(BOB) is not None
+
+
+def test_a_new_coordinator_goes_on_as_soon_as_every_worker_has_spoken(stand: Stand) -> None:
+    stand.hello(ALICE)
+    stand.hello(BOB)
+    stand.submit(make_spec(maps=2))
+    running = stand.take(ALICE)
+    stand.open_term()
+    assert stand.poll(BOB) is None
+    stand.hello(ALICE, running=(running.attempt,))
+    assert stand.take(BOB).attempt.task.index == 1  # the other is adopted
+
+
+def test_a_worker_given_up_before_is_not_waited_for_and_one_that_stays_silent_is_given_up(
+    stand: Stand,
+) -> None:
+    stand.hello(ALICE)
+    stand.hello(BOB)
+    keep_alive(stand, BOB, ms=WORKER_DEAD_AFTER_MS + 1000)
+    stand.submit(make_spec(maps=1))
+    stand.open_term()
+    assert stand.poll(BOB) is not None
+    stand.open_term()
+    stand.wait(WORKER_DEAD_AFTER_MS)
+    assert stand.machine.state.workers == ()
+
+
+def test_no_worker_runs_anything_before_the_log_knows_the_worker() -> None:
+    stand = Stand(lazy=True)
+    token = stand.call(SubmitJob(spec=make_spec(maps=1)))
+    stand.catch_up()
+    assert token in stand.answers
+    poll = stand.call(PollTask(worker=ALICE, wait_ms=1_000))
+    assert poll not in stand.answers
+    stand.catch_up()
+    assert stand.machine.state.workers == (ALICE.worker_id,)
+    assert isinstance(stand.answers[poll], TaskOffer)
+
+
+def test_attempts_carry_their_own_leaders_term_even_when_a_later_one_is_in_the_log(
+    stand: Stand,
+) -> None:
+    deposed = stand.coordinator
+    stand.machine.apply(9, encode_command(OpenTerm(now_ms=stand.now_ms, term=7)))
+    stand.coordinator = deposed
+    stand.submit(make_spec(maps=1))
+    assert stand.take(ALICE).attempt.term == 1
+
+
+def test_an_older_term_opened_late_changes_nothing(stand: Stand) -> None:
+    stand.open_term()
+    assert stand.machine.preview(OpenTerm(now_ms=1, term=1)) is stand.machine.state
 
 
 def test_the_slower_of_two_attempts_of_a_task_is_lost_and_counts_nothing(stand: Stand) -> None:
