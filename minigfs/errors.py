@@ -90,9 +90,13 @@ _by_code: dict[str, type["MinigfsError"]] = {}
 
 
 class MinigfsError(Exception):
-    """Root of the tree. ``code`` names the class on the wire; subclasses register themselves."""
+    """Root of the tree. ``code`` names the class on the wire; subclasses register themselves.
+
+    ``hint`` is for programs, and crosses the wire: what to try next (see ``NotLeader``).
+    """
 
     code: ClassVar[str] = "error"
+    hint: str = ""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -111,10 +115,13 @@ class MinigfsError(Exception):
         return type(self), (self.message,)
 
 
-def error_from_wire(code: str, message: str) -> MinigfsError:
+def error_from_wire(code: str, message: str, hint: str = "") -> MinigfsError:
     """The error a peer reported; an unknown code becomes the root class and keeps its name."""
     known = _by_code.get(code)
-    return known(message) if known is not None else MinigfsError(f"{code}: {message}")
+    error = known(message) if known is not None else MinigfsError(f"{code}: {message}")
+    if hint:
+        error.hint = hint
+    return error
 
 
 class _OsErrorMixin(MinigfsError, OSError):
@@ -202,7 +209,16 @@ class OutcomeUnknown(ClusterError):
 
 
 class NotLeader(ClusterError):
+    """``hint`` is the leader's address, if this master knows it."""
+
     code = "not-leader"
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[type[MinigfsError], tuple[object, ...]]:
+        return type(self), (self.message, self.hint)
 
 
 class MemberRemoved(ClusterError):

@@ -94,6 +94,7 @@ class WireError(Message, frozen=True):
 
     code: str
     message: str
+    hint: str = ""
 
 
 def _check_lengths(body_bytes: int, payload_bytes: int, limits: TransportLimits) -> None:
@@ -175,4 +176,4 @@ class Tagged(msgspec.Struct):
 def error_of_body(body: bytes | bytearray | memoryview) -> MinigfsError:
     """The error in the body of an error frame, as the class it was raised with."""
     wire = decode_body(body, WireError)
-    return error_from_wire(wire.code, wire.message)
+    return error_from_wire(wire.code, wire.message, wire.hint)

@@ -236,7 +236,7 @@ class ControlConnection(asyncio.Protocol):
                 self._act(header, body)
         except MinigfsError as error:
             logger.warning("%s: refused %s: %s", self._server.name, self.peer, error)
-            self._send_error(CONNECTION_CALL_ID, error.code, error.message)
+            self._send_error(CONNECTION_CALL_ID, error.code, error.message, error.hint)
             self.close()
         finally:
             del self._buffer[:at]
@@ -284,7 +284,7 @@ class ControlConnection(asyncio.Protocol):
             reply = encode_body(await self._server.handlers[type(request)](request))
             self._send(FrameKind.MESSAGE, call_id, reply)
         except MinigfsError as error:
-            self._send_error(call_id, error.code, error.message)
+            self._send_error(call_id, error.code, error.message, error.hint)
         except Exception as error:
             # The boundary of a call: whatever a handler raises must not end the server, and the
             # client must hear that its call has failed.
@@ -292,8 +292,9 @@ class ControlConnection(asyncio.Protocol):
             what = f"{request_name} failed with {type(error).__name__}: see the server's log"
             self._send_error(call_id, INTERNAL_CODE, what)
 
-    def _send_error(self, call_id: int, code: str, message: str) -> None:
-        self._send(FrameKind.ERROR, call_id, encode_body(WireError(code=code, message=message)))
+    def _send_error(self, call_id: int, code: str, message: str, hint: str = "") -> None:
+        error = WireError(code=code, message=message, hint=hint)
+        self._send(FrameKind.ERROR, call_id, encode_body(error))
 
     def _send(self, kind: FrameKind, call_id: int, body: bytes) -> None:
         header = encode_header(kind, call_id, len(body), 0, self._server.limits)
