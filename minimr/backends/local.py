@@ -155,6 +155,7 @@ class LocalBackend:
     def _run_here(self, slot: Slot, job_id: JobId) -> None:
         """Run what there is to run, in this thread; an interrupt leaves nothing behind."""
         assignment: Assignment | None = None
+        self._coordinator.call(HelloWorker(worker=slot.info))
         try:
             while True:
                 offer = self._coordinator.call(PollTask(worker=slot.info, wait_ms=0))
