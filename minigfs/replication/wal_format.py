@@ -11,10 +11,10 @@
     16      8   log index
     24      8   durable: every byte before this file offset was synced when this was written
     32      n   payload, then zeros up to a multiple of 8
-    32+n'   8   chain: xxh3-64 of payload and header, seeded by the record before; top bit set
+    32+n'   8   chain: xxh3-64 of payload and header, seeded by the record before; top 2 bits set
 
 Numbers are little-endian; records start at multiples of 8. The file is preallocated, so what was
-never written reads as zeros, and a record's last byte is never zero.
+never written reads as zeros, and a record's last byte is never zero, not even with a bit flipped.
 
 A crash in the middle of an append leaves records that are cut short, or of which some sectors were
 written and others not: a torn tail, acknowledged to nobody, and simply dropped. Damage to a record
@@ -33,13 +33,16 @@ from xxhash import xxh3_64_intdigest
 
 __all__ = [
     "FIRST_CHAIN",
+    "HEADER_BYTES",
     "PAYLOAD_BYTES_MAX",
     "Fault",
     "Record",
     "Tail",
     "decode_record",
     "encode_record",
+    "expected_bytes",
     "judge_tail",
+    "record_bytes",
 ]
 
 PAYLOAD_BYTES_MAX = 64 * 1024 * 1024  # four times what one request may carry
@@ -48,9 +51,10 @@ FIRST_CHAIN = 0  # seeds the first record of a log
 _MAGIC = b"mWL1"
 _FORMAT = 1
 _HEADER = struct.Struct("<4sHHIIQQ")
+HEADER_BYTES = _HEADER.size
 _CHECKED = struct.Struct("<HHIQQ")  # the header's fields that the crc covers
 _CHAIN = struct.Struct("<Q")
-_TOP_BIT = 1 << 63
+_TOP_BITS = 0b11 << 62
 _SECTOR_BYTES = 512  # the smallest piece a disk writes whole or not at all
 
 
@@ -87,7 +91,8 @@ def _read_header(buffer: bytes, at: int) -> _Header:
     return _Header(kind, length, log_index, durable, magic == _MAGIC, plausible and crc == expected)
 
 
-def _record_bytes(payload_bytes: int) -> int:
+def record_bytes(payload_bytes: int) -> int:
+    """What a record takes in the file."""
     return _HEADER.size + (payload_bytes + 7) // 8 * 8 + _CHAIN.size
 
 
@@ -103,7 +108,17 @@ def encode_record(record: Record, durable: int, chain: int) -> tuple[bytes, int]
 
 
 def _link(header: bytes, payload: bytes, chain: int) -> int:
-    return xxh3_64_intdigest(header, seed=xxh3_64_intdigest(payload, seed=chain)) | _TOP_BIT
+    return xxh3_64_intdigest(header, seed=xxh3_64_intdigest(payload, seed=chain)) | _TOP_BITS
+
+
+def expected_bytes(buffer: bytes) -> int | Fault:
+    """What the record that begins with this header takes, for reading one record at a time."""
+    if len(buffer) < _HEADER.size:
+        return Fault.INCOMPLETE
+    header = _read_header(buffer, 0)
+    if not (header.magic_is_right and header.crc_is_right):
+        return Fault.BAD
+    return record_bytes(header.length)
 
 
 def decode_record(buffer: bytes, at: int, chain: int) -> tuple[Record, int, int] | Fault:
@@ -113,7 +128,7 @@ def decode_record(buffer: bytes, at: int, chain: int) -> tuple[Record, int, int]
     header = _read_header(buffer, at)
     if not (header.magic_is_right and header.crc_is_right):
         return Fault.BAD
-    end = at + _record_bytes(header.length)
+    end = at + record_bytes(header.length)
     if len(buffer) < end:
         return Fault.INCOMPLETE
     start = at + _HEADER.size
@@ -137,7 +152,7 @@ def judge_tail(rest: bytes, base: int) -> Tail:
         return Tail.TORN
     header = _read_header(rest, 0)
     if header.magic_is_right and header.crc_is_right:
-        end = _record_bytes(header.length)
+        end = record_bytes(header.length)
         whole = len(rest) >= end and rest[end - 1] != 0 and not _misses_sector(rest, base, end)
         return Tail.DAMAGED if whole else Tail.TORN
     if _misses_sector(rest, base, _HEADER.size):
