@@ -10,11 +10,14 @@ What keeps the search small:
 
 - *P-compositionality*: a history over independent keys is linearizable if each key's is. Keys that
   one call touches together are not independent and stay together.
-- An operation that fits and leaves the state as it is goes next in some order if it goes anywhere
-  in one, so that nothing else is tried in its place.
+- A read (or a refusal) that fits goes next in some order if it goes anywhere in one, so that
+  nothing else is tried in its place. This does not hold for a write that happens to change
+  nothing: later it may.
 - An operation with unknown outcome has no return and need not be placed; placing it where it
   changes nothing is pointless; of two that ask the same, the earlier goes first. If it would only
   have read, it is no evidence and left out.
+- A model may look at the whole history first (``informed``): a list that was read tells where each
+  element was appended.
 
 A search that uses up its budget answers UNKNOWN, never OK.
 
@@ -35,6 +38,7 @@ __all__ = ["Answer", "Budget", "Failure", "Model", "Verdict", "check"]
 StateT = TypeVar("StateT", bound=Hashable)
 
 _LIMIT_CHECK_STEPS = 1024
+_EXPLAIN_STEPS = 200_000
 _SHOWN_MAX = 30
 
 
@@ -50,8 +54,9 @@ class Model(Protocol[StateT]):
         """The independent parts of the state that a call can read or change."""
         ...
 
-    def is_read(self, call: Call) -> bool:
-        """Whether the call changes nothing, whatever the state."""
+    def changes_nothing(self, call: Call, seen: Value) -> bool:
+        """Whether the call changes no state in which it can be answered with ``seen``: a read, or
+        what was refused. ``seen`` is None where nobody knows the answer."""
         ...
 
     def apply(self, state: StateT, call: Call) -> tuple[StateT, Value]:
@@ -60,6 +65,11 @@ class Model(Protocol[StateT]):
 
     def accepts(self, call: Call, expected: Value, seen: Value) -> bool:
         """Whether a client that was told ``seen`` was told the right thing."""
+        ...
+
+    def informed(self, operations: Sequence[Operation]) -> "Model[StateT]":
+        """A model that also rejects early what these operations, one part's all, rule out later:
+        no other verdict, found sooner. ``self`` if there is nothing to know."""
         ...
 
 
@@ -141,7 +151,9 @@ def check(
 ) -> Verdict:
     """Judge a history. The first part without an order ends the search."""
     budget = budget or Budget()
-    evidence = [op for op in operations if not (op.unknown and model.is_read(op.call))]
+    evidence = [
+        op for op in operations if not (op.unknown and model.changes_nothing(op.call, None))
+    ]
     parts = _independent_parts(evidence, model)
     answer, steps, failure = Answer.OK, 0, None
     for part in parts:
@@ -149,7 +161,7 @@ def check(
         found = search.run()
         steps += search.steps
         if found is Answer.ILLEGAL:
-            answer, failure = found, search.failure
+            answer, failure = found, _plainest(search, part, model, budget)
             break
         if found is Answer.UNKNOWN:
             answer = found
@@ -161,6 +173,17 @@ def check(
         steps=steps,
         failure=failure,
     )
+
+
+def _plainest(
+    proof: "_Search[StateT]", part: Sequence[Operation], model: Model[StateT], budget: Budget
+) -> Failure | None:
+    """The failure as a reader understands it: how far a model comes that knows no later answers."""
+    if not proof.was_informed:
+        return proof.failure
+    plain = _Search(part, model, Budget(steps=_EXPLAIN_STEPS, expired=budget.expired), inform=False)
+    plain.run()
+    return plain.failure or proof.failure
 
 
 def _independent_parts(
@@ -190,15 +213,24 @@ class _Search(Generic[StateT]):
     """One part's search. Node 0 is the head of the list; each call and return is a node."""
 
     def __init__(
-        self, operations: Sequence[Operation], model: Model[StateT], budget: Budget
+        self,
+        operations: Sequence[Operation],
+        model: Model[StateT],
+        budget: Budget,
+        *,
+        inform: bool = True,
     ) -> None:
         self._operations = operations
-        self._model = model
+        self._model = model.informed(operations) if inform else model
+        self.was_informed = self._model is not model
         self._budget = budget
         self.steps = 0
         self.failure: Failure | None = None
         self._link_nodes()
         self._twins = _twins(operations)
+        self._changes_nothing = [
+            model.changes_nothing(operation.call, operation.result) for operation in operations
+        ]
 
     def _link_nodes(self) -> None:
         """Order calls and returns by time; at one time calls come first, which forbids less."""
@@ -244,7 +276,7 @@ class _Search(Generic[StateT]):
                     fits, forced = after != state and (twin < 0 or placed >> twin & 1 == 1), False
                 else:
                     fits = model.accepts(operation.call, expected, operation.result)
-                    forced = fits and after == state
+                    forced = fits and self._changes_nothing[number]
                 grown = placed | 1 << number
                 if fits and (grown, after) not in tried:
                     tried.add((grown, after))

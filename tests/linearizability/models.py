@@ -11,11 +11,11 @@ namespace a small tree of directories and files, see ``NamespaceModel``
 Every call of the first three names its key first, so that a state is that of one key.
 """
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self, TypeAlias
 
 from tests.linearizability.checker import Model
-from tests.linearizability.history import Call, Value
+from tests.linearizability.history import Call, Operation, Value
 
 __all__ = [
     "MODELS",
@@ -43,16 +43,22 @@ class _KeyedModel:
     def keys(self, call: Call) -> tuple[Value, ...]:
         return (call[1],)
 
-    def is_read(self, call: Call) -> bool:
+    def changes_nothing(self, call: Call, seen: Value) -> bool:
         return call[0] in self.reads
 
     def accepts(self, call: Call, expected: Value, seen: Value) -> bool:
         return expected == seen
 
+    def informed(self, operations: Sequence[Operation]) -> Self:
+        return self
+
 
 class RegisterModel(_KeyedModel):
     name = "register"
     reads = frozenset({"read"})
+
+    def changes_nothing(self, call: Call, seen: Value) -> bool:
+        return call[0] == "read" or (call[0] == "cas" and seen is False)
 
     def apply(self, state: Value, call: Call) -> tuple[Value, Value]:
         match call:
@@ -65,11 +71,35 @@ class RegisterModel(_KeyedModel):
         raise UnknownCall(f"register has no call {call!r}")
 
 
+_CONTRADICTED = "nothing here: a list that was read has it elsewhere"
+
+
 class KeyValueModel(_KeyedModel):
-    """Values are put and appended once each, so that a list tells its own history."""
+    """Values that are put and appended once each make a list tell its own history: what stands
+    before an element when it is read stood there when it was appended.
+
+    Parameters
+    ----------
+    lists
+        By its last element, the list that an append must make, because it was read.
+    longest
+        What every list must begin with, as far as it goes, because nothing ever shortens one.
+    unseen
+        Calls whose outcome nobody knows and whose effect nobody saw.
+    """
 
     name = "kv"
     reads = frozenset({"get"})
+
+    def __init__(
+        self,
+        lists: Mapping[Value, tuple[Value, ...]] | None = None,
+        longest: tuple[Value, ...] = (),
+        unseen: frozenset[Call] = frozenset(),
+    ) -> None:
+        self._lists = lists or {}
+        self._longest = longest
+        self._unseen = unseen
 
     def apply(self, state: Value, call: Call) -> tuple[Value, Value]:
         match call:
@@ -79,13 +109,41 @@ class KeyValueModel(_KeyedModel):
                 return (value,), None
             case ("append", _, value):
                 grown = (*state, value) if isinstance(state, tuple) else (value,)
+                if call in self._unseen or self._contradicted(grown):
+                    return state, _CONTRADICTED
                 return grown, len(grown)
             case ("delete", _):
                 return None, None
         raise UnknownCall(f"kv has no call {call!r}")
 
+    def _contradicted(self, grown: tuple[Value, ...]) -> bool:
+        place = len(grown) - 1
+        if place < len(self._longest) and grown[place] != self._longest[place]:
+            return True
+        return self._lists.get(grown[place], grown) != grown
+
     def accepts(self, call: Call, expected: Value, seen: Value) -> bool:
-        return expected == seen or (seen is None and not self.is_read(call))
+        if expected == _CONTRADICTED:
+            return False
+        return expected == seen or (seen is None and call[0] not in self.reads)
+
+    def informed(self, operations: Sequence[Operation]) -> "KeyValueModel":
+        read = [op.result for op in operations if op.call[0] == "get"]
+        seen = [result for result in read if isinstance(result, tuple)]
+        appends = [op for op in operations if op.call[0] == "append"]
+        only_grows = len(appends) + len(read) == len(operations)
+        longest = max(seen, key=len, default=()) if only_grows else ()
+        written = [op.call[2] for op in operations if op.call[0] in ("put", "append")]
+        if len(set(written)) < len(written):
+            return KeyValueModel(longest=longest)
+        lists: dict[Value, tuple[Value, ...]] = {}
+        for result in seen:
+            for end, value in enumerate(result, start=1):
+                lists.setdefault(value, result[:end])
+        unseen: frozenset[Call] = frozenset()
+        if all(op.result is None for op in appends):  # else a length may have counted it
+            unseen = frozenset(op.call for op in appends if op.unknown and op.call[2] not in lists)
+        return KeyValueModel(lists, longest, unseen)
 
 
 class CounterModel(_KeyedModel):
@@ -109,6 +167,7 @@ Tree: TypeAlias = frozenset[tuple[str, int | None]]
 """Every path that exists but the root, with what tells its file from others; None: a directory."""
 
 _REFUSED = "refused"
+_READS = frozenset({"stat", "list"})
 
 
 class _Refusal(Exception):
@@ -150,11 +209,14 @@ class NamespaceModel:
         paths = call[1:3] if call[0] == "rename" else call[1:2]
         return tuple(_parts(path)[0] for path in paths)
 
-    def is_read(self, call: Call) -> bool:
-        return call[0] in ("stat", "list")
+    def changes_nothing(self, call: Call, seen: Value) -> bool:
+        return call[0] in _READS or (isinstance(seen, tuple) and seen[:1] == (_REFUSED,))
 
     def accepts(self, call: Call, expected: Value, seen: Value) -> bool:
         return expected == seen
+
+    def informed(self, operations: Sequence[Operation]) -> Self:
+        return self
 
     def apply(self, state: Tree, call: Call) -> tuple[Tree, Value]:
         tree = dict(state)
@@ -162,7 +224,7 @@ class NamespaceModel:
             answer = _answer(tree, call)
         except _Refusal as refusal:
             return state, (_REFUSED, refusal.code)
-        return (state if self.is_read(call) else frozenset(tree.items())), answer
+        return (state if call[0] in _READS else frozenset(tree.items())), answer
 
 
 def _answer(tree: dict[str, int | None], call: Call) -> Value:
