@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 SIZE ?= 100MB
 LOG ?=
+MUTANTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check format bench install clean
+.PHONY: help demo test test-fast mutants check format bench install clean
 
 help: ## list the recipes
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +41,9 @@ test: $(VENV)/.dev ## the test suite, real processes and Ray included
 
 test-fast: $(VENV)/.dev ## the tests that start no cluster
 	$(BIN)/python -m pytest -m 'not e2e and not slow'
+
+mutants: $(VENV)/.dev ## plant known mistakes in copies of the source; every one must be found (MUTANTS='r01 r3*')
+	$(BIN)/python -m tests.mutants $(MUTANTS)
 
 check: $(VENV)/.dev ## format, lint, types, import contracts
 	$(BIN)/ruff format --check

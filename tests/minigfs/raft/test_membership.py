@@ -214,6 +214,19 @@ def test_a_removed_leader_does_not_count_itself() -> None:
     assert not group["1"].is_leader
 
 
+def test_a_removed_leader_commits_nothing_with_half_of_those_who_stay() -> None:
+    """Of two that stay both are needed; the leader and one of them are two of the old three."""
+    group = Group(3)
+    group.elect("1")
+    group.drop = lambda message: isinstance(message, AppendEntriesReply) and message.source == "3"
+    group.change(REMOVE, "1", at="1")
+    assert group["2"].node.status().last_index == 2
+    assert group["1"].node.status().commit_index == 1
+    group.heal()
+    group.tick(2)
+    assert group["2"].node.status().commit_index >= 2
+
+
 def test_a_removed_leader_steps_down_and_hands_over() -> None:
     group = Group(3)
     group.elect("1")

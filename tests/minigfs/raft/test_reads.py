@@ -86,6 +86,21 @@ def test_delayed_answers_of_an_earlier_round_confirm_no_later_read() -> None:
     assert answers(leader) == [(b"same context", 1)], "only the first read, asked before the write"
 
 
+def test_a_round_that_confirmed_one_read_confirms_no_later_one() -> None:
+    """The numbers of rounds never come again, not even when nobody waits any more."""
+    group = Group(3)
+    leader = group.elect("1")
+    leader.node.read_index(b"first")
+    group.run()
+    assert answers(leader) == [(b"first", 1)]
+    group.isolate("1")
+    group.elect("2")
+    group.propose(b"newer", at="2")
+    leader.node.read_index(b"second")
+    group.run()
+    assert answers(leader) == [(b"first", 1)]
+
+
 def test_answers_of_an_earlier_term_confirm_nothing() -> None:
     group = Group(3)
     leader = group.elect("1")

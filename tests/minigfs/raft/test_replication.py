@@ -247,6 +247,23 @@ def test_a_stale_rejection_moves_nothing_back() -> None:
     assert peer(group, "2") == before
 
 
+def test_a_rejected_probe_never_goes_back_to_what_is_matched() -> None:
+    """After a lost connection the leader probes at match + 1; the rejection of that probe must not
+    lower next_index to what the member has acknowledged, whatever its hint says."""
+    group = Group(3)
+    leader = group.elect("1")
+    for number in range(5):
+        group.propose(b"%d" % number)
+    leader.node.report_unreachable(B)
+    assert (peer(group, "2").match_index, peer(group, "2").next_index) == (6, 7)
+    leader.node.step(
+        AppendEntriesReply(
+            source=B, target=A, term=1, success=False, prev_log_index=6, hint_index=2
+        )
+    )
+    assert (peer(group, "2").match_index, peer(group, "2").next_index) == (6, 7)
+
+
 def test_doubled_and_reordered_appends_remove_nothing() -> None:
     group = Group(3)
     group.elect("1")

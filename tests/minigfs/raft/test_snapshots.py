@@ -2,7 +2,7 @@
 
 import pytest
 
-from minigfs.raft import NodeId, PeerStatus, RaftConfig
+from minigfs.raft import ChangeKind, NodeId, PeerStatus, RaftConfig
 from minigfs.raft.messages import AppendEntries, AppendEntriesReply, Heartbeat, InstallSnapshot
 from minigfs.raft.progress import ProgressState
 from tests.minigfs.raft.group import Group
@@ -159,3 +159,30 @@ def test_a_restart_from_a_snapshot_goes_on_behind_it() -> None:
     assert group["2"].node.status().last_applied == 6
     group.tick(3)
     assert group["2"].machine == group["1"].machine
+
+
+def test_a_snapshot_records_the_configuration_in_force_at_its_index() -> None:
+    """Not the one in force now: whoever restores it goes on with the entries behind it."""
+    group = Group(3)
+    leader = group.elect("1")
+    group.propose(b"x")
+    group.change(ChangeKind.ADD_LEARNER, "9")
+    assert leader.node.snapshot_metadata_at(2).configuration == group.configuration
+    assert leader.node.snapshot_metadata_at(3).configuration.learners == ("9",)
+    group.isolate("1")
+    group.change(ChangeKind.REMOVE, "9", at="1")
+    assert leader.node.snapshot_metadata_at(3).configuration.learners == ("9",)
+
+
+def test_a_member_that_gets_a_snapshot_gets_its_configuration() -> None:
+    """The change lies below the snapshot: no entry will ever tell the member of it again."""
+    group = Group(3)
+    group.elect("1")
+    group.isolate("3")
+    group.change(ChangeKind.ADD_LEARNER, "9")
+    group["1"].compact()
+    group.heal()
+    group.tick(3)
+    assert any(isinstance(m, InstallSnapshot) for m in group.sent)
+    assert group["3"].node.status().configuration.learners == ("9",)
+    assert group["3"].node.status().configuration_index == 2

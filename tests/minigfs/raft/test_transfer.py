@@ -165,3 +165,14 @@ def test_a_crashed_target_costs_one_election_timeout_and_no_leader() -> None:
     group.tick(ELECTION_TICKS)
     group.propose(b"x", at="1")
     assert group["1"].is_leader
+
+
+def test_a_timeout_now_of_an_earlier_term_starts_nothing() -> None:
+    """Its leader gave the transfer up, or leads no more: nobody asks for this election."""
+    group = Group(3)
+    group.elect("1")
+    group.elect("3")
+    group["2"].node.step(TimeoutNow(source=NodeId("1"), target=NodeId("2"), term=1))
+    group.run()
+    assert group["2"].node.status().current_term == 2
+    assert group.leader().id == "3"
