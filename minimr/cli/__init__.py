@@ -22,6 +22,7 @@ _COMMANDS = {
     "jobs": "minimr.cli.jobs:jobs",
     "fs": "minimr.cli.fs:fs",
     "data": "minimr.cli.data:data",
+    "bench": "minimr.cli.bench:bench",
 }
 
 

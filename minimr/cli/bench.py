@@ -1,0 +1,110 @@
+"""``minimr bench``: what this release does on this machine, beside its peers if they are there."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from minigfs.terminal import Terminal, echo_json, format_table, terminal_options
+
+if TYPE_CHECKING:
+    from minimr.bench.raft import RaftFigures
+
+__all__ = ["bench"]
+
+
+@click.group()
+def bench() -> None:
+    """Measure on this machine, with real processes and real disks."""
+
+
+@bench.command()
+@click.option("--clients", default="1,16,64,256", show_default=True, metavar="N,N,...",
+              help="Numbers of clients that write at the same time.")  # fmt: skip
+@click.option("--seconds", type=click.FloatRange(0.1), default=5.0, show_default=True,
+              help="How long each number of clients is measured.")  # fmt: skip
+@click.option("--kills", type=click.IntRange(0), default=20, show_default=True,
+              help="How often the leader is killed to measure the failover.")  # fmt: skip
+@click.option("--peers", is_flag=True, help="The same load on etcd and PySyncObj.")
+@click.option("--scratch", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="A directory on the disk to measure.  [default: /tmp's]")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@terminal_options
+@click.pass_obj
+def raft(
+    terminal: Terminal,
+    clients: str,
+    seconds: float,
+    kills: int,
+    peers: bool,
+    scratch: Path | None,
+    as_json: bool,
+) -> None:
+    """Commits per second of three masters, and how long a dead leader stops writers.
+
+    Each commit is a command of 256 bytes through the client library, on the disks of a majority
+    when it is answered. A cluster of its own is made for it and thrown away.
+    """
+    from minimr.bench import raft as ours
+    from minimr.bench.raft_peers import measure_etcd, measure_pysyncobj
+
+    counts = _counts(clients)
+    terminal.say(f"minimr: 3 masters, {seconds:g} s for each of {clients} clients")
+    with ours.scratch_masters(scratch) as masters:
+        rates = ours.measure_rates(masters, counts, seconds)
+        terminal.say(f"minimr: {kills} kills of the leader")
+        stalls = ours.measure_failover(masters, kills)
+    figures = [ours.RaftFigures.of("minimr", rates, stalls)]
+    if peers:
+        terminal.say("etcd: the same")
+        figures.append(measure_etcd(counts, seconds, kills, scratch))
+        terminal.say("PySyncObj: rates only")
+        figures.append(measure_pysyncobj(counts, seconds, scratch))
+    if as_json:
+        echo_json(figures)
+    else:
+        click.echo(_table(figures))
+
+
+def _counts(clients: str) -> list[int]:
+    try:
+        counts = [int(part) for part in clients.split(",")]
+    except ValueError:
+        counts = []
+    if not counts or min(counts) < 1:
+        raise click.BadParameter(f"{clients!r}: give numbers with commas, such as 1,16,64",
+                                 param_hint="--clients")  # fmt: skip
+    return counts
+
+
+def _table(figures: "list[RaftFigures]") -> str:
+    rows = [
+        (
+            of.system,
+            str(rate.clients),
+            f"{rate.per_second:,.0f}",
+            f"{rate.latency.p50_ms:.2f}",
+            f"{rate.latency.p99_ms:.2f}",
+            f"{rate.latency.max_ms:.0f}",
+            f"{rate.fdatasync.p50_ms:.2f} / {rate.fdatasync.p99_ms:.2f}",
+        )
+        for of in figures
+        for rate in of.rates
+    ]
+    header = (
+        "system",
+        "clients",
+        "commits/s",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+        "fdatasync p50 / p99 ms",
+    )
+    lines = format_table(header, rows)
+    lines += [
+        f"{of.system}: leader killed {len(of.failover_ms)} times, writers stalled "
+        f"{of.failover.p50_ms:.0f} ms (median), {of.failover.max_ms:.0f} ms (worst)"
+        for of in figures
+        if of.failover is not None
+    ]
+    return "\n".join(lines)
