@@ -69,4 +69,4 @@ class ChunkAllocator:
             count=count,
             excluded=tuple(sorted(self._excluded)),
         )
-        return self._masters.call(request, repeatable=True).chunks
+        return self._masters.change(request).chunks

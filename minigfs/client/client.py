@@ -5,9 +5,9 @@ connect when they are needed. Thread-safe and fork-safe; a reader or writer open
 belongs to the parent.
 
 Paths are absolute, ``/``-separated, without empty parts, ``.`` or ``..``. Every method may raise
-``Unreachable``, ``DeadlineExceeded`` or ``AuthenticationFailed``; what changes the tree and cannot
-be repeated safely (``rename``, ``remove``, a ``make_directory`` that must be new) may raise
-``OutcomeUnknown``: look before trying again.
+``Unreachable``, ``NoQuorum``, ``DeadlineExceeded`` or ``AuthenticationFailed``. What changes the
+tree is done exactly once, whatever happens to the masters meanwhile; only when none answers until
+the deadline it may raise ``OutcomeUnknown``: look before trying again.
 """
 
 from collections.abc import Iterator
@@ -99,7 +99,7 @@ class MinigfsClient:
 
     def stat(self, path: str) -> FileStatus:
         """Raises ``FileMissing`` if nothing is there."""
-        return self._masters.call(Stat(path=path), repeatable=True)
+        return self._masters.call(Stat(path=path))
 
     def exists(self, path: str) -> bool:
         """Whether something is there; an unreachable cluster raises, it is not False."""
@@ -126,16 +126,15 @@ class MinigfsClient:
         return Usage(size_bytes=size_bytes, file_count=file_count, directory_count=directory_count)
 
     def make_directory(self, path: str, *, parents: bool = False, exist_ok: bool = False) -> None:
-        request = MakeDirectory(path=path, parents=parents, exist_ok=exist_ok)
-        self._masters.call(request, repeatable=exist_ok)
+        self._masters.change(MakeDirectory(path=path, parents=parents, exist_ok=exist_ok))
 
     def rename(self, source: str, target: str, *, replace: bool = False) -> None:
         """Move a file or a whole directory by one atomic change; see ``Rename``."""
         request = Rename(source=source, target=target, replace=replace)
-        self._masters.call(request, repeatable=False)
+        self._masters.change(request)
 
     def remove(self, path: str, *, recursive: bool = False) -> Removed:
-        return self._masters.call(Remove(path=path, recursive=recursive), repeatable=False)
+        return self._masters.change(Remove(path=path, recursive=recursive))
 
     def locations(self, path: str, start: int = 0, length: int | None = None) -> Located:
         """Status, chunk size, and the chunks (with live replicas) that a range of a file touches.
@@ -158,7 +157,7 @@ class MinigfsClient:
         return with_fields(located, chunks=tuple(chunks))
 
     def report(self) -> ClusterReport:
-        return self._masters.call(GetClusterReport(), repeatable=True)
+        return self._masters.call(GetClusterReport())
 
     def open_reader(self, path: str) -> FileReader:
         """Raises ``FileMissing`` or ``IsDirectory``; learns the first chunks' locations at once."""
@@ -181,8 +180,7 @@ class MinigfsClient:
         close with ``FileExists``. ``replication`` None means the cluster's default.
         """
         request = CreateFile(path=path, exclusive=exclusive, replication=replication)
-        # Repeated, it leaves an inode behind that nobody sees and the master collects.
-        created = self._masters.call(request, repeatable=True)
+        created = self._masters.change(request)
         self._shared.leases.opened(created.file_id)
         context = UploadContext(
             pool=self._shared.pool,
@@ -198,7 +196,7 @@ class MinigfsClient:
 
     def _locate(self, path: str, first_index: int, count: int) -> Located:
         request = Locate(path=path, first_index=first_index, count=count)
-        located = self._masters.call(request, repeatable=True)
+        located = self._masters.call(request)
         if located.status.kind is EntryKind.DIRECTORY:
             raise IsDirectory(f"{path}: is a directory; name a file")
         return located
@@ -206,7 +204,7 @@ class MinigfsClient:
     def _pages(self, request: ListDirectory | Find) -> Iterator[FileStatus]:
         more = True
         while more:
-            listing = self._masters.call(request, repeatable=True)
+            listing = self._masters.call(request)
             yield from listing.entries
             more = listing.more
             if more:

@@ -8,6 +8,7 @@ instead of closed has its temporary file discarded within moments rather than af
 import os
 import queue
 import threading
+from contextlib import suppress
 from enum import Enum, auto
 
 from minigfs.client.masters import MasterCaller
@@ -79,7 +80,8 @@ def _renew(masters: MasterCaller, events: _Events) -> None:
                 timeout=None if left_ms is None else left_ms / 1000
             )
         except queue.Empty:
-            _try(masters, RenewWriters(file_ids=tuple(sorted(open_ids))))
+            with suppress(MinigfsError):  # a lost renewal is made up for by the next
+                masters.call(RenewWriters(file_ids=tuple(sorted(open_ids))))
             renewed_ms = clock.monotonic_ms()
             continue
         if event is _Event.OPENED:
@@ -88,13 +90,6 @@ def _renew(masters: MasterCaller, events: _Events) -> None:
             continue
         open_ids.discard(file_id)
         if event is _Event.ABANDONED:
-            _try(masters, DiscardFile(file_id=file_id))
+            with suppress(MinigfsError):  # a lost discard is made up for by the end of the lease
+                masters.change(DiscardFile(file_id=file_id))
         handled.set()
-
-
-def _try(masters: MasterCaller, request: RenewWriters | DiscardFile) -> None:
-    try:
-        masters.call(request, repeatable=True)
-    except MinigfsError:
-        # A lost renewal is made up for by the next; a lost discard by the end of the lease.
-        return

@@ -38,9 +38,7 @@ class ChunkMap:
         return self._fetch(index, 1)
 
     def _fetch(self, index: int, count: int) -> LocatedChunk:
-        located = self._masters.call(
-            Locate(path=self.status.path, first_index=index, count=count), repeatable=True
-        )
+        located = self._masters.call(Locate(path=self.status.path, first_index=index, count=count))
         if located.status.file_id != self.status.file_id:
             raise FileMissing(
                 f"{self.status.path}: was replaced by another file while it was being read;"

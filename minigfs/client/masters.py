@@ -1,52 +1,59 @@
-"""Calls to the masters, tried again when that is safe.
+"""Calls to the masters, whichever of them leads, each with the outcome of exactly one execution.
 
-A request that provably never left (``Unreachable``) is tried again, at the next master, until the
-deadline. One that may have been executed (``OutcomeUnknown``) is tried again only if it is
-*repeatable*: it changes nothing, or its docstring in ``minigfs.master.messages`` promises that a
-repetition changes nothing more.
+Finding the leader is ``minigfs.transport.group``. What is sent again there does no harm: a read
+changes nothing, and a change carries its origin, under which the masters execute it once and
+answer every repetition with the first reply.
 """
 
+from msgspec.structs import replace as with_fields
+
 from minigfs.client.config import ClientConfig
-from minigfs.client.patience import Patience
-from minigfs.errors import InvalidConfig, OutcomeUnknown, Unreachable
+from minigfs.client.sessions import ClientSessions
+from minigfs.errors import InvalidConfig, SessionUnknown
+from minigfs.ids import SessionId
+from minigfs.master.messages import Change, OpenSession
 from minigfs.transport.client import ConnectionPool
+from minigfs.transport.group import GroupCaller
 from minigfs.transport.messages import ReplyT, Request
 
 __all__ = ["MasterCaller"]
 
 
 class MasterCaller:
-    """Thread-safe. Remembers which master answered last and asks it first."""
+    """Thread-safe and fork-safe. Remembers who leads. Connects when it is first used."""
 
     def __init__(self, config: ClientConfig, pool: ConnectionPool) -> None:
         if not config.masters:
             raise InvalidConfig("no master is named: give the address of at least one")
-        self._config = config
-        self._pool = pool
-        self._preferred = 0
+        self._timeout_ms = config.timeout_ms
+        self._group = GroupCaller(pool, config.masters)
+        self._sessions = ClientSessions(self._open_session)
 
-    def call(self, request: Request[ReplyT], *, repeatable: bool) -> ReplyT:
-        """The reply, or the error the master answered with, or ``Unreachable``,
-        ``OutcomeUnknown``, ``DeadlineExceeded`` when there was none in time."""
-        patience = Patience(self._config.timeout_ms)
-        masters = self._config.masters
+    def call(self, request: Request[ReplyT]) -> ReplyT:
+        """The answer to a request that changes nothing, or bears repetition by its own contract.
+
+        Raises the error the leader answered with, or ``Unreachable``, ``NoQuorum`` or
+        ``DeadlineExceeded`` if there was no answer in time.
+        """
+        return self._group.call(request, timeout_ms=self._timeout_ms)
+
+    def change(self, request: Change[ReplyT]) -> ReplyT:
+        """The answer to a change, which is made once however often it must be sent.
+
+        Raises as ``call``, and ``OutcomeUnknown`` if the change was sent and no answer came before
+        the deadline, or before the masters forgot the session.
+        """
         while True:
-            failure: OutcomeUnknown | Unreachable | None = None
-            for step in range(len(masters)):
-                place = (self._preferred + step) % len(masters)
+            with self._sessions.origin() as origin:
                 try:
-                    reply = self._pool.call(
-                        masters[place], request, timeout_ms=patience.remaining_ms
+                    return self._group.call(
+                        with_fields(request, origin=origin),
+                        timeout_ms=self._timeout_ms,
+                        is_change=True,
                     )
-                except Unreachable as error:
-                    failure = error
-                except OutcomeUnknown as error:
-                    if not repeatable:
-                        raise
-                    failure = error
-                else:
-                    self._preferred = place
-                    return reply
-            assert failure is not None
-            if not patience.pause():
-                raise failure
+                except SessionUnknown:  # and it was never executed
+                    self._sessions.forget(origin.session_id)
+
+    def _open_session(self) -> SessionId:
+        # Sent again, it leaves a session behind that nobody uses and the masters forget.
+        return self._group.call(OpenSession(), timeout_ms=self._timeout_ms).session_id

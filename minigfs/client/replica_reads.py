@@ -181,7 +181,7 @@ class ReplicaReader:
             handle=chunk.handle, chunkserver_id=replica.chunkserver_id, reason=str(error)
         )
         try:
-            self._masters.call(report, repeatable=True)
+            self._masters.call(report)
         except MinigfsError:
             # The read can still succeed elsewhere, and the server itself reports what it finds.
             return

@@ -218,7 +218,7 @@ class FileWriter:
             chunks=tuple(self._sealed),
             exclusive=self._exclusive,
         )
-        return self._masters.call(request, repeatable=True)
+        return self._masters.change(request)
 
     def _abort_uploads(self) -> None:
         if self._filling is not None:

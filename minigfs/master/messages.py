@@ -2,16 +2,22 @@
 
 Paths are absolute, ``/``-separated, without ``.``, ``..``, empty parts or a trailing slash; ``/``
 is the root. Offsets and lengths are bytes, times are milliseconds since the epoch.
+
+The leader answers; another master refuses with ``NotLeader``. A read is linearizable, unless it
+says ``stale_ok``: then any master answers from what it has applied so far (GFS section 5.1.3,
+shadow masters).
 """
 
 from enum import StrEnum
+from typing import Generic
 
-from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId
-from minigfs.transport.messages import Empty, Message, Request
+from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId, Origin, SessionId
+from minigfs.transport.messages import Empty, Message, ReplyT, Request
 
 __all__ = [
     "AllocateChunks",
     "Allocated",
+    "Change",
     "ChunkserverReport",
     "ClusterReport",
     "CreateFile",
@@ -30,6 +36,7 @@ __all__ = [
     "LocatedChunk",
     "MakeDirectory",
     "MasterReport",
+    "OpenSession",
     "PublishFile",
     "Remove",
     "Removed",
@@ -39,8 +46,24 @@ __all__ = [
     "ReplicaReport",
     "ReportDamage",
     "SealedChunk",
+    "SessionOpened",
     "Stat",
 ]
+
+
+class Change(Request[ReplyT], Generic[ReplyT], frozen=True, kw_only=True):
+    """Base of requests that change the tree. With an ``origin`` it is executed once and every
+    repetition gets the first reply; without one, each copy that arrives is executed."""
+
+    origin: Origin | None = None
+
+
+class SessionOpened(Message, frozen=True):
+    session_id: SessionId
+
+
+class OpenSession(Request[SessionOpened], frozen=True, tag="session.open"):
+    """Begin a session, for the origins of changes. Repeated, it opens another."""
 
 
 class EntryKind(StrEnum):
@@ -62,6 +85,7 @@ class FileStatus(Message, frozen=True):
 
 class Stat(Request[FileStatus], frozen=True, tag="fs.stat"):
     path: str
+    stale_ok: bool = False
 
 
 class Listing(Message, frozen=True):
@@ -75,6 +99,7 @@ class ListDirectory(Request[Listing], frozen=True, tag="fs.list"):
     path: str
     start_after: str = ""
     limit: int = 10_000
+    stale_ok: bool = False
 
 
 class Find(Request[Listing], frozen=True, tag="fs.find"):
@@ -83,6 +108,7 @@ class Find(Request[Listing], frozen=True, tag="fs.find"):
     path: str
     start_after: str = ""
     limit: int = 10_000
+    stale_ok: bool = False
 
 
 class Replica(Message, frozen=True):
@@ -112,9 +138,10 @@ class Locate(Request[Located], frozen=True, tag="fs.locate"):
     path: str
     first_index: int = 0
     count: int = 64
+    stale_ok: bool = False
 
 
-class MakeDirectory(Request[Empty], frozen=True, tag="fs.mkdir"):
+class MakeDirectory(Change[Empty], frozen=True, tag="fs.mkdir"):
     path: str
     parents: bool = False
     exist_ok: bool = False
@@ -126,7 +153,7 @@ class Created(Message, frozen=True):
     replication: int
 
 
-class CreateFile(Request[Created], frozen=True, tag="fs.create"):
+class CreateFile(Change[Created], frozen=True, tag="fs.create"):
     """Open a temporary inode for ``path``; nothing is visible before ``PublishFile``.
 
     Missing parents are made at publish. The inode is discarded when its writer has not been heard
@@ -142,7 +169,7 @@ class Allocated(Message, frozen=True):
     chunks: tuple[LocatedChunk, ...]
 
 
-class AllocateChunks(Request[Allocated], frozen=True, tag="fs.allocate"):
+class AllocateChunks(Change[Allocated], frozen=True, tag="fs.allocate"):
     """Chunks ``first_index ...`` of a temporary inode, each with the servers to write through.
 
     Asking again for an index abandons the chunk given before: how a writer goes on when a server
@@ -162,7 +189,7 @@ class SealedChunk(Message, frozen=True):
     replicas: tuple[ChunkserverId, ...]  # that acknowledged the sealed chunk as durable
 
 
-class PublishFile(Request[FileStatus], frozen=True, tag="fs.publish"):
+class PublishFile(Change[FileStatus], frozen=True, tag="fs.publish"):
     """Give the finished inode its path by one atomic change, replacing a file that stands there.
 
     Publishing the same ``file_id`` again answers with the status: a retry is safe.
@@ -174,7 +201,7 @@ class PublishFile(Request[FileStatus], frozen=True, tag="fs.publish"):
     exclusive: bool = False
 
 
-class DiscardFile(Request[Empty], frozen=True, tag="fs.discard"):
+class DiscardFile(Change[Empty], frozen=True, tag="fs.discard"):
     """Forget a temporary inode; unknown or published ids are no error."""
 
     file_id: FileId
@@ -184,7 +211,7 @@ class RenewWriters(Request[Empty], frozen=True, tag="fs.renew"):
     file_ids: tuple[FileId, ...]
 
 
-class Rename(Request[Empty], frozen=True, tag="fs.rename"):
+class Rename(Change[Empty], frozen=True, tag="fs.rename"):
     """Move a file or a whole directory by one atomic change.
 
     ``replace`` lets a file take the place of a file; a directory never replaces anything. Parents
@@ -201,7 +228,7 @@ class Removed(Message, frozen=True):
     directory_count: int
 
 
-class Remove(Request[Removed], frozen=True, tag="fs.remove"):
+class Remove(Change[Removed], frozen=True, tag="fs.remove"):
     path: str
     recursive: bool = False
 
@@ -247,7 +274,7 @@ class Heartbeat(Request[HeartbeatReply], frozen=True, tag="cs.heartbeat"):
 
 class MasterReport(Message, frozen=True):
     id: str
-    role: str  # "leader" or "follower"
+    role: str  # "leader", "follower", "candidate", "learner", "silent"
     term: int
     pid: int
     address: str
@@ -277,7 +304,7 @@ class ClusterReport(Message, frozen=True):
     health: str  # "OK", "DEGRADED", "DATA_AT_RISK", "LOST"
     reasons: tuple[str, ...]
     masters: tuple[MasterReport, ...]
-    elections: int
+    elections: int  # since the cluster was made, the first one included: the highest term
     chunkservers: tuple[ChunkserverReport, ...]
     file_count: int
     directory_count: int
@@ -285,4 +312,6 @@ class ClusterReport(Message, frozen=True):
 
 
 class GetClusterReport(Request[ClusterReport], frozen=True, tag="cluster.report"):
-    """What ``status`` shows of the storage side."""
+    """What ``status`` shows of the storage side. A follower knows no chunkservers."""
+
+    stale_ok: bool = False

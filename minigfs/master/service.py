@@ -46,6 +46,7 @@ from minigfs.master.messages import (
     LocatedChunk,
     MakeDirectory,
     MasterReport,
+    OpenSession,
     PublishFile,
     Remove,
     Removed,
@@ -53,6 +54,7 @@ from minigfs.master.messages import (
     RenewWriters,
     Replica,
     ReportDamage,
+    SessionOpened,
     Stat,
 )
 from minigfs.master.namespace import get_inode, split_path
@@ -62,7 +64,14 @@ from minigfs.master.state import Chunk, FileInode, FileSystemState
 from minigfs.master.transition import get_temporary
 from minigfs.master.writers import WriterLeases
 from minigfs.ports import Clock, Rng
+from minigfs.replication.commands import (
+    SESSIONS_MACHINE,
+    decode_session_id,
+    encode_session_command,
+)
+from minigfs.replication.commands import OpenSession as OpenSessionCommand
 from minigfs.replication.host import Machine, ReplicatedHost
+from minigfs.replication.sessions import SessionTable
 from minigfs.transport.control_server import ControlHandler
 from minigfs.transport.messages import Empty, Request
 
@@ -91,6 +100,7 @@ class FileSystemService:
         self._clock = clock
         self._rng = rng
         self._machine = FileSystemMachine()
+        self._sessions = SessionTable()
         self._membership = Membership()
         self._server_joined = asyncio.Event()
         self._leases = WriterLeases()
@@ -100,7 +110,7 @@ class FileSystemService:
 
     @property
     def machines(self) -> Mapping[str, Machine]:
-        return {FILE_SYSTEM_MACHINE: self._machine}
+        return {FILE_SYSTEM_MACHINE: self._machine, SESSIONS_MACHINE: self._sessions}
 
     @property
     def machine(self) -> FileSystemMachine:
@@ -109,6 +119,7 @@ class FileSystemService:
 
     def handlers(self) -> Mapping[type[Request[Any]], ControlHandler]:
         return {
+            OpenSession: self._open_session,
             Stat: self._stat,
             ListDirectory: self._list,
             Find: self._find,
@@ -159,6 +170,12 @@ class FileSystemService:
             raise error_from_wire(reply.code, reply.message)
         assert isinstance(reply, expected)
         return reply
+
+    async def _open_session(self, request: OpenSession) -> SessionOpened:
+        assert self._host is not None
+        command = encode_session_command(OpenSessionCommand())
+        reply = await self._host.propose(SESSIONS_MACHINE, command)
+        return SessionOpened(session_id=decode_session_id(reply))
 
     # Reads.
 
