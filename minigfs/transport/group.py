@@ -1,0 +1,225 @@
+"""Calls to whichever server leads a group: the masters, seen from outside.
+
+Theory of operation
+-------------------
+One server leads; the others refuse with ``NotLeader`` and, if they know it, name the leader. So a
+call asks the server that answered last, follows a hint at once, else goes round, and after a whole
+round without an answer pauses for a moment: an election is under way. This goes on until the
+call's deadline.
+
+A server may also be silent: stopped, cut off, or busy with this very request. Its first try gets
+``TRY_MS`` on top of what the request asks it to wait; then the others are asked, who know by then
+if somebody else leads. If for ``SETTLE_MS`` nobody does, the silent one is asked again and has
+twice the time, so that a leader which is merely slow gets its answer through.
+
+Every request must bear repetition: a try that broke or was late may have been executed, and the
+next try is the same request (a change carries its origin, see ``minigfs.ids.Origin``).
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from minigfs.errors import (
+    ClusterError,
+    DeadlineExceeded,
+    MemberRemoved,
+    NoQuorum,
+    NotLeader,
+    OutcomeUnknown,
+    SessionUnknown,
+    Unreachable,
+)
+from minigfs.ports import Clock, SystemClock
+from minigfs.transport.address import Address
+from minigfs.transport.client import ConnectionPool
+from minigfs.transport.messages import ReplyT, Request
+
+__all__ = ["GroupCaller"]
+
+TRY_MS = 1_000  # a healthy leader answers in milliseconds; a stopped one must not cost much more
+SETTLE_MS = 500  # what an election takes, once the others miss their leader
+LAST_TRY_MS = 100  # a try cut shorter would report lateness instead of what is wrong
+FIRST_PAUSE_MS = 10
+PAUSE_MS_MAX = 160
+
+
+class GroupCaller:
+    """Thread-safe and fork-safe: what it remembers is one address, replaced in a single step."""
+
+    def __init__(
+        self,
+        pool: ConnectionPool,
+        addresses: Sequence[Address],
+        *,
+        clock: Clock | None = None,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        """``sleep`` is called with seconds; one that returns early makes the wait shorter."""
+        assert addresses
+        self._pool = pool
+        self._addresses = tuple(addresses)
+        self._clock: Clock = clock or SystemClock()
+        self._sleep = sleep
+        self._leader = self._addresses[0]
+
+    @property
+    def leader(self) -> Address:
+        """The server that answered last, or was named as the leader."""
+        return self._leader
+
+    def call(
+        self,
+        request: Request[ReplyT],
+        *,
+        timeout_ms: int,
+        answer_ms: int = 0,
+        is_change: bool = False,
+    ) -> ReplyT:
+        """The leader's answer, or the error it answered with.
+
+        Parameters
+        ----------
+        request
+            May be executed again, or refuses to be.
+        timeout_ms : int
+            After this the call gives up: with ``Unreachable`` if nobody listens, ``NoQuorum`` if
+            nobody leads, ``DeadlineExceeded`` if the leader is silent.
+        answer_ms : int
+            How long the leader may take on purpose: of a long poll.
+        is_change : bool
+            Giving up after a try that may have been executed is ``OutcomeUnknown``.
+        """
+        search = _Search(self._addresses, self._leader, timeout_ms, self._clock)
+        while (address := self._next(search)) is not None:
+            try:
+                reply = self._pool.call(
+                    address, request, timeout_ms=search.try_ms(address, answer_ms)
+                )
+            except NotLeader as error:
+                search.redirected(address, error)
+            except (OutcomeUnknown, DeadlineExceeded) as error:
+                search.silent(address, error)
+            except (Unreachable, NoQuorum, MemberRemoved) as error:
+                search.failed(address, error)
+            except SessionUnknown as error:
+                if not search.may_have_run:
+                    raise
+                raise OutcomeUnknown(
+                    "the change may have been made before its session ended: look, then ask again"
+                ) from error
+            else:
+                self._leader = address
+                return reply
+            if self._leader == address:
+                self._leader = search.first
+        raise search.verdict(is_change=is_change)
+
+    def _next(self, search: "_Search") -> Address | None:
+        """Who to ask now; waits while nobody is worth asking, None when the time is up."""
+        while (address := search.take()) is None:
+            pause_ms = search.pause_ms()
+            if pause_ms is None:
+                return None
+            # Nothing tells a client that a leader was elected: asking again is the event.
+            self._sleep(pause_ms / 1000)
+        return address
+
+
+class _Search:
+    """One call's way through the group."""
+
+    def __init__(
+        self, addresses: Sequence[Address], leader: Address, timeout_ms: int, clock: Clock
+    ) -> None:
+        self._clock = clock
+        self._timeout_ms = timeout_ms
+        self._deadline_ms = clock.monotonic_ms() + timeout_ms
+        self._addresses = list(dict.fromkeys((leader, *addresses)))
+        self._round = deque(self._addresses)
+        self._asked: set[Address] = set()  # in this round
+        self._pause_ms = FIRST_PAUSE_MS
+        self._late: dict[Address, int] = {}  # how often each kept us waiting
+        self._not_before_ms: dict[Address, int] = {}
+        self._trouble: dict[Address, ClusterError] = {}  # the last of each
+        self.may_have_run = False
+
+    @property
+    def first(self) -> Address:
+        """Who would be asked next, for other calls to begin with."""
+        return self._round[0] if self._round else self._addresses[0]
+
+    def take(self) -> Address | None:
+        """The next of this round; None at its end, or when the time is up."""
+        now_ms = self._clock.monotonic_ms()
+        if now_ms >= self._deadline_ms and self._trouble:
+            return None
+        while self._round:
+            address = self._round.popleft()
+            if address not in self._asked and now_ms >= self._not_before_ms.get(address, 0):
+                self._asked.add(address)
+                return address
+        return None
+
+    def pause_ms(self) -> int | None:
+        """How long to wait for the next round, which begins with that; None: give up."""
+        now_ms = self._clock.monotonic_ms()
+        # The last try keeps some time: cut short, it would report lateness instead of why.
+        left_ms = self._deadline_ms - LAST_TRY_MS - now_ms
+        if left_ms <= 0:
+            return None
+        self._round = deque(sorted(self._addresses, key=lambda one: self._late.get(one, 0)))
+        self._asked.clear()
+        pause_ms = min(self._pause_ms, left_ms)
+        self._pause_ms = min(2 * self._pause_ms, PAUSE_MS_MAX)
+        return pause_ms
+
+    def try_ms(self, address: Address, answer_ms: int) -> int:
+        patience_ms = answer_ms + (TRY_MS << self._late.get(address, 0))
+        return max(1, min(patience_ms, self._deadline_ms - self._clock.monotonic_ms()))
+
+    def redirected(self, address: Address, error: NotLeader) -> None:
+        self._trouble[address] = error
+        leader = error.hint
+        if not leader:
+            return
+        if leader not in self._addresses:  # a member that has joined since we were told of them
+            self._addresses.append(leader)
+        self._round.appendleft(leader)
+
+    def silent(self, address: Address, error: OutcomeUnknown | DeadlineExceeded) -> None:
+        self.may_have_run = True
+        self._trouble[address] = error
+        if isinstance(error, DeadlineExceeded):
+            self._late[address] = self._late.get(address, 0) + 1
+            self._not_before_ms[address] = self._clock.monotonic_ms() + SETTLE_MS
+
+    def failed(self, address: Address, error: ClusterError) -> None:
+        self._trouble[address] = error
+
+    def verdict(self, *, is_change: bool) -> ClusterError:
+        """Why nobody answered, in one line that names who was asked."""
+        tried = ", ".join(self._addresses)
+        seconds = f"{self._timeout_ms / 1000:g} s"
+        troubles = list(self._trouble.values())
+        if is_change and self.may_have_run:
+            return OutcomeUnknown(
+                f"no answer in {seconds} from the masters ({tried}): the change may have been "
+                "made, or may still be; look before asking again"
+            )
+        if len(troubles) == 1 and not isinstance(troubles[0], NotLeader):
+            return troubles[0]
+        if all(isinstance(trouble, Unreachable) for trouble in troubles):
+            return Unreachable(
+                f"no master can be reached in {seconds} (tried {tried}): are they running? "
+                "`minimr up` (or `minigfs up`) starts those of this machine"
+            )
+        return NoQuorum(
+            f"no master leads after {seconds} (tried {tried}): a majority of them must run and "
+            f"reach each other; {_worst(troubles).message}"
+        )
+
+
+def _worst(troubles: Sequence[ClusterError]) -> ClusterError:
+    """The trouble that says most: a refusal to connect before a missing leader."""
+    return min(troubles, key=lambda trouble: isinstance(trouble, NotLeader))
