@@ -6,6 +6,7 @@ chunk is always exactly one of: of one file, of one temporary file, garbage, for
 
 import struct
 from collections.abc import Iterable, Sequence
+from sys import intern
 
 from msgspec.structs import replace as with_fields
 from xxhash import xxh3_64_hexdigest
@@ -50,7 +51,7 @@ def allocate_chunks(
     handles = tuple(ChunkHandle(first_handle + i) for i in range(len(replica_sets)))
     abandoned = file.chunks[first_index : first_index + len(handles)]
     chunks = state.chunks.update(
-        (handle, Chunk(handle, FIRST_VERSION, file.replication, replicas))
+        (handle, Chunk(handle, FIRST_VERSION, file.replication, _shared(replicas)))
         for handle, replicas in zip(handles, replica_sets, strict=True)
     )
     places = file.chunks[:first_index] + handles + file.chunks[first_index + len(handles) :]
@@ -63,8 +64,10 @@ def allocate_chunks(
     return discard_chunks(state, abandoned), handles
 
 
-def discard_chunks(state: FileSystemState, handles: Iterable[ChunkHandle]) -> FileSystemState:
+def discard_chunks(state: FileSystemState, handles: Sequence[ChunkHandle]) -> FileSystemState:
     """Turn chunks into garbage."""
+    if not handles:
+        return state
     chunks, garbage = state.chunks.mutate(), state.garbage.mutate()
     for handle in handles:
         garbage[handle] = chunks.pop(handle).replicas
@@ -109,16 +112,19 @@ def check_sealed_chunks(
 
 def seal_chunks(state: FileSystemState, sealed: Sequence[SealedReplicas]) -> FileSystemState:
     """Record what the writer knows of its finished chunks; their replica sets are the acks."""
-    chunks = state.chunks.update(
-        (
-            seal.handle,
-            with_fields(
-                state.chunks[seal.handle],
-                replicas=seal.replicas,
-                length_bytes=seal.length_bytes,
-                digest=seal.digest,
-            ),
+    chunks = state.chunks.mutate()
+    for seal in sealed:
+        given = chunks[seal.handle]
+        everyone = seal.replicas == given.replicas
+        chunks[given.handle] = with_fields(
+            given,
+            replicas=given.replicas if everyone else _shared(seal.replicas),
+            length_bytes=seal.length_bytes,
+            digest=seal.digest,
         )
-        for seal in sealed
-    )
-    return with_fields(state, chunks=chunks)
+    return with_fields(state, chunks=chunks.finish())
+
+
+def _shared(replicas: tuple[ChunkserverId, ...]) -> tuple[ChunkserverId, ...]:
+    """The same ids as one object each: three new strings for each of millions of chunks add up."""
+    return tuple(ChunkserverId(intern(server)) for server in replicas)

@@ -1,11 +1,14 @@
 """The file system as a replicated machine: commands in as bytes, replies out as bytes."""
 
+from collections.abc import Iterator
+
 from minigfs.master.commands import (
     Command,
     CommandReply,
     decode_command,
     encode_reply,
 )
+from minigfs.master.snapshot import freeze_state, restore_state
 from minigfs.master.state import FileSystemState, initial_state
 from minigfs.master.transition import transition
 
@@ -15,7 +18,7 @@ FILE_SYSTEM_MACHINE = "fs"  # its name in the log
 
 
 class FileSystemMachine:
-    """Holds the state that the log's commands have led to; see ``replication.host.Machine``."""
+    """Holds the state that the log's commands have led to; see ``replication.machines.Machine``."""
 
     def __init__(self) -> None:
         self._state = initial_state()
@@ -29,6 +32,14 @@ class FileSystemMachine:
         """Apply one entry of the log; a refusal is a reply like any other."""
         self._state, reply = transition(self._state, decode_command(command))
         return encode_reply(reply)
+
+    def freeze(self) -> Iterator[bytes]:
+        """The state as it is now, as records that are made as they are drawn."""
+        return freeze_state(self._state)
+
+    def restore(self, records: Iterator[bytes]) -> None:
+        """Replace the state with a frozen one; no records: the state before the first entry."""
+        self._state = restore_state(records)
 
     def preview(self, command: Command) -> tuple[FileSystemState, CommandReply]:
         """What a command would lead to, for another machine's compound entry to ``adopt``."""

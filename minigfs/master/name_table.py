@@ -8,7 +8,7 @@ their UTF-8 bytes.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -32,6 +32,19 @@ class NameTable(msgspec.Struct, frozen=True, gc=False):
     _blocks: tuple[_Block, ...] = ()
     _firsts: tuple[str, ...] = ()  # the first name of each block
     _count: int = 0
+
+    @classmethod
+    def from_blocks(
+        cls, blocks: Iterable[tuple[tuple[str, ...], tuple[FileId, ...]]]
+    ) -> "NameTable":
+        """The table whose ``blocks()`` these are."""
+        kept = tuple(_Block(names, ids) for names, ids in blocks)
+        count = sum(len(block.names) for block in kept)
+        return cls(kept, tuple(block.names[0] for block in kept), count)
+
+    def blocks(self) -> Iterator[tuple[tuple[str, ...], tuple[FileId, ...]]]:
+        """All of it in order, in runs of names and their ids; no run is empty."""
+        return ((block.names, block.ids) for block in self._blocks)
 
     def __len__(self) -> int:
         return self._count
