@@ -170,6 +170,11 @@ class DurableLog:
         """
         return self._segments.room_bytes
 
+    @property
+    def has_room_ahead(self) -> bool:
+        """Whether the next segment is preallocated; not to be asked while a save runs."""
+        return self._segments.has_spare
+
     def begin_save(self, persist: Persist) -> Save:
         """What a Ready asks for; one write and one sync.
 
@@ -224,7 +229,7 @@ class DurableLog:
 
     def begin_room(self) -> Save | None:
         """Try again to have space ahead; None if it is there. ``room_bytes`` says if it is now."""
-        if self._segments.has_spare:
+        if self.has_room_ahead:
             return None
         return self._begin(Save(self._segments.make_room, _show_nothing))
 

@@ -221,9 +221,7 @@ class SegmentedLog:
 
     def start(self) -> None:
         """Make good what the last crash left, so that appending can go on: after ``read_all``."""
-        for name in self._disk.list(self._directory):
-            if not _SEGMENT_NAME.fullmatch(name):
-                self._disk.remove(f"{self._directory}/{name}")
+        self._drop_spare()
         segment = self._segments[-1]
         file = self._disk.open(segment.path)
         if segment.tail_is_torn:
@@ -405,6 +403,7 @@ class SegmentedLog:
         file = self._disk.open(self._spare_path, create=True)
         self._spare = file
         try:
+            file.truncate(0)  # one that a crash left behind
             file.preallocate(length)
             file.sync()
         except NoSpace:

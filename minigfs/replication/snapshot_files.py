@@ -16,7 +16,7 @@ from typing import Self
 
 import msgspec
 
-from minigfs.errors import CorruptSnapshot, FileMissing, ProtocolError
+from minigfs.errors import CorruptSnapshot, FileMissing, NoSpace, ProtocolError
 from minigfs.ports import Disk, DiskFile
 from minigfs.raft import SnapshotMetadata
 from minigfs.replication.log_records import decode_metadata, encode_metadata
@@ -35,6 +35,7 @@ __all__ = ["SnapshotFiles", "SnapshotReader", "SnapshotReceiver", "SnapshotWrite
 META, PIECE, END = 1, 2, 3
 
 _NAME = re.compile(r"snapshot-(\d{1,20})-(\d{1,20})")
+_TEMP_NAME = re.compile(r"snapshot-\d{1,20}-\d{1,20}\.tmp")
 _PART_NAME = re.compile(r"(snapshot-\d{1,20}-\d{1,20})-(\d{1,20})\.part")
 
 
@@ -96,7 +97,7 @@ class SnapshotFiles:
             match = _PART_NAME.fullmatch(other)
             if match and match[1] == name and other != part_name:
                 self._disk.remove(f"{self._directory}/{other}")
-        return SnapshotReceiver(self, self._disk, self._directory, part_name, name, size_bytes)
+        return SnapshotReceiver(self._disk, self._directory, part_name, name, size_bytes)
 
     def remove(self, name: str) -> None:
         """Gone, if it was there; a reader that has it open can go on."""
@@ -108,27 +109,21 @@ class SnapshotFiles:
     def remove_leftovers(self, keep: set[str], newest_index: int) -> None:
         """At start: remove all but those snapshots, and transfers of something newer."""
         for name in self._disk.list(self._directory):
-            part = _PART_NAME.fullmatch(name)
-            is_wanted = _position(part[1])[0] > newest_index if part else name in keep
-            if not is_wanted:
+            if part := _PART_NAME.fullmatch(name):
+                is_useless = _position(part[1])[0] <= newest_index
+            else:
+                is_finished = _NAME.fullmatch(name) and name not in keep
+                is_useless = bool(is_finished or _TEMP_NAME.fullmatch(name))
+            if is_useless:
                 self._disk.remove(f"{self._directory}/{name}")
         # A finished file's name may never have been synced, and the log goes on to rely on it.
         self._disk.sync_dir(self._directory)
 
     def remove_older(self, index: int) -> None:
-        """Remove snapshots and transfers that a snapshot at ``index`` has made useless."""
-        removed = 0
-        for name in self._disk.list(self._directory):
-            part = _PART_NAME.fullmatch(name)
-            if part:
-                is_older = _position(part[1])[0] <= index
-            else:
-                is_older = bool(_NAME.fullmatch(name)) and _position(name)[0] < index
-            if is_older:
-                self._disk.remove(f"{self._directory}/{name}")
-                removed += 1
-        if removed:
-            self._disk.sync_dir(self._directory)
+        """Remove finished snapshots of entries before ``index``."""
+        for name in self.names():
+            if _position(name)[0] < index:
+                self.remove(name)
 
     def _path(self, name: str) -> str:
         if not _NAME.fullmatch(name):
@@ -270,13 +265,7 @@ class SnapshotReceiver:
     """A snapshot file that arrives in pieces; nothing of it counts before ``finish``."""
 
     def __init__(
-        self,
-        files: SnapshotFiles,
-        disk: Disk,
-        directory: str,
-        part_name: str,
-        name: str,
-        size_bytes: int,
+        self, disk: Disk, directory: str, part_name: str, name: str, size_bytes: int
     ) -> None:
         self._disk = disk
         self._directory = directory
@@ -318,17 +307,18 @@ class SnapshotReceiver:
     def finish(self) -> SnapshotMetadata:
         """Verify all of it, make it durable and give it its name.
 
-        Raises ``CorruptSnapshot`` if it is not whole: then nothing of it is kept.
+        Raises ``CorruptSnapshot`` if it is not whole and right, ``NoSpace`` if the disk is full:
+        then nothing of it is kept, because a second sync may wrongly succeed.
         """
         try:
             reader = SnapshotReader(self._file, self._path, self._name)
             for _ in reader.pieces():
                 pass
-        except CorruptSnapshot:
+            self._file.sync()
+        except (CorruptSnapshot, NoSpace):
             self._file.truncate(0)
             self.received_bytes = 0
             raise
-        self._file.sync()
         self._file.close()
         self._disk.rename(self._path, self._target)
         self._disk.sync_dir(self._directory)
