@@ -67,6 +67,9 @@ class SimDisk:
         self._capacity_bytes = capacity_bytes
         self._boot = 0
         self._faults: dict[str, builtins.list[int]] = {}
+        self.before_change: Callable[[str, str], None] | None = None
+        """Called with the operation and the path before anything is changed or synced; what it
+        raises ends the operation."""
 
     # What a test does to it.
 
@@ -74,6 +77,11 @@ class SimDisk:
         """Let the next calls of ``"read"``, ``"write"`` or ``"sync"`` fail with an errno."""
         with self._lock:
             self._faults.setdefault(operation, []).extend([error_number] * times)
+
+    def clear_faults(self) -> None:
+        """What was to fail will not."""
+        with self._lock:
+            self._faults.clear()
 
     def crash(self, *, torn_bytes: int | None = None) -> None:
         """Lose what was not synced; open files are dead.
@@ -91,6 +99,30 @@ class SimDisk:
                 lambda directory: directory.seen if rng.random_u64() & 1 else directory.durable,
                 lambda content: by_chance(content, rng),
             )
+
+    def kill(self) -> None:
+        """The process dies, the machine lives on: open files are dead, nothing is lost yet."""
+        with self._lock:
+            self._boot += 1
+            self._faults.clear()
+
+    def flip_bit(self, path: str, offset: int, bit: int) -> None:
+        """The medium decays: one bit of what is stored, synced or not, is another one."""
+        with self._lock:
+            directory, name = self._parent(path)
+            node = directory.seen[name]
+            assert isinstance(node, Content)
+            node.seen[offset] ^= 1 << bit
+            if offset < len(node.durable):
+                node.durable[offset] ^= 1 << bit
+
+    def resize(self, capacity_bytes: int) -> None:
+        """Others fill the file system, or leave room again."""
+        self._capacity_bytes = capacity_bytes
+
+    def used_bytes(self) -> int:
+        with self._lock:
+            return self._used_bytes(self._root)
 
     def _crash(
         self,
@@ -126,6 +158,7 @@ class SimDisk:
             if node is None:
                 if not create:
                     raise missing(path)
+                self._announce("create", path)
                 node = directory.seen[name] = Content()
             return SimFile(self, path, node, self._boot)
 
@@ -139,6 +172,7 @@ class SimDisk:
             standing = to_directory.seen.get(to_name)
             if isinstance(standing, Directory) and isinstance(node, Content):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
+            self._announce("rename", source)
             del from_directory.seen[from_name]
             to_directory.seen[to_name] = node
 
@@ -150,6 +184,7 @@ class SimDisk:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
             if node is None:
                 raise missing(path)
+            self._announce("remove", path)
             del directory.seen[name]
 
     def list(self, directory: str) -> builtins.list[str]:
@@ -168,6 +203,7 @@ class SimDisk:
     def sync_dir(self, path: str) -> None:
         with self._lock:
             directory = self._directory(path)
+            self._announce("sync", path)
             self._maybe_fail("sync", path)
             directory.durable = dict(directory.seen)
 
@@ -199,17 +235,23 @@ class SimDisk:
     def check(self, operation: str, path: str, boot: int) -> None:
         if boot != self._boot:
             raise OSError(errno.EBADF, "the machine has crashed since this file was opened", path)
+        if operation in ("write", "sync"):
+            self._announce(operation, path)
         self._maybe_fail(operation, path)
 
     def reserve(self, path: str, content: Content, length: int) -> None:
         """Refuse to let a file grow to ``length`` where the disk has no room."""
         more = length - len(content.seen)
-        if more > self.free_bytes():
+        if more > 0 and more > self.free_bytes():
             raise NoSpace(f"the disk under {path} is full: free space there")
 
     @property
     def lock(self) -> threading.RLock:
         return self._lock
+
+    def _announce(self, operation: str, path: str) -> None:
+        if self.before_change is not None:
+            self.before_change(operation, path)
 
     def _maybe_fail(self, operation: str, path: str) -> None:
         pending = self._faults.get(operation)

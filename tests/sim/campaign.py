@@ -1,0 +1,112 @@
+"""Many seeds, one after the other or in several processes, and what to print about them."""
+
+import dataclasses
+import multiprocessing
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO
+
+from tests.sim.coverage import Coverage
+from tests.sim.options import draw_options, with_settings
+from tests.sim.world import Result, World
+
+__all__ = [
+    "EVENTS",
+    "Run",
+    "Totals",
+    "perform",
+    "replay_command",
+    "report_failure",
+    "results_of",
+    "summary",
+    "with_seed",
+]
+
+EVENTS = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What defines a run: equal runs are equal to the last event."""
+
+    seed: int
+    events: int = EVENTS
+    settings: Mapping[str, str] = field(default_factory=dict)
+    without: Collection[int] = ()
+
+
+def perform(run: Run, trace_file: IO[str] | None = None) -> Result:
+    options = with_settings(draw_options(run.seed, run.events), run.settings)
+    return World(run.seed, options, without=run.without, trace_file=trace_file).run()
+
+
+def results_of(runs: Sequence[Run], jobs: int) -> Iterator[Result]:
+    """In the order of ``runs``."""
+    if jobs == 1:
+        yield from map(perform, runs)
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        yield from pool.imap(perform, runs, chunksize=4)
+
+
+def replay_command(run: Run) -> str:
+    parts = ["python -m tests.sim", f"--seed {run.seed}"]
+    if run.events != EVENTS:
+        parts.append(f"--events {run.events}")
+    if run.without:
+        parts.append("--without " + ",".join(map(str, sorted(run.without))))
+    parts += [f"--set {name}={value}" for name, value in run.settings.items()]
+    return " ".join(parts)
+
+
+def report_failure(run: Run, result: Result) -> str:
+    lines = [
+        f"seed {run.seed} breaks a promise: {result.violation}",
+        "",
+        *result.last_lines,
+        "",
+        f"coverage: {result.coverage.summary()}",
+        f"replay: {replay_command(run)}",
+        f"shrink: {replay_command(run)} --shrink",
+    ]
+    return "\n".join(lines)
+
+
+class Totals:
+    """What a campaign has to show in the end."""
+
+    def __init__(self) -> None:
+        self.seeds = 0
+        self.failed: list[int] = []
+        self._total = Coverage()
+        self._least: dict[str, int] = {}
+        self._begun = time.monotonic()
+
+    def add(self, result: Result) -> None:
+        self.seeds += 1
+        if result.violation is not None:
+            self.failed.append(result.seed)
+            return
+        self._total.update(result.coverage)
+        for name in ("delivered", *Coverage.REQUIRED):
+            count = result.coverage[name]
+            self._least[name] = min(self._least.get(name, count), count)
+
+    def __str__(self) -> str:
+        seconds = time.monotonic() - self._begun
+        least = ", ".join(f"{name} {count}" for name, count in self._least.items())
+        return (
+            f"{self.seeds} seeds in {seconds:.1f} s ({self.seeds / seconds * 60:.0f} a minute), "
+            f"{len(self.failed)} with a violation\n"
+            f"least in any seed: {least}\nin all: {self._total.summary()}"
+        )
+
+
+def summary(result: Result) -> str:
+    violation = "" if result.violation is None else f"  VIOLATION {result.violation.kind}"
+    return f"seed {result.seed}: trace {result.digest}, {result.coverage.summary()}{violation}"
+
+
+def with_seed(run: Run, seed: int) -> Run:
+    return dataclasses.replace(run, seed=seed)
