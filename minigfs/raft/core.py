@@ -185,7 +185,7 @@ class RaftNode:
             state.gate.has_messages
             or (state.gate.outstanding is None and self._has_unwritten())
             or state.restore_due is not None
-            or self._has_entries_to_apply()
+            or self.has_entries_to_apply
             or state.read_states
             or state.reads_dropped
             or self._soft_state() != self._soft_state_told
@@ -387,7 +387,9 @@ class RaftNode:
             return state.applying_index
         return min(state.commit_index, state.log.stable_index)
 
-    def _has_entries_to_apply(self) -> bool:
+    @property
+    def has_entries_to_apply(self) -> bool:
+        """Whether the next ``ready`` has entries to apply."""
         return self._apply_limit() > self.state.applying_index
 
     def _take_entries_to_apply(self) -> tuple[Entry, ...]:

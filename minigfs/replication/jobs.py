@@ -19,16 +19,23 @@ class Lane(enum.Enum):
 
 
 class Job:
-    """``work`` runs in any thread; ``then`` is called by the member on the owner's thread."""
+    """``work`` runs in any thread; ``then`` and ``no_space`` belong to the owner's."""
 
-    __slots__ = ("_work", "lane", "name", "then")
+    __slots__ = ("_work", "lane", "name", "no_space", "then")
 
     def __init__(
-        self, lane: Lane, name: str, work: Callable[[], None], then: Callable[[], None]
+        self,
+        lane: Lane,
+        name: str,
+        work: Callable[[], None],
+        *,
+        then: Callable[[], None],
+        no_space: Callable[[], None],
     ) -> None:
         self.lane = lane
         self.name = name
         self.then = then
+        self.no_space = no_space
         self._work = work
 
     def run(self) -> None:

@@ -1,0 +1,42 @@
+"""The limits of one member. Ticks are calls of ``Member.tick``; 50 ms each in a real process."""
+
+from dataclasses import dataclass
+
+from minigfs.errors import InvalidConfig
+
+__all__ = ["MemberSettings"]
+
+_KIB, _MIB = 1 << 10, 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberSettings:
+    """Members of one group may differ in these."""
+
+    snapshot_every_entries: int = 10_000
+    snapshot_every_bytes: int = 64 * _MIB
+    keep_entries: int = 5_000
+    """Entries kept behind a snapshot for members that are a little late."""
+    keep_entries_max: int = 100_000
+    """Entries kept while a member that is being sent an older snapshot needs them; in memory."""
+    piece_bytes: int = 256 * _KIB
+    """Of a snapshot file, in one message."""
+    pieces_in_flight: int = 4
+    transfer_resend_ticks: int = 10
+    transfer_give_up_ticks: int = 50
+    """A transfer without progress for so long has failed; Raft begins another one."""
+    reserve_bytes: int = 1 * _MIB
+    """Log space that clients may not use when the disk is full: votes and no-ops need it."""
+    apply_entries_max: int = 256
+    """Entries applied in one ``due``: applying never holds up the loop for long."""
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            low = 0 if name in ("keep_entries", "keep_entries_max", "reserve_bytes") else 1
+            if getattr(self, name) < low:
+                raise InvalidConfig(f"{name} is {getattr(self, name)}; it must be at least {low}")
+        if self.transfer_give_up_ticks <= self.transfer_resend_ticks:
+            raise InvalidConfig(
+                f"transfer_give_up_ticks is {self.transfer_give_up_ticks}; it must exceed "
+                f"transfer_resend_ticks ({self.transfer_resend_ticks}), five times is usual"
+            )
