@@ -93,6 +93,9 @@ class MinigfsClient:
         self._shared = _shared(config)
         self._masters = self._shared.masters
 
+    def __reduce__(self) -> tuple[type["MinigfsClient"], tuple[ClientConfig]]:
+        return MinigfsClient, (self._config,)
+
     @property
     def config(self) -> ClientConfig:
         return self._config
