@@ -1,6 +1,7 @@
 """``python -m tests.sim --seed 7``: run seeds of the simulator, replay one, shrink one."""
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tests.sim.shrink import shrink
 
 def main() -> int:
     arguments = _parser().parse_args()
+    logging.disable()  # full disks and damaged files are daily bread here
     run = Run(
         seed=arguments.seed,
         events=arguments.events,

@@ -17,6 +17,7 @@ from tests.sim.scheduler import MS, SECOND
 __all__ = ["Operator"]
 
 MEMBERS_MAX = 6
+VOTERS_MIN = 3
 GIVE_UP_US = 600 * MS
 
 
@@ -46,18 +47,22 @@ class Operator:
 
     # What it is asked for
 
-    def join(self) -> bool:
+    def join(self, members_max: int = MEMBERS_MAX) -> bool:
         """Add one member."""
         joining = sum(goal.joining is not None for goal in self._goals)
-        if len(self._arena.members) + joining >= MEMBERS_MAX:
+        if len(self._arena.members) + joining >= members_max:
             return False
         self._goals.append(Goal(joining=self._arena.newcomer().id))
         return True
 
     def remove(self, node: NodeId) -> bool:
+        """Get one member out; where few are left, another one comes in first."""
         if any(goal.leaving for goal in self._goals) or not self._arena.can_remove(node):
             return False
-        self._goals.append(Goal(leaving=node))
+        if len(self._site.ledger.configuration.voters) <= VOTERS_MIN:
+            self.replace(node)
+        else:
+            self._goals.append(Goal(leaving=node))
         return True
 
     def replace(self, damaged: NodeId) -> None:

@@ -133,7 +133,7 @@ def draw_options(seed: int, events: int) -> Options:
         patience_us=choose((150 * MS, 400 * MS, 1000 * MS)),
         value_bytes=choose((0, 0, 40, 400)),
         calm_start=chance.random() < 0.7,
-        gap_us=choose((120 * MS, 250 * MS, 500 * MS)),
+        gap_us=choose((200 * MS, 350 * MS, 600 * MS)),
         kinds=tuple(kind for kind in FAULT_KINDS if chance.random() < 0.55),
     )
 

@@ -261,6 +261,7 @@ class Process:
         self._inbox.clear()
         self._waiting.clear()
         self._busy.clear()
+        self._pump_is_planned = False
         self.disarm()
         self.paused = False
         self.io_is_failing = False

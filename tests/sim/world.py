@@ -34,7 +34,8 @@ __all__ = ["Result", "World"]
 
 ELECTION_TICKS = 10  # RaftConfig's default
 LIVENESS_TIMEOUTS = 20
-STORM_US_MAX = 240 * SECOND
+MEMBERS_PROVOKED_MAX = 9
+STORM_US_MAX = 40 * SECOND
 PROVOKE_US_MAX = 120 * SECOND
 OPERATIONS_PER_CLIENT_MAX = 1_000_000
 
@@ -192,12 +193,10 @@ class World:
             self.faults.strike("power-loss", chance)
         elif name == "changes and transfers":
             self.faults.strike("transfer", chance)
-        elif name == "snapshot installs":
-            followers = [process for process in self.arena.up if not process.leads]
-            if followers and len(self.arena.up) == len(self.arena.present):
-                outage = chance.choice(followers)
-                outage.crash(power=True)
-                outage.down_until_us = self.scheduler.now_us + 3 * SECOND
+        elif name == "snapshot installs" and self.operator.is_idle:
+            leader = self.arena.leader
+            if leader is not None and leader.log.first_index() > 1:
+                self.operator.join(MEMBERS_PROVOKED_MAX)  # it starts with nothing
 
     # The end
 
