@@ -8,7 +8,6 @@ __all__ = [
     "LOCAL_LOG_BYTES_MAX",
     "LOCAL_PROCESS_BYTES_MIN",
     "MASTER_PATIENCE_MS",
-    "MASTER_RETRY_MS",
     "STATUS_WAIT_MS",
     "PING_INTERVAL_MS",
     "POLL_WAIT_MS_MAX",
@@ -40,9 +39,8 @@ POLL_WAIT_MS_MAX = 30_000  # a long poll is answered before middleboxes drop a s
 
 JOB_HISTORY_COUNT_MAX = 100  # finished jobs that `jobs list` still shows
 
-MASTER_PATIENCE_MS = 60_000  # a client waits this long for a master that restarts
-MASTER_RETRY_MS = 200
-STATUS_WAIT_MS = 10_000  # a client's long poll for news of its job
+MASTER_PATIENCE_MS = 60_000  # a client waits this long for masters that restart
+STATUS_WAIT_MS = 2_000  # a client's long poll for news; an answer overdue tells of a dead leader
 CANCEL_WAIT_MS = 3_000  # after Ctrl-C: two pings reach every worker; then the user's patience ends
 LOCAL_PROCESS_BYTES_MIN = 64 * MIB  # light record functions do 80 MB/s; executors start in 0.5 s
 LOCAL_LOG_BYTES_MAX = 64 * KIB  # of what user code printed in one executor

@@ -1,9 +1,9 @@
-"""The thread that tells the master that this server lives and what it has, and takes orders.
+"""The thread that tells the leading master what this server is and has, and takes orders.
 
-Every second, or at once when the master asks for a full report, which it does when it does not know
-this server: after either of them has restarted. Deleting stops after a while and goes on after the
-next heartbeat (the master repeats what it has not heard to be gone), so that a large order does not
-make the server look dead.
+Twice a second, or at once when the master asks for a full report, which it does when it does not
+know this server: after either of them has restarted, or another master leads. Deleting stops after
+a while and goes on after the next heartbeat (the master repeats what it has not heard to be gone),
+so that a large order does not make the server look dead.
 """
 
 import logging
@@ -18,14 +18,17 @@ from minigfs.ids import ChunkHandle
 from minigfs.master.messages import Heartbeat, HeartbeatReply, ReplicaReport
 from minigfs.ports import Clock, SystemClock
 from minigfs.transport.client import ConnectionPool
+from minigfs.transport.group import GroupCaller
 
 __all__ = ["Heartbeats"]
 
 logger = logging.getLogger(__name__)
 
-_INTERVAL_SECONDS = 1.0
+_INTERVAL_SECONDS = 0.5  # a new leader places no chunk on a server before it has heard of it
 _RETRY_SECONDS = 0.1  # while no master answers: a starting cluster is whole as soon as one does
-_TIMEOUT_MS = 3_000
+_TIMEOUT_MS = 1_200  # one silent leader, and a look at who leads now
+_FULL_REPORT_MS = 3_000  # on top: a report of a million chunks takes its time
+_STOP_TIMEOUT_S = 3.0
 _DELETING_MS_MAX = 500
 
 Describe = Callable[[ChunkReport], Heartbeat]
@@ -45,8 +48,7 @@ class Heartbeats:
     ) -> None:
         """``describe`` makes the heartbeat around a report: who and where this server is."""
         self._store = store
-        self._pool = pool
-        self._masters = tuple(masters)
+        self._masters = GroupCaller(pool, masters)
         self._describe = describe
         self._clock: Clock = clock or SystemClock()
         self._stopping = threading.Event()
@@ -59,7 +61,7 @@ class Heartbeats:
     def stop(self) -> None:
         self._stopping.set()
         if self._thread.is_alive():
-            self._thread.join(_TIMEOUT_MS / 1000)
+            self._thread.join(_STOP_TIMEOUT_S)
 
     def _run(self) -> None:
         pause = 0.0
@@ -75,26 +77,24 @@ class Heartbeats:
             self._delete(reply.delete)
 
     def _beat(self) -> HeartbeatReply | None:
-        """One heartbeat to the first master that takes it; None if none does."""
+        """One heartbeat to the master that leads; None if none takes it."""
         report = self._store.take_report()
         beat = self._describe(report)
-        for master in self._masters:
-            try:
-                reply = self._pool.call(master, beat, timeout_ms=_TIMEOUT_MS)
-            except MinigfsError as error:
-                self._note_silence(master, error)
-                continue
-            if not self._is_connected:
-                logger.info("the master at %s answers again", master)
-            self._is_connected = True
-            self._store.report_delivered(report)
-            return reply
-        return None
-
-    def _note_silence(self, master: str, error: MinigfsError) -> None:
-        log = logger.warning if self._is_connected else logger.debug
-        log("no heartbeat to %s: %s", master, error)
-        self._is_connected = False
+        answer_ms = _FULL_REPORT_MS if report.full else 0
+        try:
+            reply = self._masters.call(
+                beat, timeout_ms=_TIMEOUT_MS + answer_ms, answer_ms=answer_ms, once=True
+            )
+        except MinigfsError as error:
+            log = logger.warning if self._is_connected else logger.debug
+            log("no master takes the heartbeat: %s", error)
+            self._is_connected = False
+            return None
+        if not self._is_connected:
+            logger.info("the master at %s leads", self._masters.leader)
+        self._is_connected = True
+        self._store.report_delivered(report)
+        return reply
 
     def _delete(self, handles: Sequence[ChunkHandle]) -> None:
         until_ms = self._clock.monotonic_ms() + _DELETING_MS_MAX

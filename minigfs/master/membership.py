@@ -24,7 +24,7 @@ from minigfs.master.state import Chunk, FileSystemState
 
 __all__ = ["ALIVE_MS", "DELETE_ORDERS_MAX", "Membership", "Server"]
 
-ALIVE_MS = 5_000  # heartbeats come every second: four may be lost
+ALIVE_MS = 5_000  # heartbeats come twice a second: a long pause of a busy machine is no death
 DELETE_ORDERS_MAX = 1_000  # per heartbeat, so that deleting a large tree disturbs nobody
 GARBAGE_SWEEP_MAX = 10_000  # per tick, for the same reason
 _CONFIRMED_MS = 30_000  # a full report that was under way when a chunk was sealed is older no more

@@ -253,7 +253,7 @@ class HeartbeatReply(Message, frozen=True):
 
 
 class Heartbeat(Request[HeartbeatReply], frozen=True, tag="cs.heartbeat"):
-    """Sent every second. ``chunks`` are all sealed chunks in a full report, else those new since
+    """Sent twice a second. ``chunks`` are all sealed chunks in a full report, else those new since
     the last one; ``gone`` are the handles deleted or found damaged since."""
 
     chunkserver_id: ChunkserverId

@@ -18,7 +18,7 @@ next try is the same request (a change carries its origin, see ``minigfs.ids.Ori
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from minigfs.errors import (
     ClusterError,
@@ -53,14 +53,11 @@ class GroupCaller:
         addresses: Sequence[Address],
         *,
         clock: Clock | None = None,
-        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        """``sleep`` is called with seconds; one that returns early makes the wait shorter."""
         assert addresses
         self._pool = pool
         self._addresses = tuple(addresses)
         self._clock: Clock = clock or SystemClock()
-        self._sleep = sleep
         self._leader = self._addresses[0]
 
     @property
@@ -75,6 +72,7 @@ class GroupCaller:
         timeout_ms: int,
         answer_ms: int = 0,
         is_change: bool = False,
+        once: bool = False,
     ) -> ReplyT:
         """The leader's answer, or the error it answered with.
 
@@ -89,9 +87,11 @@ class GroupCaller:
             How long the leader may take on purpose: of a long poll.
         is_change : bool
             Giving up after a try that may have been executed is ``OutcomeUnknown``.
+        once : bool
+            Ask around once; wait for no election.
         """
         search = _Search(self._addresses, self._leader, timeout_ms, self._clock)
-        while (address := self._next(search)) is not None:
+        while (address := search.take() if once else self._next(search)) is not None:
             try:
                 reply = self._pool.call(
                     address, request, timeout_ms=search.try_ms(address, answer_ms)
@@ -122,7 +122,7 @@ class GroupCaller:
             if pause_ms is None:
                 return None
             # Nothing tells a client that a leader was elected: asking again is the event.
-            self._sleep(pause_ms / 1000)
+            time.sleep(pause_ms / 1000)
         return address
 
 

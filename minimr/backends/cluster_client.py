@@ -1,17 +1,14 @@
 """Jobs on a cluster: requests to the coordinator in its masters.
 
-Every request may be sent twice without harm, so a master that restarts costs a client time only.
+Every request may be sent twice without harm, so a master that dies costs a client time only.
 """
 
-import time
 from typing import Self
 
 from minigfs.client.config import ClientConfig
-from minigfs.errors import ClusterError
-from minigfs.transport.messages import ReplyT, Request
 from minigfs.transport.security import Security
 from minimr.backends.master_link import MasterLink
-from minimr.config import MASTER_PATIENCE_MS, MASTER_RETRY_MS
+from minimr.config import MASTER_PATIENCE_MS
 from minimr.ids import JobId
 from minimr.job import Job
 from minimr.messages import (
@@ -25,8 +22,6 @@ from minimr.messages import (
 )
 
 __all__ = ["ClusterClient"]
-
-_ANSWER_MS = 10_000  # on top of what a long poll waits
 
 
 class ClusterClient:
@@ -46,27 +41,27 @@ class ClusterClient:
 
     def submit(self, spec: JobSpec, job: Job) -> None:
         del job  # its code is in the specification
-        self._link.call(SubmitJob(spec=spec), timeout_ms=_ANSWER_MS)
+        self._link.call(SubmitJob(spec=spec))
 
     def status(self, job_id: JobId, *, known_version: int = -1, wait_ms: int = 0) -> JobStatus:
-        """As `Backend.status`; a master that is away is waited for."""
+        """As `Backend.status`; masters that are away are waited for."""
         request = GetJob(job_id=job_id, known_version=known_version, wait_ms=wait_ms)
-        return self._call_patiently(request, timeout_ms=wait_ms + _ANSWER_MS)
+        return self._link.call(request, timeout_ms=MASTER_PATIENCE_MS, wait_ms=wait_ms)
 
     def get_job(self, job_id: JobId) -> JobStatus:
         """One status, now; an error if no master can be reached."""
-        return self._call(GetJob(job_id=job_id))
+        return self._link.call(GetJob(job_id=job_id))
 
     def cancel(self, job_id: JobId) -> JobStatus:
-        return self._call(CancelJob(job_id=job_id))
+        return self._link.call(CancelJob(job_id=job_id))
 
     def list_jobs(self) -> tuple[JobStatus, ...]:
         """Running and recently ended jobs, newest first."""
-        return self._call(ListJobs()).jobs[::-1]
+        return self._link.call(ListJobs()).jobs[::-1]
 
     def worker_count(self) -> int:
         """How many workers are alive."""
-        workers = self._call(ListWorkers()).workers
+        workers = self._link.call(ListWorkers()).workers
         return sum(worker.alive for worker in workers)
 
     def failure_cause(self, job_id: JobId) -> BaseException | None:
@@ -75,21 +70,3 @@ class ClusterClient:
 
     def close(self) -> None:
         self._link.close()
-
-    def _call(self, request: Request[ReplyT]) -> ReplyT:
-        return self._link.call(request, timeout_ms=_ANSWER_MS)
-
-    def _call_patiently(self, request: Request[ReplyT], *, timeout_ms: int) -> ReplyT:
-        deadline_ms = _monotonic_ms() + MASTER_PATIENCE_MS
-        while True:
-            try:
-                return self._link.call(request, timeout_ms=timeout_ms)
-            except ClusterError:
-                if _monotonic_ms() >= deadline_ms:
-                    raise
-            # Nothing tells a client that a master is back, so it asks now and then.
-            time.sleep(MASTER_RETRY_MS / 1000)
-
-
-def _monotonic_ms() -> int:
-    return time.monotonic_ns() // 1_000_000

@@ -1,31 +1,29 @@
-"""Requests to whichever master serves: a worker's line to the coordinator."""
+"""Requests to whichever master leads: a worker's and a client's line to the coordinator."""
 
-from minigfs.errors import MinigfsError, OutcomeUnknown, Unreachable
 from minigfs.transport.client import ConnectionPool
+from minigfs.transport.group import GroupCaller
 from minigfs.transport.messages import ReplyT, Request
 from minigfs.transport.security import Security
 
 __all__ = ["MasterLink"]
 
+_TIMEOUT_MS = 10_000  # an election takes a second or two
+
 
 class MasterLink:
-    """Thread-safe. Every request that goes through it may be sent twice without harm."""
+    """Thread-safe. Every request to the coordinator may be sent twice without harm: jobs and
+    attempts have names of their own."""
 
     def __init__(self, masters: tuple[str, ...], security: Security) -> None:
-        assert masters
-        self._masters = masters
         self._pool = ConnectionPool(security)
+        self._group = GroupCaller(self._pool, masters)
 
-    def call(self, request: Request[ReplyT], *, timeout_ms: int = 10_000) -> ReplyT:
-        """The first answer of a master; if none can be reached, the last one's error."""
-        trouble: MinigfsError | None = None
-        for master in self._masters:
-            try:
-                return self._pool.call(master, request, timeout_ms=timeout_ms)
-            except (Unreachable, OutcomeUnknown) as error:
-                trouble = error
-        assert trouble is not None
-        raise trouble
+    def call(
+        self, request: Request[ReplyT], *, timeout_ms: int = _TIMEOUT_MS, wait_ms: int = 0
+    ) -> ReplyT:
+        """The coordinator's answer, which may take ``wait_ms`` on purpose; elections are ridden
+        through until ``timeout_ms`` on top have passed. See ``GroupCaller.call`` for errors."""
+        return self._group.call(request, timeout_ms=timeout_ms + wait_ms, answer_ms=wait_ms)
 
     def close(self) -> None:
         self._pool.close()

@@ -58,9 +58,8 @@ __all__ = ["WorkerOptions", "WorkerSupervisor"]
 
 logger = logging.getLogger(__name__)
 
-_POLL_WAIT_MS = 10_000
+_POLL_WAIT_MS = 2_000  # an answer that is overdue tells that the leader hangs
 _FIRST_POLL_WAIT_MS = 50  # after a task; with no other by then, there is time to warm a spare
-_POLL_GRACE_MS = 5_000  # on top, for the master to answer
 _RETRY_MS = 200  # between two tries to reach a master
 _SPEC_COUNT_MAX = 4  # job specifications kept; a big one holds a million splits
 
@@ -134,10 +133,8 @@ class WorkerSupervisor:
         wait_ms = _POLL_WAIT_MS
         while not self._stopping.is_set():
             try:
-                offer = self._link.call(
-                    PollTask(worker=self._info(), wait_ms=wait_ms),
-                    timeout_ms=wait_ms + _POLL_GRACE_MS,
-                )
+                poll = PollTask(worker=self._info(), wait_ms=wait_ms)
+                offer = self._link.call(poll, wait_ms=wait_ms)
             except MinigfsError as error:
                 self._pause(error)
                 continue

@@ -19,7 +19,10 @@ def options(
     directory: Path, cluster_id: str = "c1", listen: str = "127.0.0.1:0"
 ) -> ChunkserverOptions:
     return ChunkserverOptions(
-        directory=directory, listen=listen, masters=(), security=Security(b"t", cluster_id)
+        directory=directory,
+        listen=listen,
+        masters=("127.0.0.1:1",),
+        security=Security(b"t", cluster_id),
     )
 
 

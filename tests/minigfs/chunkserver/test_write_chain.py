@@ -59,7 +59,7 @@ class Servers:
     def start(self, name: str, disk: Disk | None = None) -> tuple[Chunkserver, str]:
         directory = self._root / name
         options = ChunkserverOptions(
-            directory=directory, listen="127.0.0.1:0", masters=(), security=SECURITY
+            directory=directory, listen="127.0.0.1:0", masters=("127.0.0.1:1",), security=SECURITY
         )
         server = Chunkserver(options, disk=disk)
         self._stack.callback(server.stop)
