@@ -2,9 +2,10 @@
 
 import dataclasses
 
+import msgspec
 import pytest
 
-from minigfs.raft import NodeId, RaftConfig, Role
+from minigfs.raft import HardState, NodeId, RaftConfig, Role
 from minigfs.raft.messages import (
     AppendEntries,
     Heartbeat,
@@ -88,6 +89,23 @@ def test_a_pre_vote_changes_nothing_on_the_voter() -> None:
     (reply,) = [m for m in group.in_flight if isinstance(m, PreVoteReply)]
     assert reply.vote_granted
     assert reply.term == 2
+
+
+def test_a_pre_vote_for_a_term_with_another_vote_is_refused() -> None:
+    group = Group(3, configure=UNGUARDED)
+    voter = group["2"]
+    voter.node.step(
+        RequestVote(source=NodeId("1"), target=voter.id, term=1, last_log_index=0, last_log_term=0)
+    )
+    for asker in ("3", "1"):
+        voter.node.step(
+            PreVote(
+                source=NodeId(asker), target=voter.id, term=1, last_log_index=0, last_log_term=0
+            )
+        )
+    group.pump(voter)
+    answers = {m.target: m.vote_granted for m in group.sent if isinstance(m, PreVoteReply)}
+    assert answers == {"3": False, "1": True}
 
 
 def test_a_pre_vote_reply_is_no_vote() -> None:
@@ -363,6 +381,40 @@ def test_a_candidate_asks_for_votes_only_when_its_term_is_on_disk() -> None:
     assert group["1"].take_ready() == ()
     group["1"].finish_write()
     assert {type(message) for message in group["1"].take_ready()} == {RequestVote}
+
+
+def test_a_vote_cast_while_a_write_is_under_way_is_in_the_next_one() -> None:
+    """The write began in an older term: its end proves nothing of the vote."""
+    group = Group(3, configure=UNGUARDED)
+    voter = group["2"]
+    ask = RequestVote(
+        source=NodeId("1"), target=voter.id, term=1, last_log_index=0, last_log_term=0
+    )
+    voter.node.step(ask)
+    assert voter.take_ready() == ()
+    voter.node.step(msgspec.structs.replace(ask, term=2, source=NodeId("3")))
+    assert voter.take_ready() == ()
+    voter.finish_write()
+    assert [(m.target, m.term) for m in voter.take_ready()] == [("1", 1)]
+    assert voter.storage.hard_state() == HardState(current_term=1, voted_for=NodeId("1"))
+    voter.finish_write()
+    assert voter.storage.hard_state() == HardState(current_term=2, voted_for=NodeId("3"))
+    assert [(m.target, m.term) for m in voter.take_ready()] == [("3", 2)]
+
+
+def test_the_end_of_an_older_write_does_not_count_a_candidates_own_vote() -> None:
+    group = Group(1)
+    voter = group["1"]
+    voter.node.step(
+        RequestVote(source=NodeId("x"), target=voter.id, term=1, last_log_index=0, last_log_term=0)
+    )
+    voter.take_ready()
+    voter.node.campaign()
+    voter.finish_write()
+    assert voter.node.status().role is Role.CANDIDATE
+    voter.take_ready()
+    voter.finish_write()
+    assert voter.node.status().role is Role.LEADER
 
 
 def test_heartbeats_do_not_wait_for_a_disk() -> None:

@@ -193,3 +193,13 @@ def test_a_batch_is_the_longest_within_its_bytes_and_never_empty(
     assert len(taken) == 1 or total <= bytes_max
     if 0 < len(taken) < len(entries):
         assert total + entries[len(taken)].size_bytes > bytes_max
+
+
+def test_a_batch_cut_in_storage_does_not_go_on_with_the_tail() -> None:
+    """Entries 1..3 are stored, 4 is not yet; a batch of two must not be 1, 2, 4."""
+    log = log_of([1, 1, 1])
+    log.append([Entry(index=4, term=1)])
+    entry_bytes = Entry(index=1, term=1).size_bytes
+    for count in range(1, 5):
+        batch = log.entries(1, 4, count * entry_bytes)
+        assert [entry.index for entry in batch] == list(range(1, count + 1))

@@ -58,6 +58,32 @@ def test_a_learner_never_campaigns() -> None:
     assert group["9"].node.status().current_term == 1
 
 
+def test_learners_are_not_needed_for_an_election() -> None:
+    group = group_with_learner(size=2)
+    for learner in ("7", "8"):
+        group.add(learner)
+        group.change(ADD, learner)
+    for learner in ("7", "8", "9"):
+        group.crash(learner)
+    group.elect("2")
+
+
+def test_a_doubled_message_brings_no_second_configuration() -> None:
+    group = group_with_learner()
+    (bringing,) = [
+        message
+        for message in group.sent
+        if isinstance(message, AppendEntries)
+        and message.target == B
+        and any(entry.configuration for entry in message.entries)
+    ]
+    group.crash("2")
+    group.restart("2")  # it knows no commit index: the message is not old to it
+    before = group["2"].node.state.configurations[:]
+    group.deliver(bringing)
+    assert group["2"].node.state.configurations == before
+
+
 def test_a_learner_votes_when_asked() -> None:
     """It may have been promoted without knowing it yet; its vote may be the one that is needed."""
     group = group_with_learner(size=2)

@@ -74,9 +74,10 @@ def test_a_success_older_than_the_match_does_not_end_probing() -> None:
     progress.acknowledged(5)
     progress.become_probe()
     progress.acknowledged(3)
-    assert progress.state is ProgressState.PROBE
+    states = [progress.state]
     progress.acknowledged(5)
-    assert progress.state is ProgressState.REPLICATE
+    states.append(progress.state)
+    assert states == [ProgressState.PROBE, ProgressState.REPLICATE]
 
 
 def test_a_rejected_probe_goes_on_right_behind_the_hint() -> None:

@@ -119,9 +119,12 @@ def test_a_learners_answer_confirms_nothing() -> None:
 
     group = Group(3)
     leader = group.elect("1")
-    group.add("9")
-    group.change(ChangeKind.ADD_LEARNER, "9")
-    group.drop = lambda message: isinstance(message, HeartbeatReply) and message.source != "9"
+    for learner in ("8", "9"):
+        group.add(learner)
+        group.change(ChangeKind.ADD_LEARNER, learner)
+    group.drop = lambda message: (
+        isinstance(message, HeartbeatReply) and message.source not in ("8", "9")
+    )
     leader.node.read_index(b"r")
     group.run()
     assert answers(leader) == []

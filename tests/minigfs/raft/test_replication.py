@@ -370,7 +370,63 @@ def test_a_crash_before_the_write_loses_nothing_that_was_acknowledged() -> None:
     assert group["2"].machine == group["1"].machine == [b"x"]
 
 
+# Applying
+
+
+def test_a_leader_applies_only_what_its_own_disk_holds() -> None:
+    """Two followers have it, so it is committed; this member's crash would still lose it here, and
+    a machine ahead of its log could not be rebuilt."""
+    group = Group(3)
+    leader = group.elect("1")
+    leader.node.propose(b"x")
+    group.post(leader.take_ready())
+    assert leader.writing is not None
+    while group.in_flight:
+        message = group.in_flight.pop()
+        group.deliver(message)
+        for name in ("2", "3"):
+            group.pump(group[name])
+    assert leader.node.status().commit_index == 2
+    leader.take_ready()
+    assert leader.machine == []
+    leader.finish_write()
+    leader.take_ready()
+    assert leader.machine == [b"x"]
+
+
+def test_entries_beyond_the_byte_limit_of_a_ready_come_in_the_next() -> None:
+    group = Group(1, configure=limited(apply_bytes_max=70))
+    leader = group.elect("1")
+    for number in range(7):
+        leader.node.propose(b"%d" % number)
+    leader.take_ready()
+    leader.finish_write()
+    ready = leader.node.ready()
+    assert len(ready.committed_entries) == 2
+    leader.apply(ready)
+    group.run()
+    assert leader.machine == [b"%d" % number for number in range(7)]
+
+
 # Damage
+
+
+def test_an_acknowledgement_above_the_leaders_log_stops_it() -> None:
+    group = Group(3)
+    leader = group.elect("1")
+    with pytest.raises(SafetyViolation, match="acknowledged entry 9"):
+        leader.node.step(
+            AppendEntriesReply(
+                source=B, target=A, term=1, success=True, prev_log_index=1, match_index=9
+            )
+        )
+
+
+def test_two_leaders_in_one_term_stop_the_group() -> None:
+    group = Group(3)
+    leader = group.elect("1")
+    with pytest.raises(SafetyViolation, match="both lead in term 1"):
+        leader.node.step(Heartbeat(source=B, target=A, term=1, commit_index=0, read_sequence=0))
 
 
 def test_a_disk_that_forgot_what_it_acknowledged_is_found_out() -> None:

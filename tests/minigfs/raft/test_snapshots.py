@@ -186,3 +186,27 @@ def test_a_member_that_gets_a_snapshot_gets_its_configuration() -> None:
     assert any(isinstance(m, InstallSnapshot) for m in group.sent)
     assert group["3"].node.status().configuration.learners == ("9",)
     assert group["3"].node.status().configuration_index == 2
+
+
+def test_a_snapshot_that_matches_the_log_keeps_the_configurations_behind_it() -> None:
+    group = Group(3)
+    group.elect("1")
+    group.propose(b"a")
+    group["1"].compact()
+    snapshot = group["1"].storage.snapshot()
+    group.change(ChangeKind.ADD_LEARNER, "9")
+    group.crash("2")
+    group.restart("2")
+    group.deliver(InstallSnapshot(source=A, target=B, term=1, snapshot=snapshot))
+    assert group["2"].node.status().commit_index == 2
+    assert group["2"].node.status().configuration.learners == ("9",)
+
+
+def test_a_snapshot_records_the_term_of_its_last_entry() -> None:
+    group = Group(3)
+    group.elect("1")
+    group.propose(b"x")
+    group.elect("2")
+    assert group.terms("1") == [0, 1, 1, 2]
+    for index, term in ((1, 1), (2, 1), (3, 2)):
+        assert group["1"].node.snapshot_metadata_at(index).last_included_term == term
