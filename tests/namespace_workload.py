@@ -65,11 +65,15 @@ class NamespaceWorkload:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.stop()
+        if exc is None and self._crashes:
+            raise self._crashes[0]
+
+    def stop(self) -> None:
+        """Every client ends what it is doing and begins nothing new."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
-        if exc is None and self._crashes:
-            raise self._crashes[0]
 
     def wait_for_answers(self, count: int, timeout_s: float = 15.0) -> None:
         """Return when so many more operations were answered: the service works."""
@@ -83,6 +87,15 @@ class NamespaceWorkload:
         """The longest time in which nobody was answered anything."""
         times = self._answered_at
         return max(after - before for before, after in pairwise(times))
+
+    def slowest_answer_s(self) -> float:
+        """The longest time that an answered client waited."""
+        waits = [
+            operation.returned_at - operation.invoked_at
+            for operation in self.history.operations()
+            if operation.returned_at is not None
+        ]
+        return max(waits) / 1_000_000_000
 
     def read_everything(self) -> tuple[Operation, ...]:
         """The history, closed by one client's look at every tree."""
