@@ -51,7 +51,7 @@ class Machine(Protocol):
     def restore(self, records: Iterator[bytes]) -> None:
         """Replace the state with a frozen one. Without any record: the state before all commands.
 
-        ``records`` are those ``freeze`` gave, to be drawn to their end.
+        ``records`` are those ``freeze`` gave.
         """
         ...
 
@@ -143,7 +143,13 @@ class ReplicatedMachines:
                 machine.restore(iter(()))
         try:
             for name in head.machines:
-                self._machines[name].restore(unpack_section(stream))
+                records = unpack_section(stream)
+                self._machines[name].restore(records)
+                if next(records, None) is not None:
+                    raise CorruptSnapshot(
+                        f"the snapshot's machine {name!r} has records that this release cannot "
+                        "read: start this master with the release that wrote it"
+                    )
         except msgspec.DecodeError as error:
             raise CorruptSnapshot(
                 f"the snapshot's machine {name!r} cannot be read ({error}): a newer release wrote "

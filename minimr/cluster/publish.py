@@ -4,6 +4,8 @@ The entry changes two machines, the file system and the coordinator, or neither.
 knows nothing of this: to it, this is a third machine with commands of its own.
 """
 
+from collections.abc import Iterator
+
 import msgspec
 
 from minigfs.errors import FileExists, MinigfsError, error_from_wire
@@ -52,8 +54,10 @@ def decode_refusal(reply: bytes) -> MinigfsError | None:
 
 
 class PublishMachine:
-    """See ``replication.host.Machine``. A job that is not waiting to be published, because it was
-    published or cancelled before, is left as it is, and its files are too."""
+    """See ``replication.machines.Machine``. A job that is not waiting to be published, because it
+    was published or cancelled before, is left as it is, and its files are too.
+
+    It has no state of its own, and nothing to freeze: the two machines are frozen beside it."""
 
     def __init__(self, files: FileSystemMachine, jobs: CoordinatorMachine) -> None:
         self._files = files
@@ -72,6 +76,12 @@ class PublishMachine:
         self._files.adopt(files)
         self._jobs.adopt(jobs)
         return _encoder.encode(_PublishReply())
+
+    def freeze(self) -> Iterator[bytes]:
+        return iter(())
+
+    def restore(self, records: Iterator[bytes]) -> None:
+        del records
 
 
 def _move_output(state: FileSystemState, publish: PublishCommand) -> FileSystemState:

@@ -1,6 +1,9 @@
 """The coordinator's hard state as a replicated machine: bytes of commands in, states out."""
 
+from collections.abc import Iterator
+
 from minimr.coordinator.commands import Command, decode_command
+from minimr.coordinator.snapshot import freeze_state, restore_state
 from minimr.coordinator.state import CoordinatorState
 from minimr.coordinator.transitions import transition
 
@@ -28,6 +31,14 @@ class CoordinatorMachine:
         before = self._state
         self._state = self.preview(decode_command(command))
         return _UNCHANGED if self._state is before else _CHANGED
+
+    def freeze(self) -> Iterator[bytes]:
+        """The state as it is now, as records that are made as they are drawn."""
+        return freeze_state(self._state)
+
+    def restore(self, records: Iterator[bytes]) -> None:
+        """Replace the state with a frozen one; no records: the state before the first entry."""
+        self._state = restore_state(records)
 
     def preview(self, command: Command) -> CoordinatorState:
         """The state ``command`` would give; the same object if it would change nothing."""

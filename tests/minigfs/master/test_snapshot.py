@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigfs.ids import ChunkHandle, FileId
+from minigfs.ids import ChunkHandle, ChunkVersion, FileId
 from minigfs.master import commands, name_table, snapshot
 from minigfs.master.commands import encode_command
 from minigfs.master.machine import FileSystemMachine
@@ -129,6 +130,19 @@ def test_restored_chunks_share_their_replica_sets() -> None:
     copy = FileSystemMachine()
     copy.restore(machine_of(driver).freeze())
     assert len({id(chunk.replicas) for chunk in copy.state.chunks.values()}) == 1
+
+
+def test_a_restored_chunk_keeps_its_version() -> None:
+    driver = Driver()
+    driver.write("/a", 10)
+    handle, chunk = next(iter(driver.state.chunks.items()))
+    newer = msgspec.structs.replace(chunk, version=ChunkVersion(1 << 40))
+    driver.state = msgspec.structs.replace(
+        driver.state, chunks=driver.state.chunks.set(handle, newer)
+    )
+    copy = FileSystemMachine()
+    copy.restore(machine_of(driver).freeze())
+    assert copy.state.chunks[handle] == newer
 
 
 def test_chunks_share_the_names_of_their_servers() -> None:

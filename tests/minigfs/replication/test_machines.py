@@ -211,6 +211,18 @@ def test_a_machine_younger_than_the_snapshot_starts_anew_and_an_unknown_one_is_r
         Member("a").machines.restore(new.machines.freeze(), 1)
 
 
+def test_records_a_machine_leaves_over_are_not_lost_in_silence() -> None:
+    class Forgetful(Notebook):
+        def restore(self, records: Iterator[bytes]) -> None:
+            next(records, None)
+
+    old = Member("a")
+    for command in (b"x", b"y"):
+        old.run("a", command)
+    with pytest.raises(CorruptSnapshot, match="'a'"):
+        ReplicatedMachines({"a": Forgetful()}).restore(old.machines.freeze(), 2)
+
+
 SETTINGS = SessionSettings(expire_after_ms=20, sessions_max=3, replies_max=4)
 opens = st.just(None)
 commands = st.tuples(
