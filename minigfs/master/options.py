@@ -12,11 +12,17 @@ __all__ = ["MasterOptions"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MasterOptions:
-    """``advertise`` is the address that others are told; without it, the one bound."""
+    """``advertise`` is the address that others are told; without it, the one bound.
+
+    An empty directory becomes a group of one; with ``join``, a new member of the group that these
+    masters belong to; with ``founded`` it is refused, since it held a member that is lost.
+    """
 
     directory: Path
     listen: Address
     security: Security
     config: FileSystemConfig
     advertise: Address | None = None
+    join: tuple[Address, ...] = ()
+    founded: bool = False
     insecure: bool = False  # listen beyond loopback without TLS

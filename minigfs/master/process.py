@@ -1,30 +1,32 @@
-"""The master process: one replicated log, the services it hosts, one port that they answer on.
+"""The master process: one member of the group, the services it hosts, one port for all of it.
 
 ``minigfs serve master`` hosts the file system alone; ``minimr`` adds the job coordinator to the
-same log. The order of a start: lock the directory, replay the log, start the services, listen. A
-log that fails ends the process with its error, since nobody can know what the disk holds.
+same log. The order of a start: lock the directory, open or make its member, attach the services,
+listen, take part in the group. Services are led in when this master leads, and answer then; other
+requests are answered with the leader's address. SIGTERM hands leadership over first. A log that
+fails ends the process with its error, since nobody can know what the disk holds.
 """
 
 import asyncio
 import gc
 import logging
-import os
-import secrets
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 from minigfs.errors import InvalidConfig
-from minigfs.ids import MasterId
+from minigfs.master.leadership import Leadership, LedService
 from minigfs.master.options import MasterOptions
 from minigfs.master.service import FileSystemService
-from minigfs.ports import RealDisk
+from minigfs.ports import SystemClock, SystemRng
+from minigfs.replication.admin import GroupAdmin, join_group
 from minigfs.replication.directory_lock import DirectoryLock
+from minigfs.replication.founding import found_group, load_member, make_newcomer
 from minigfs.replication.host import Machine, ReplicatedHost
-from minigfs.replication.wal import WriteAheadLog
+from minigfs.replication.peers import PEER_LIMITS
 from minigfs.transport.address import Address
+from minigfs.transport.client import ConnectionPool
 from minigfs.transport.control_server import ControlHandler, ControlServer
 from minigfs.transport.messages import Request
 from minigfs.transport.security import check_listen_address
@@ -33,13 +35,16 @@ __all__ = ["FileSystemService", "HostedService", "MasterOptions", "serve_master"
 
 logger = logging.getLogger(__name__)
 
-WAL_DIRECTORY = "wal"
-MASTER_ID_FILE = "master.id"
 COLLECT_INTERVAL_MS = 10_000
+READY_TIMEOUT_MS = 5_000  # without a leader: others may have to be started first
 
 
-class HostedService(Protocol):
-    """Machines in the master's log, with the requests that they answer."""
+class HostedService(LedService, Protocol):
+    """Machines in the masters' log, with the requests that they answer.
+
+    Every master hosts it, and answers its requests; unless it leads, with ``NotLeader``
+    (``ReplicatedHost.require_leader``) or from what it knows, if that will do.
+    """
 
     @property
     def machines(self) -> Mapping[str, Machine]:
@@ -48,8 +53,8 @@ class HostedService(Protocol):
 
     def handlers(self) -> Mapping[type[Request[Any]], ControlHandler]: ...
 
-    async def start(self, host: ReplicatedHost) -> None:
-        """The log is replayed; from now on the service may propose."""
+    async def attach(self, host: ReplicatedHost) -> None:
+        """Once, before anything is asked."""
         ...
 
     async def stop(self) -> None: ...
@@ -61,53 +66,121 @@ async def serve_master(
     *,
     ready: Callable[[Address], None],
 ) -> None:
-    """Serve until SIGTERM or SIGINT; ``ready`` is told the bound address.
+    """Serve until SIGTERM or SIGINT; ``ready`` is told the bound address, once requests are
+    answered here or it is known who answers them.
 
     Raises
     ------
     InvalidConfig
-        The directory is in use, was made with other values, or the address is not allowed.
+        The directory is in use, was made with other values, lost its log, or the address is not
+        allowed.
     CorruptLog
         A record that was durable once does not read back.
+    MemberRolledBack, MemberRemoved
+        The directory is an old copy, or of a member that is one no more.
     """
     check_listen_address(options.listen, options.security, options.insecure)
     options.directory.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         stack.enter_context(DirectoryLock(options.directory))
-        master_id = _load_or_create_master_id(options.directory)
         stack.enter_context(_collector_off())
-        host = await _replay(options, services)
-        gc.freeze()
+        host = _host_of(options, services)
         stack.push_async_callback(host.stop)
+        gc.freeze()
         for service in services:
-            await service.start(host)
+            await service.attach(host)
             stack.push_async_callback(service.stop)
-        server = ControlServer(_all_handlers(services), options.security, name="master")
+        server = _server_of(host, options, services)
         bound = await server.start(options.listen)
         stack.push_async_callback(server.stop)
-        host.introduce(master_id, options.advertise or bound)
         collector = asyncio.create_task(_collect_for_ever(), name="collector")
         stack.callback(collector.cancel)
+        leadership = Leadership(host, services)
+        stack.push_async_callback(leadership.stop)
         stopped = _stop_signal()
-        logger.info("master %s serves %s at entry %d", master_id, bound, host.commit_index)
-        ready(bound)
-        failed = asyncio.ensure_future(host.wait_failed())
-        await asyncio.wait([stopped, failed], return_when=asyncio.FIRST_COMPLETED)
-        if failed.done():
-            failed.result()
-        failed.cancel()
+        await host.start(options.advertise or bound)
+        logger.info("master %s listens on %s", host.member_id, bound)
+        ends = {stopped, asyncio.ensure_future(host.wait_failed())}
+        ends.add(asyncio.ensure_future(leadership.wait_failed()))
+        begun = asyncio.create_task(_begin(host, leadership, options, bound))
+        done, _ = await asyncio.wait({begun, *ends}, return_when=asyncio.FIRST_COMPLETED)
+        if begun in done:
+            begun.result()
+            ready(bound)
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in {begun, *ends} - done:
+            task.cancel()
+        for task in done:
+            task.result()
+        await host.hand_over()
 
 
-async def _replay(options: MasterOptions, services: Sequence[HostedService]) -> ReplicatedHost:
-    """The host, with every entry of its log applied."""
+def _host_of(options: MasterOptions, services: Sequence[HostedService]) -> ReplicatedHost:
+    """The member of the directory, made if the options say so, with its machines restored."""
     machines: dict[str, Machine] = {}
     for service in services:
         assert machines.keys().isdisjoint(service.machines), "two machines with one name"
         machines.update(service.machines)
-    wal = WriteAheadLog(RealDisk(options.directory), WAL_DIRECTORY)
-    host = ReplicatedHost(wal, machines)
-    await host.start()
-    return host
+    rng = SystemRng()
+    loaded = load_member(options.directory)
+    if loaded is None:
+        address = options.advertise or options.listen
+        if options.founded:
+            raise InvalidConfig(
+                f"{options.directory} holds no master of this group (any more): what it promised "
+                "is lost, so it cannot come back. Remove it from the group (admin masters remove) "
+                "and start a new one with --join"
+            )
+        if options.join:
+            make_newcomer(options.directory, address, rng)
+        else:
+            found_group([(options.directory, address)], rng)
+        loaded = load_member(options.directory)
+        assert loaded is not None
+    log, members = loaded
+    return ReplicatedHost(
+        log,
+        machines,
+        security=options.security,
+        directory=options.directory,
+        founding=members.members,
+        clock=SystemClock(),
+        rng=rng,
+    )
+
+
+def _server_of(
+    host: ReplicatedHost, options: MasterOptions, services: Sequence[HostedService]
+) -> ControlServer:
+    return ControlServer(
+        {**GroupAdmin(host).handlers(), **_all_handlers(services)},
+        options.security,
+        name="master",
+        one_way=host.links.receiver,
+        one_way_limits=PEER_LIMITS,
+    )
+
+
+async def _begin(
+    host: ReplicatedHost, leadership: Leadership, options: MasterOptions, bound: Address
+) -> None:
+    """Return when requests are answered, or it is known who answers them."""
+    if options.join:
+        pool = ConnectionPool(options.security)
+        try:
+            await join_group(host, options.advertise or bound, options.join, pool)
+        finally:
+            pool.close()
+    serving = asyncio.create_task(leadership.serving.wait())
+    following = asyncio.create_task(host.until(lambda: _follows(host), timeout_ms=READY_TIMEOUT_MS))
+    await asyncio.wait({serving, following}, return_when=asyncio.FIRST_COMPLETED)
+    serving.cancel()
+    following.cancel()
+
+
+def _follows(host: ReplicatedHost) -> bool:
+    leader = host.leader
+    return leader is not None and leader.member_id != host.member_id
 
 
 def _all_handlers(
@@ -155,21 +228,3 @@ def _stop_signal() -> asyncio.Future[None]:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     return stopped
-
-
-def _load_or_create_master_id(directory: Path) -> MasterId:
-    """The name that this directory's master has for ever."""
-    path = directory / MASTER_ID_FILE
-    if path.exists():
-        master_id = path.read_text().strip()
-        if not master_id:
-            raise InvalidConfig(f"{path} is empty: write the master's id to it again")
-        return MasterId(master_id)
-    master_id = secrets.token_hex(8)
-    fresh = path.with_suffix(".new")
-    with fresh.open("w") as file:
-        file.write(master_id + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    return MasterId(master_id)

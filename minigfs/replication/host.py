@@ -1,204 +1,547 @@
-"""Hosts replicated machines: a command is durable first, applied second, answered third.
+"""A member on real time, threads and sockets: what the services of a master process see.
 
 ::
 
-    propose -> waiting -> [ append, sync ] -> apply in log order -> reply
-                            in a thread,        on the event loop
-                            one batch at a time
+    propose, read_barrier --\\                       /--> links to the other members
+    frames of other members --> Member --> one pump ----> threads of the log and of snapshots
+    ticks, jobs that ended  --/       a turn of the loop \\--> answers
 
-Commands that arrive while a batch is being synced form the next batch, so one sync serves all of
-them (group commit). The group has one member for now; Raft takes the place of the middle, between
-``propose`` and ``apply``, and neither end will know.
+Events only mark the member; one pump a turn of the loop then does all that is due. So proposals of
+one turn travel in one message and are durable by one sync, and what arrives while a sync runs
+is the next batch (group commit). Frames of other members are stepped in the turn that received
+them, ahead of requests that wait for theirs: a busy leader stays a leader.
+
+Whatever the member, its log or its disk cannot survive ends the host: ``wait_failed`` raises, and
+the process must end, since nobody can know what the disk holds.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Protocol
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
-from minigfs.errors import CorruptLog, NoSpace, OutcomeUnknown, Unreachable, UsageError
-from minigfs.replication.wal import Record, WriteAheadLog
-from minigfs.replication.wal_format import PAYLOAD_BYTES_MAX
+from minigfs.errors import (
+    DeadlineExceeded,
+    MemberRemoved,
+    MemberRolledBack,
+    MinigfsError,
+    NoSpace,
+    NotLeader,
+    ProtocolError,
+    Unreachable,
+    UsageError,
+)
+from minigfs.ids import Origin
+from minigfs.ports import Clock, Rng
+from minigfs.raft import MembershipChange, NodeId, ProposalDropped, RaftConfig, Role
+from minigfs.replication.addresses import MemberAddresses
+from minigfs.replication.commands import MEMBERS_MACHINE, MemberAddress, encode_member_command
+from minigfs.replication.durable_log import DurableLog
+from minigfs.replication.jobs import Job
+from minigfs.replication.lanes import LaneThreads
+from minigfs.replication.machines import Machine, ReplicatedMachines
+from minigfs.replication.member import Member, MemberSettings, MemberView
+from minigfs.replication.peer_messages import PeerMessage
+from minigfs.replication.peers import MemberHello, MemberReport, PeerLinks
+from minigfs.replication.requests import OpenRequests
+from minigfs.replication.roster import MemberStatus, Roster
+from minigfs.replication.tickets import Ticket
+from minigfs.transport.address import Address
+from minigfs.transport.security import Security
 
-__all__ = ["Machine", "MemberStatus", "ReplicatedHost"]
+__all__ = ["HostSettings", "Machine", "MemberLocation", "MemberStatus", "ReplicatedHost"]
 
-ENTRY = 1  # record type: machine name (length, bytes), then the command
-WAITING_COUNT_MAX = 10_000  # proposals; more wait before they are taken in
-BATCH_BYTES_MAX = 8 * 1024 * 1024  # one sync's worth; a larger command goes alone
-COMMAND_BYTES_MAX = PAYLOAD_BYTES_MAX - 256
+logger = logging.getLogger(__name__)
 
-
-class Machine(Protocol):
-    """A deterministic state machine: the same commands in the same order, the same replies."""
-
-    def apply(self, index: int, command: bytes) -> bytes:
-        """Apply one committed command. A refusal is a reply; raising ends the process."""
-        ...
+COMMAND_BYTES_MAX = 32 * 1024 * 1024  # twice what one request may carry
+REPORT_INTERVAL_MS = 1_000
 
 
-class MemberStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One member of the group, for reports."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSettings:
+    """Time, for one group: all members should have the same.
 
-    member_id: str
-    role: str
-    term: int
-    address: str
-    commit_index: int
+    An election begins when a leader was not heard of for one to two election timeouts: half a
+    second at least, so that a busy machine causes none, and a second at most, so that clients
+    hardly notice.
+    """
+
+    tick_ms: int = 50
+    heartbeat_ticks: int = 2
+    election_timeout_ticks: int = 10
+    catch_up_ticks_max: int = 2
+    """After a pause of the process, it is not the others who were silent."""
+    member: MemberSettings = field(default_factory=MemberSettings)
+
+    @property
+    def election_timeout_ms(self) -> int:
+        """The shortest."""
+        return self.tick_ms * self.election_timeout_ticks
 
 
-class _Proposal(NamedTuple):
-    machine: str
-    command: bytes
-    reply: asyncio.Future[bytes]
+class MemberLocation(msgspec.Struct, frozen=True, kw_only=True):
+    member_id: NodeId
+    address: Address
+
+
+LeadershipWatcher = Callable[[int | None], None]
 
 
 class ReplicatedHost:
-    """Belongs to one event loop. ``start`` replays the log; then ``propose`` may be called."""
+    """Belongs to one event loop. ``start`` when others can connect; then everything else."""
 
-    def __init__(self, wal: WriteAheadLog, machines: Mapping[str, Machine]) -> None:
-        self._wal = wal
-        self._machines = machines
-        self._commit_index = 0
-        self._waiting: deque[_Proposal] = deque()
-        self._slots = asyncio.Semaphore(WAITING_COUNT_MAX)
-        self._wake = asyncio.Event()
+    def __init__(
+        self,
+        log: DurableLog,
+        machines: Mapping[str, Machine],
+        *,
+        security: Security,
+        directory: Path,
+        founding: Mapping[NodeId, Address],
+        clock: Clock,
+        rng: Rng,
+        settings: HostSettings | None = None,
+    ) -> None:
+        """Restores the machines from the log's snapshot, which takes as long as it takes.
+
+        ``founding`` is where members listen that the log does not know yet.
+        """
+        self.settings = settings or HostSettings()
+        self._log = log
+        self._machines = ReplicatedMachines(machines)
+        self._member = Member(
+            config=RaftConfig(
+                node_id=log.member_id,
+                election_timeout_ticks=self.settings.election_timeout_ticks,
+                heartbeat_ticks=self.settings.heartbeat_ticks,
+                incarnation=rng.random_u64() >> 1,
+            ),
+            log=log,
+            machines=self._machines,
+            rng=rng,
+            now_ms=clock.now_ms,
+            settings=self.settings.member,
+        )
+        self._addresses = MemberAddresses(founding, lambda: self._machines.member_addresses)
+        self.links = PeerLinks(log.member_id, self._addresses, security, self)
+        self._roster = Roster(log.member_id, directory, self._addresses, clock)
+        self._clock = clock
+        self._requests = OpenRequests(self._not_leader)
+        self._watchers: list[LeadershipWatcher] = []
+        self._leading: int | None = None
+        self._pulse: asyncio.Future[None] | None = None
+        self._pump_is_due = False
         self._stopping = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="wal")
-        self._writer: asyncio.Task[None] | None = None
-        self._member_id, self._address = "", ""
+        self._ended = False
+        self._ticked_at_s = 0.0
+        self._reported_ms = 0
+        self._lanes: LaneThreads | None = None
+
+    # Life
+
+    async def start(self, address: Address) -> None:
+        """Take part; ``address`` is where others reach this member. Of a group of one, lead it."""
+        self._loop = asyncio.get_running_loop()
+        self._failure: asyncio.Future[None] = self._loop.create_future()
+        self._lanes = LaneThreads(self._job_returned)
+        self._addresses.says(self.member_id, address)
+        self.links.start(address)
+        self._ticked_at_s = self._loop.time()
+        self._timer = self._loop.call_later(self.settings.tick_ms / 1000, self._on_timer)
+        self._greet_group()
+        if self._member.status().configuration.voters == (self.member_id,):
+            await self._lead_alone()
+
+    async def _lead_alone(self) -> None:
+        """There is nobody whose silence would have to be waited for."""
+        while self._member.status().role is Role.FOLLOWER:
+            self._member.tick()
+        self._mark()
+        await self.until(lambda: self.is_leader, timeout_ms=None)
+
+    async def wait_failed(self) -> None:
+        """Return after ``stop``; raise if the member cannot go on: the process must end."""
+        await asyncio.shield(self._failure)
+
+    async def stop(self) -> None:
+        """End. Proposals that are not decided get ``OutcomeUnknown``."""
+        if self._lanes is None:
+            self._log.close()
+            return
+        self._end()
+        await self._lanes.stop()
+        await self.links.stop()
+        self._log.close()
+        if not self._failure.done():
+            self._failure.set_result(None)
+
+    async def hand_over(self) -> None:
+        """If this member leads and others can, let one of them: before it stops."""
+        self._stopping = True
+        if self.is_leader and len(self._member.status().configuration.voters) > 1:
+            try:
+                await self.transfer()
+            except MinigfsError as error:
+                logger.warning("leadership was not handed over: %s", error)
+
+    # What services use
+
+    @property
+    def member_id(self) -> NodeId:
+        return self._log.member_id
+
+    @property
+    def machines(self) -> ReplicatedMachines:
+        return self._machines
+
+    @property
+    def is_leader(self) -> bool:
+        """This member leads, and its machines show all that was ever acknowledged. Another may
+        have been elected meanwhile; ``read_barrier`` knows."""
+        return self._leading is not None
+
+    @property
+    def term(self) -> int:
+        return self._member.term
 
     @property
     def commit_index(self) -> int:
-        """Index of the last entry that is durable and applied."""
-        return self._commit_index
+        return self._member.commit_index
 
-    def introduce(self, member_id: str, address: str) -> None:
-        """Say who this member is and where it listens, for ``members``."""
-        self._member_id, self._address = member_id, address
+    @property
+    def leader(self) -> MemberLocation | None:
+        """Who leads, as far as this member knows."""
+        leader_id = self._member.leader_id
+        if leader_id is None:
+            return None
+        address = self._addresses.get(leader_id)
+        return None if address is None else MemberLocation(member_id=leader_id, address=address)
 
-    def members(self) -> tuple[MemberStatus, ...]:
-        return (
-            MemberStatus(
-                member_id=self._member_id,
-                role="leader",
-                term=1,
-                address=self._address,
-                commit_index=self._commit_index,
-            ),
-        )
+    def require_leader(self) -> None:
+        """Raise ``NotLeader``, with the leader's address if it is known, unless this one leads."""
+        if self._leading is None:
+            raise self._not_leader()
 
-    async def start(self) -> None:
-        """Apply every entry of the log, then take proposals."""
-        for record in self._wal.read_all():
-            if record.type != ENTRY or record.log_index != self._commit_index + 1:
-                raise CorruptLog(
-                    f"entry {self._commit_index + 1} of the log is followed by a record of type "
-                    f"{record.type} with index {record.log_index}: a newer release wrote it?"
-                )
-            self._apply(record.log_index, *_decode_entry(record.payload))
-        self._writer = asyncio.create_task(self._write_batches(), name="wal-writer")
+    def watch_leadership(self, watcher: LeadershipWatcher) -> None:
+        """``watcher(term)`` is called when this member has begun to lead and its machines are up
+        to date, ``watcher(None)`` when it leads no more."""
+        self._watchers.append(watcher)
+        if self._leading is not None:
+            watcher(self._leading)
 
-    async def propose(self, machine: str, command: bytes) -> bytes:
-        """The machine's reply, once the command is durable and applied.
+    async def propose(self, machine: str, command: bytes, origin: Origin | None = None) -> bytes:
+        """The machine's reply, once the command is committed and applied here.
 
-        Raises ``NoSpace`` if the disk is full: the command was not and will not be applied.
-        ``OutcomeUnknown`` if the log failed: it may be applied after the next start. Being
-        cancelled does not take the command back.
+        Nothing was or will be applied if it raises ``NotLeader`` (its hint is where to go),
+        ``NoSpace`` or a session's refusal. After ``OutcomeUnknown``, or when it is cancelled, the
+        command may be applied, once.
         """
         assert machine in self._machines
         if len(command) > COMMAND_BYTES_MAX:
             raise UsageError(
                 f"a command of {len(command)} bytes is too large, {COMMAND_BYTES_MAX} go"
             )
-        await self._slots.acquire()
-        if self._stopping or self._writer is None or self._writer.done():
-            self._slots.release()
-            raise Unreachable("this master is stopping: try again when it is back")
-        reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Proposal(machine, command, reply))
-        self._wake.set()
-        return await reply
+        while True:
+            self._check_running()
+            ticket = self._requests.new_ticket()
+            try:
+                self._member.propose(machine, command, origin, ticket)
+            except NotLeader:
+                raise self._not_leader() from None
+            except ProposalDropped:  # too much is on its way; some of it will have arrived
+                await self._next_pulse()
+            else:
+                return await self._outcome(ticket)
 
-    async def wait_failed(self) -> None:
-        """Return after ``stop``; raise if the log or a machine failed: the process must end."""
-        assert self._writer is not None
-        await asyncio.shield(self._writer)
+    async def read_barrier(self) -> None:
+        """After it, what the machines show is at least as new as this call. Any member may ask.
 
-    async def stop(self) -> None:
-        """Finish what was proposed, then close the log."""
-        self._stopping = True
-        self._wake.set()
-        if self._writer is not None:
-            await asyncio.wait([self._writer])
-        self._thread.shutdown()
-        self._wal.close()
-
-    async def _write_batches(self) -> None:
-        batch: list[_Proposal] = []
+        Raises ``NotLeader`` if that cannot be confirmed now: ask again, or the leader.
+        """
+        self._check_running()
+        ticket = self._requests.new_ticket()
         try:
-            while self._waiting or not self._stopping:
-                await self._wake.wait()
-                self._wake.clear()
-                while self._waiting:
-                    batch = self._take_batch()
-                    await self._commit(batch)
-                    batch = []
-        finally:
-            # Only a failure leaves any: some of the batch may be on disk.
-            lost = OutcomeUnknown("the master's log failed before the change was known durable")
-            for proposal in (*batch, *self._waiting):
-                _refuse(proposal, lost)
+            self._member.read(ticket)
+        except NotLeader:
+            raise self._not_leader() from None
+        await self._outcome(ticket)
 
-    def _take_batch(self) -> list[_Proposal]:
-        batch = [self._waiting.popleft()]
-        batch_bytes = len(batch[0].command)
-        while self._waiting and batch_bytes + len(self._waiting[0].command) <= BATCH_BYTES_MAX:
-            batch.append(self._waiting.popleft())
-            batch_bytes += len(batch[-1].command)
-        for _ in batch:
-            self._slots.release()
-        return batch
+    # The group
 
-    async def _commit(self, batch: list[_Proposal]) -> None:
-        """Durable, applied, answered: in this order."""
-        records = [
-            Record(ENTRY, self._commit_index + 1 + i, _encode_entry(p.machine, p.command))
-            for i, p in enumerate(batch)
-        ]
+    def members(self) -> tuple[MemberStatus, ...]:
+        """All members as this one knows them, itself included."""
+        return self._roster.statuses(self._member.status())
+
+    @property
+    def addresses(self) -> MemberAddresses:
+        """Where the members listen."""
+        return self._addresses
+
+    def view(self) -> MemberView:
+        """Of the group, as this member sees it."""
+        return self._member.status()
+
+    async def change_membership(self, change: MembershipChange) -> None:
+        """Return when the change is committed. Raises ``NotLeader``, ``MembershipRefused``."""
+        self._check_running()
+        ticket = self._requests.new_ticket()
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._write, records)
-        except NoSpace as full:
-            for proposal in batch:
-                _refuse(proposal, full)
+            self._member.change_membership(change, ticket)
+        except NotLeader:
+            raise self._not_leader() from None
+        await self._outcome(ticket)
+
+    async def transfer(self, target: NodeId | None = None) -> None:
+        """Hand leadership to ``target``, or to the voter that has most of the log.
+
+        Return when this member leads no more. Raises ``NotLeader``, ``TransferRefused``, or
+        ``DeadlineExceeded`` if the target did not take over; then this member goes on leading.
+        """
+        self.require_leader()
+        if target is None:
+            target = self._best_successor()
+        term = self._leading
+        self._member.transfer_leadership(target)
+        self._mark()
+        if target == self.member_id:
             return
-        for record, proposal in zip(records, batch, strict=True):
-            reply = self._apply(record.log_index, proposal.machine, proposal.command)
-            if not proposal.reply.done():
-                proposal.reply.set_result(reply)
+        timeout_ms = 2 * self.settings.election_timeout_ms
+        if not await self.until(lambda: self._leading != term, timeout_ms=timeout_ms):
+            raise DeadlineExceeded(
+                f"master {target} did not take over within {timeout_ms} ms: is it alive?"
+            )
 
-    def _write(self, records: list[Record]) -> None:
-        self._wal.append(records)
-        self._wal.sync()
+    async def until_caught_up(self, member: NodeId, *, timeout_ms: int) -> bool:
+        """Whether ``member`` had nearly all of the log within that time; by the leader."""
 
-    def _apply(self, index: int, machine: str, command: bytes) -> bytes:
-        reply = self._machines[machine].apply(index, command)
-        self._commit_index = index
-        return reply
+        def is_near() -> bool:
+            view = self._member.status()
+            matched = view.match_indexes.get(member, 0)
+            return matched >= view.commit_index > 0 or not self.is_leader
 
+        return await self.until(is_near, timeout_ms=timeout_ms) and self.is_leader
 
-def _refuse(proposal: _Proposal, error: Exception) -> None:
-    if not proposal.reply.done():
-        proposal.reply.set_exception(error)
+    def _best_successor(self) -> NodeId:
+        view = self._member.status()
+        heard = [voter for voter in view.configuration.voters if self._roster.is_heard(voter)]
+        if not heard:
+            raise DeadlineExceeded("no other master is there to take over")
+        return max(heard, key=lambda voter: view.match_indexes.get(voter, 0))
 
+    # What the links ask and tell (``PeerEvents``)
 
-def _encode_entry(machine: str, command: bytes) -> bytes:
-    name = machine.encode()
-    return bytes((len(name),)) + name + command
+    def durable_end(self) -> tuple[int, int]:
+        return self._log.hard_state().current_term, self._log.last_index()
 
+    def examine(self, hello: MemberHello) -> None:
+        """A member acknowledged ``match_index`` to this leader in this term: what its disk holds
+        now can only be more, unless the disk is an old copy."""
+        view = self._member.status()
+        match_index = view.match_indexes.get(hello.member, 0)
+        is_older = hello.term < view.term or (
+            hello.term == view.term and hello.last_index < match_index
+        )
+        if match_index > 0 and is_older:
+            raise MemberRolledBack(
+                f"master {hello.member} had entry {match_index} of term {view.term} on its disk "
+                f"and now ends at entry {hello.last_index} of term {hello.term}: its directory is "
+                "an old copy. Put the newest one back; if it is lost, remove this master from the "
+                "group (admin masters remove) and start one with an empty directory and --join"
+            )
 
-def _decode_entry(payload: bytes) -> tuple[str, bytes]:
-    name_end = 1 + payload[0]
-    return payload[1:name_end].decode(), payload[name_end:]
+    def message(self, message: PeerMessage) -> None:
+        if self._lanes is None or self._ended:
+            return
+        try:
+            self._member.receive(message)
+        except ProtocolError as error:
+            logger.warning("dropped a message of master %s: %s", message.source, error)
+        except Exception as error:  # whatever it is, the member's state is in doubt
+            self._fail(error)
+        self._mark()
+
+    def report(self, member: NodeId, report: MemberReport) -> None:
+        self._roster.heard(member, report)
+
+    def unreachable(self, member: NodeId) -> None:
+        self._member.unreachable(member)
+        self._mark()
+
+    def turned_away(self, error: MinigfsError) -> None:
+        self._fail(error)
+
+    # Turns of the loop
+
+    def _mark(self) -> None:
+        """Something happened: see to what is due, once this turn's events are all in."""
+        if not self._pump_is_due:
+            self._pump_is_due = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_is_due = False
+        if self._lanes is None or self._ended:
+            return
+        try:
+            due = self._member.due()
+            lost = self.links.send(due.messages)
+            for job in due.jobs:
+                self._lanes.run(job)
+            for outcome in due.outcomes:
+                self._requests.settle(outcome)
+            for member in lost:
+                self._member.unreachable(member)
+            self._notice_leadership()
+        except Exception as error:  # whatever it is, the member's state is in doubt
+            self._fail(error)
+            return
+        if due.more:
+            self._mark()
+        if self._pulse is not None:
+            self._pulse.set_result(None)
+            self._pulse = None
+
+    def _job_returned(self, job: Job, error: BaseException | None) -> None:
+        if self._ended:
+            return
+        try:
+            if error is None:
+                self._member.done(job)
+            elif isinstance(error, Exception):
+                self._member.failed(job, error)
+            else:
+                raise error
+        except Exception as fatal:  # the log, or a snapshot, is in doubt
+            self._fail(fatal)
+        self._mark()
+
+    def _on_timer(self) -> None:
+        """Time passes in ticks; those missed in a pause are not made up for."""
+        if self._ended:
+            return
+        tick_s = self.settings.tick_ms / 1000
+        now_s = self._loop.time()
+        due_ticks = int((now_s - self._ticked_at_s) / tick_s)
+        ticks = min(due_ticks, self.settings.catch_up_ticks_max)
+        self._ticked_at_s = now_s if ticks < due_ticks else self._ticked_at_s + ticks * tick_s
+        self._timer = self._loop.call_at(self._ticked_at_s + tick_s, self._on_timer)
+        try:
+            for _ in range(ticks):
+                self._member.tick()
+            self._tell_others()
+        except Exception as error:  # whatever it is, the member's state is in doubt
+            self._fail(error)
+        self._mark()
+
+    def _notice_leadership(self) -> None:
+        leading = self._member.term if self._member.leads_for_certain else None
+        if leading == self._leading:
+            return
+        if self._leading is not None:
+            logger.info("leads no more; term %d", self._member.term)
+            undecided = self._requests.tickets()
+            grace_s = self.settings.election_timeout_ms / 1000
+            self._loop.call_later(grace_s, self._requests.give_up, undecided)
+            self._leading = None
+            self._tell_watchers()
+        if leading is not None:
+            logger.info("leads in term %d, from entry %d", leading, self._member.commit_index)
+            self._leading = leading
+            self._tell_watchers()
+            self._log_addresses()
+
+    def _tell_watchers(self) -> None:
+        for watcher in self._watchers:
+            watcher(self._leading)
+
+    # Requests
+
+    async def _outcome(self, ticket: Ticket) -> bytes:
+        self._mark()
+        return await self._requests.outcome(ticket)
+
+    def _check_running(self) -> None:
+        if self._stopping or self._ended:
+            raise Unreachable("this master is stopping: try again when it is back")
+
+    def _not_leader(self) -> NotLeader:
+        leader = self.leader
+        if leader is None:
+            return NotLeader("no master leads just now: try again in a moment")
+        if leader.member_id == self.member_id:
+            return NotLeader("this master is about to lead: try again in a moment", leader.address)
+        return NotLeader(f"this master does not lead: ask {leader.address}", leader.address)
+
+    def _next_pulse(self) -> "asyncio.Future[None]":
+        """Done when the next pump has run, or the host has ended."""
+        if self._pulse is None:
+            self._pulse = self._loop.create_future()
+        return asyncio.shield(self._pulse)
+
+    async def until(self, holds: Callable[[], bool], *, timeout_ms: int | None) -> bool:
+        """Whether it held within the time; asked after each pump, at least once a tick."""
+        deadline_s = None if timeout_ms is None else self._loop.time() + timeout_ms / 1000
+        while not holds():
+            left_s = None if deadline_s is None else deadline_s - self._loop.time()
+            if self._ended or (left_s is not None and left_s <= 0):
+                return False
+            await asyncio.wait([self._next_pulse()], timeout=left_s)
+        return True
+
+    # The others
+
+    def _greet_group(self) -> None:
+        self.links.connect(self._member.status().configuration.members)
+
+    def _tell_others(self) -> None:
+        """Once a second: how this member does, and whatever about addresses has changed."""
+        now_ms = self._clock.monotonic_ms()
+        if now_ms - self._reported_ms < REPORT_INTERVAL_MS:
+            return
+        self._reported_ms = now_ms
+        view = self._member.status()
+        if view.is_removed:
+            self._fail(
+                MemberRemoved(
+                    f"master {self.member_id} was removed from its group: to use this machine "
+                    f"again, start a master with an empty directory and --join"
+                )
+            )
+            return
+        self._greet_group()
+        self.links.send_report(self._roster.own_report(view))
+        if self.is_leader:
+            self._log_addresses()
+
+    def _log_addresses(self) -> None:
+        """See that all members find each other by the log alone. Asked again while it is not so."""
+        members = self._member.status().configuration.members
+        for member, address in self._addresses.unlogged(members).items():
+            command = encode_member_command(MemberAddress(member, address))
+            try:
+                self._member.propose(MEMBERS_MACHINE, command, None, self._requests.new_ticket())
+            except (NotLeader, NoSpace, ProposalDropped) as error:
+                logger.info("the address of master %s is not logged yet: %s", member, error)
+        self._mark()
+
+    # The end
+
+    def _fail(self, error: Exception) -> None:
+        if not self._failure.done():
+            self._failure.set_exception(error)
+        self._end()
+
+    def _end(self) -> None:
+        """Nothing happens any more; whoever waits is told."""
+        self._ended = True
+        self._timer.cancel()
+        self._requests.give_up(self._requests.tickets())
+        if self._leading is not None:
+            self._leading = None
+            self._tell_watchers()
+        if self._pulse is not None:
+            self._pulse.set_result(None)
+            self._pulse = None
