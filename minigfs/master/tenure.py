@@ -1,0 +1,88 @@
+"""What a leading master knows beyond the log: soft state, made when it begins to lead and dropped
+when it ends.
+
+It is learnt from heartbeats within moments: chunkservers notice by themselves that another master
+leads. Until then nothing is held against anybody: an open writer gets a full lease, a replica
+counts as present until its server says otherwise, and placement waits a moment for the servers.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from itertools import islice
+
+from minigfs.ids import FileId
+from minigfs.master.health import HealthTally
+from minigfs.master.membership import Membership
+from minigfs.master.state import Chunk
+from minigfs.master.writers import WriterLeases
+from minigfs.ports import Clock
+
+__all__ = ["HEALTH_SLICE_CHUNKS", "PLACEMENT_GRACE_MS", "REPORT_GRACE_MS", "Tenure"]
+
+REPORT_GRACE_MS = 10_000  # a chunkserver heartbeats twice a second, and may be slow
+PLACEMENT_GRACE_MS = 1_500  # two heartbeats: better wait than write everything to one server
+HEALTH_SLICE_CHUNKS = 2_000  # a few milliseconds of the event loop
+
+
+class Tenure:
+    """Belongs to the event loop on which one master leads for one term."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.membership = Membership()
+        self.leases = WriterLeases()
+        self._clock = clock
+        self._began_ms = clock.monotonic_ms()
+        self._server_joined = asyncio.Event()
+        self._is_over = False
+
+    @property
+    def now_ms(self) -> int:
+        return self._clock.monotonic_ms()
+
+    @property
+    def may_still_report(self) -> bool:
+        """Whether a chunkserver that was not heard of yet may just be slow."""
+        return self.now_ms - self._began_ms < REPORT_GRACE_MS
+
+    @property
+    def alive_count(self) -> int:
+        return self.membership.alive_count(self.now_ms)
+
+    def end(self) -> None:
+        """Let go whoever waits."""
+        self._is_over = True
+        self._server_joined.set()
+
+    def server_spoke(self) -> None:
+        self._server_joined.set()
+
+    def touch_writer(self, file_id: FileId) -> None:
+        self.leases.renew(file_id, self.now_ms)
+
+    async def wait_for_servers(self, count: int) -> None:
+        """Early in a tenure, give ``count`` chunkservers the time to say that they are there."""
+        while self.alive_count < count and await self.wait_for_one_more():
+            pass
+
+    async def wait_for_one_more(self) -> bool:
+        """Wait for some chunkserver to speak; False once that is no longer to be expected."""
+        left_ms = self._began_ms + PLACEMENT_GRACE_MS - self.now_ms
+        if left_ms <= 0 or self._is_over:
+            return False
+        self._server_joined.clear()
+        try:
+            await asyncio.wait_for(self._server_joined.wait(), left_ms / 1000)
+        except TimeoutError:
+            return False
+        return not self._is_over
+
+    async def tally(self, chunks: Iterable[Chunk]) -> HealthTally:
+        """Count in slices, between which other calls are answered."""
+        tally = HealthTally()
+        left = iter(chunks)
+        while part := list(islice(left, HEALTH_SLICE_CHUNKS)):
+            now_ms = self.now_ms
+            for chunk in part:
+                tally.add(chunk, self.membership, now_ms)
+            await asyncio.sleep(0)
+        return tally
