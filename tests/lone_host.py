@@ -1,15 +1,17 @@
 """A group of one on a disk of the test's choice: real log, real threads, no other members."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+from minigfs.errors import NoSpace
 from minigfs.ports import Disk, SystemClock, SystemRng
 from minigfs.raft import Configuration, NodeId
 from minigfs.replication.durable_log import DurableLog, LogSettings, NoLog
 from minigfs.replication.host import HostSettings, Machine, ReplicatedHost
 from minigfs.transport.security import Security
 
-__all__ = ["LONE_ADDRESS", "LONE_MEMBER", "lone_host", "lone_log"]
+__all__ = ["LONE_ADDRESS", "LONE_MEMBER", "lone_host", "lone_log", "with_space"]
 
 LONE_ADDRESS = "127.0.0.1:1"  # nobody will ask for it
 LONE_MEMBER = NodeId("alone")
@@ -45,3 +47,14 @@ def lone_host(
         rng=SystemRng(),
         settings=settings,
     )
+
+
+async def with_space(
+    host: ReplicatedHost, call: Callable[[Any], Awaitable[Any]], request: object
+) -> Any:
+    """The reply, once the host has noticed that there is space again: it looks now and then."""
+    while True:
+        try:
+            return await call(request)
+        except NoSpace:
+            await host.until(lambda: False, timeout_ms=50)

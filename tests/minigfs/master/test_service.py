@@ -20,14 +20,16 @@ from minigfs.master.messages import (
     SealedChunk,
 )
 from minigfs.master.options import MasterOptions
-from minigfs.master.service import REPORT_GRACE_MS, FileSystemService
+from minigfs.master.service import FileSystemService
+from minigfs.master.tenure import REPORT_GRACE_MS, Tenure
 from minigfs.master.writers import WRITER_LEASE_MS
-from minigfs.replication.host import ReplicatedHost
-from minigfs.replication.wal import WriteAheadLog
 from minigfs.transport.security import Security
+from tests.lone_host import LONE_ADDRESS, lone_host, with_space
 from tests.minigfs.master.test_membership import beat
 from tests.sim.clock import SimClock, SimRng
 from tests.sim.disk import SimDisk
+
+DISK_BYTES = 8 << 20  # room for a few segments of the log
 
 
 class Stand:
@@ -43,7 +45,7 @@ class Stand:
         )
         self.clock = clock
         self.service = FileSystemService(config, options, clock, SimRng(1))
-        self.host = ReplicatedHost(WriteAheadLog(disk, "wal"), self.service.machines)
+        self.host = lone_host(disk, self.service.machines)
 
     @property
     def state(self):
@@ -53,7 +55,8 @@ class Stand:
         return await self.service.handlers()[type(request)](request)
 
     async def tick(self) -> None:
-        await self.service._tick()
+        assert isinstance(self.service._tenure, Tenure)
+        await self.service._tick(self.service._tenure)
 
     async def open_file(self, chunk_count: int = 1):
         for name in ("s0", "s1"):
@@ -65,10 +68,10 @@ class Stand:
 
 @asynccontextmanager
 async def standing(disk=None, clock=None):
-    # A disk too small for a step ahead: the log then grows page by page.
-    stand = Stand(disk or SimDisk(1 << 20), clock or SimClock())
-    await stand.host.start()
-    await stand.service.start(stand.host)
+    stand = Stand(disk or SimDisk(DISK_BYTES), clock or SimClock())
+    await stand.host.start(LONE_ADDRESS)
+    await stand.service.attach(stand.host)
+    await stand.service.lead(stand.host.term)
     try:
         yield stand
     finally:
@@ -117,7 +120,7 @@ def test_a_writer_that_renews_keeps_its_file() -> None:
 
 def test_a_restarted_master_gives_open_writers_a_full_lease() -> None:
     async def main() -> None:
-        disk, clock = SimDisk(1 << 20), SimClock()
+        disk, clock = SimDisk(DISK_BYTES), SimClock()
         async with standing(disk, clock) as stand:
             file_id, _ = await stand.open_file()
         clock.advance(10 * WRITER_LEASE_MS)
@@ -136,7 +139,7 @@ def test_a_restarted_master_gives_open_writers_a_full_lease() -> None:
 
 def test_chunks_nobody_reports_are_lost_only_when_servers_had_time_to_report() -> None:
     async def main() -> None:
-        disk, clock = SimDisk(1 << 20), SimClock()
+        disk, clock = SimDisk(DISK_BYTES), SimClock()
         async with standing(disk, clock) as stand:
             file_id, chunks = await stand.open_file()
             sealed = SealedChunk(
@@ -159,17 +162,23 @@ def test_chunks_nobody_reports_are_lost_only_when_servers_had_time_to_report() -
 
 def test_a_full_disk_refuses_changes_and_all_goes_on_when_there_is_space_again() -> None:
     async def main() -> None:
-        disk = SimDisk(1 << 20)
+        disk = SimDisk(DISK_BYTES)
         async with standing(disk) as stand:
             file_id, _ = await stand.open_file()
             await stand.tick()
             filler = disk.open("filler", create=True)
             filler.write_at(0, bytes(disk.free_bytes()))
+            create = CreateFile(path="/g" * 2_000)
+
+            async def fill() -> None:
+                for _ in range(2_000):
+                    await stand.call(create)
+
             with pytest.raises(NoSpace):
-                await asyncio.gather(*(stand.call(CreateFile(path="/g" * 500)) for _ in range(50)))
+                await fill()
             accepted = len(stand.state.temporary)
             filler.truncate(0)
-            await stand.call(CreateFile(path="/g" * 500))
+            await with_space(stand.host, stand.call, create)
             assert len(stand.state.temporary) == accepted + 1
             stand.clock.advance(WRITER_LEASE_MS + 1)
             await stand.tick()
@@ -198,8 +207,8 @@ def test_another_machine_can_make_a_change_of_its_own_and_of_the_files_one_entry
         files = FileSystemMachine()
         publisher = Publisher(files)
         machines = {FILE_SYSTEM_MACHINE: files, "publisher": publisher}
-        host = ReplicatedHost(WriteAheadLog(SimDisk(), "wal"), machines)
-        await host.start()
+        host = lone_host(SimDisk(), machines)
+        await host.start(LONE_ADDRESS)
         make = commands.MakeDirectory(1, "/d", False, False)
         await host.propose(FILE_SYSTEM_MACHINE, commands.encode_command(make))
         before = files.state

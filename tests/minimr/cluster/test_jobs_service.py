@@ -1,7 +1,6 @@
 """The coordinator behind real requests, on a real log: long polls, full disks, restarts."""
 
 import asyncio
-import errno
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from minigfs.errors import NoSpace
 from minigfs.master.options import MasterOptions
 from minigfs.master.service import FileSystemService
 from minigfs.ports import Disk, SystemClock, SystemRng
-from minigfs.replication.host import ReplicatedHost
-from minigfs.replication.wal import WriteAheadLog
 from minigfs.transport.messages import ReplyT, Request
 from minigfs.transport.security import Security
 from minimr.cluster.jobs_service import CoordinatorService
@@ -32,6 +29,7 @@ from minimr.messages import (
     SubmitJob,
 )
 from minimr.plan.naming import staging_url
+from tests.lone_host import LONE_ADDRESS, lone_host, with_space
 from tests.minimr.coordinator.harness import make_spec, worker_info
 from tests.sim.disk import SimDisk
 
@@ -49,17 +47,16 @@ class Master:
         files = FileSystemService(config, options, clock, SystemRng())
         self.jobs = CoordinatorService(files, clock, discard_staging=discarded.append)
         self.services = [files, self.jobs]
-        self.host = ReplicatedHost(
-            WriteAheadLog(disk, "wal"), {**files.machines, **self.jobs.machines}
-        )
+        self.host = lone_host(disk, {**files.machines, **self.jobs.machines})
 
     async def call(self, request: Request[ReplyT]) -> ReplyT:
         return await self.jobs.handlers()[type(request)](request)  # type: ignore[return-value]
 
     async def start(self) -> None:
-        await self.host.start()
+        await self.host.start(LONE_ADDRESS)
         for service in self.services:
-            await service.start(self.host)
+            await service.attach(self.host)
+            await service.lead(self.host.term)
 
     async def stop(self) -> None:
         for service in reversed(self.services):
@@ -125,13 +122,25 @@ def test_errors_of_the_coordinator_reach_the_caller(disk: SimDisk) -> None:
     with_master(test, disk)
 
 
-def test_a_full_disk_refuses_a_submit_and_takes_it_later(disk: SimDisk) -> None:
+def test_a_full_disk_refuses_a_submit_and_takes_it_later() -> None:
+    disk = SimDisk(8 << 20)
+
     async def test(master: Master) -> None:
-        disk.fail("write", errno.ENOSPC)
+        filler = disk.open("filler", create=True)
+        filler.write_at(0, bytes(disk.free_bytes()))
+        accepted: list[JobId] = []
+
+        async def fill() -> None:
+            for number in range(100):
+                spec = msgspec.structs.replace(local_spec(f"big-{number}"), code=bytes(100_000))
+                await master.call(SubmitJob(spec=spec))
+                accepted.append(spec.job_id)
+
         with pytest.raises(NoSpace):
-            await master.call(SubmitJob(spec=local_spec()))
-        assert (await master.call(ListJobs())).jobs == ()
-        status = await master.call(SubmitJob(spec=local_spec()))
+            await fill()
+        assert [job.job_id for job in (await master.call(ListJobs())).jobs] == accepted
+        filler.truncate(0)
+        status = await with_space(master.host, master.call, SubmitJob(spec=local_spec()))
         assert status.state is JobState.RUNNING
 
     with_master(test, disk)
