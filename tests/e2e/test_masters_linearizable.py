@@ -1,0 +1,161 @@
+"""Three real masters under faults: what clients saw is one order of operations, each done once.
+
+Every test runs clients on a small tree, does something terrible to the masters meanwhile, lets the
+clients read everything afterwards, and has the history judged. A history that is judged wrong is
+kept; the assertion says where and how to look at it again.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.linearizability.checker import Budget, check
+from tests.linearizability.models import NamespaceModel
+from tests.master_group import MasterGroup
+from tests.namespace_workload import NamespaceWorkload
+from tests.storage_cluster import StorageCluster
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+STALL_S_MAX = 3.0
+JUDGE_S = 20.0
+SEED = int(os.environ.get("MASTERS_SEED", "1"))
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[MasterGroup]:
+    with MasterGroup(tmp_path) as group:
+        yield group
+
+
+@pytest.fixture
+def rng() -> Random:
+    return Random(SEED)
+
+
+def _judge(work: NamespaceWorkload, kept: Path) -> None:
+    """Everything was one copy's work, and nobody was left without an answer."""
+    operations = work.read_everything()
+    work.history.save(kept)
+    deadline = time.monotonic() + JUDGE_S
+    verdict = check(
+        operations, NamespaceModel(), Budget(expired=lambda: time.monotonic() > deadline)
+    )
+    again = f"python -m tests.linearizability {kept} --model namespace"
+    assert verdict.ok, f"seed {SEED}: {verdict}\n{again}"
+    assert not work.errors, f"seed {SEED}: {work.errors[:5]}"
+
+
+def test_leaders_killed_at_random_moments(group: MasterGroup, rng: Random, tmp_path: Path) -> None:
+    with NamespaceWorkload(group.config, seed=SEED) as work:
+        for _ in range(4):
+            work.wait_for_answers(50)
+            time.sleep(rng.uniform(0.0, 1.0))
+            leader = group.wait_for_leader()
+            group.kill(leader)
+            work.wait_for_answers(50)
+            group.start(leader)
+    assert work.slowest_answer_s() < STALL_S_MAX
+    _judge(work, tmp_path / "history.jsonl")
+
+
+def test_leader_paused_for_longer_than_an_election(
+    group: MasterGroup, rng: Random, tmp_path: Path
+) -> None:
+    with NamespaceWorkload(group.config, seed=SEED) as work:
+        for pause_s in (5.0, rng.uniform(0.5, 2.0)):
+            work.wait_for_answers(50)
+            time.sleep(rng.uniform(0.0, 0.5))
+            leader = group.wait_for_leader()
+            group.pause(leader)
+            try:
+                time.sleep(pause_s)
+            finally:
+                group.resume(leader)
+            work.wait_for_answers(50)
+    assert work.slowest_answer_s() < STALL_S_MAX
+    _judge(work, tmp_path / "history.jsonl")
+
+
+def test_leader_cut_off_from_the_others_but_not_from_its_clients(
+    group: MasterGroup, rng: Random, tmp_path: Path
+) -> None:
+    with NamespaceWorkload(group.config, seed=SEED) as work:
+        for _ in range(2):
+            work.wait_for_answers(50)
+            leader = group.wait_for_leader()
+            group.links.isolate(leader)
+            assert group.wait_for_leader(group.others(leader)) != leader
+            work.wait_for_answers(50)
+            time.sleep(rng.uniform(0.0, 1.0))
+            group.links.heal()
+            work.wait_for_answers(50)
+    assert work.slowest_answer_s() < STALL_S_MAX
+    _judge(work, tmp_path / "history.jsonl")
+
+
+def test_links_cut_one_way_delayed_and_cut_in_part(
+    group: MasterGroup, rng: Random, tmp_path: Path
+) -> None:
+    with NamespaceWorkload(group.config, seed=SEED) as work:
+        for fault in ("deaf", "dumb", "partial", "slow"):
+            work.wait_for_answers(50)
+            leader = group.wait_for_leader()
+            others = group.others(leader)
+            match fault:
+                case "deaf":
+                    for other in others:
+                        group.links.cut_one_way(other, leader)
+                case "dumb":
+                    for other in others:
+                        group.links.cut_one_way(leader, other)
+                case "partial":
+                    group.links.cut(leader, rng.choice(others))
+                case "slow":
+                    for other in others:
+                        group.links.delay(leader, other, rng.uniform(0.05, 0.3))
+            time.sleep(rng.uniform(1.0, 2.0))
+            work.wait_for_answers(10)  # with the fault still there
+            group.links.heal()
+    _judge(work, tmp_path / "history.jsonl")
+
+
+def test_all_masters_killed_at_once(group: MasterGroup, tmp_path: Path) -> None:
+    with NamespaceWorkload(group.config, seed=SEED) as work:
+        for _ in range(2):
+            work.wait_for_answers(100)
+            for name in group.masters:
+                group.kill(name)
+            for name in group.masters:
+                group.start(name)
+            work.wait_for_answers(50)
+    _judge(work, tmp_path / "history.jsonl")
+
+
+def test_masters_stopped_politely_one_after_the_other(group: MasterGroup, tmp_path: Path) -> None:
+    with NamespaceWorkload(group.config, seed=SEED) as work:
+        for name in group.masters:
+            work.wait_for_answers(50)
+            group.ask_to_stop(name)
+            work.wait_for_answers(20)
+            group.start(name)
+    assert work.slowest_answer_s() < STALL_S_MAX
+    _judge(work, tmp_path / "history.jsonl")
+
+
+def test_a_single_master_killed_and_restarted(tmp_path: Path) -> None:
+    with (
+        StorageCluster(tmp_path, chunk_bytes=1 << 20, chunkservers=1, replication=1) as cluster,
+        NamespaceWorkload(cluster.config, seed=SEED) as work,
+    ):
+        for _ in range(3):
+            work.wait_for_answers(100)
+            cluster.kill_master()
+            cluster.start_master()
+            work.wait_for_answers(50)
+        work.stop()
+        _judge(work, tmp_path / "history.jsonl")

@@ -1,0 +1,232 @@
+"""Three real masters and a chunkserver below one directory; links between the masters can be cut.
+
+Each master advertises the front of a ``LinkProxy``, so all that others say to it passes there. The
+masters are started by the command a user has, and killed, paused and restarted by process id.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from minigfs.client.client import MinigfsClient
+from minigfs.client.config import ClientConfig
+from minigfs.errors import MinigfsError
+from minigfs.master.messages import GetClusterReport, MasterReport
+from minigfs.ports import SystemRng
+from minigfs.replication.founding import found_group
+from minigfs.transport.client import ConnectionPool
+from minigfs.transport.security import Security, create_token, load_token
+from tests.link_proxy import LinkProxy
+
+__all__ = ["MasterGroup", "MasterHandle"]
+
+CLUSTER_ID = "test-group"
+PATIENCE_S = 20.0
+_ASK_MS = 500
+_POLL_S = 0.02
+
+
+@dataclass(slots=True)
+class MasterHandle:
+    """One master, running or not."""
+
+    name: str
+    directory: Path
+    address: str
+    """Where it really listens."""
+    front: str
+    """Where all others reach it."""
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+
+class MasterGroup:
+    """Runs while its ``with`` block does. Its clients come through the fronts, as all others do."""
+
+    def __init__(self, root: Path, *, masters: int = 3, timeout_ms: int = 10_000) -> None:
+        self.root = root
+        self.links = LinkProxy()
+        self._timeout_ms = timeout_ms
+        self._count = masters
+        self.masters: dict[str, MasterHandle] = {}
+        self._chunkserver: subprocess.Popen[bytes] | None = None
+
+    @property
+    def token_file(self) -> Path:
+        return self.root / "token"
+
+    @property
+    def config(self) -> ClientConfig:
+        return ClientConfig(
+            masters=tuple(master.front for master in self.masters.values()),
+            token=load_token(self.token_file),
+            cluster_id=CLUSTER_ID,
+            timeout_ms=self._timeout_ms,
+        )
+
+    def __enter__(self) -> Self:
+        self.root.mkdir(parents=True, exist_ok=True)
+        create_token(self.token_file)
+        self.links.__enter__()
+        try:
+            self._found()
+            for name in self.masters:
+                self.start(name)
+            self.wait_for_leader()
+            self._start_chunkserver()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    # What is done to masters
+
+    def start(self, name: str) -> None:
+        """Start a master that does not run. It may still be at its start when this returns."""
+        master = self.masters[name]
+        assert master.process is None, f"master {name} runs"
+        master.process = self._spawn(
+            f"master-{name}",
+            *("master", "--dir", str(master.directory), "--listen", master.address),
+            *("--advertise", master.front, "--chunk-size", "1MiB", "--replication", "1"),
+        )
+        self.links.serve(name, master.address, master.process.pid)
+
+    def kill(self, name: str) -> None:
+        """``kill -9``"""
+        master = self.masters[name]
+        assert master.process is not None, f"master {name} does not run"
+        master.process.kill()
+        master.process.wait()
+        master.process = None
+
+    def ask_to_stop(self, name: str) -> None:
+        """SIGTERM, as ``down`` does; return when it has ended."""
+        master = self.masters[name]
+        assert master.process is not None, f"master {name} does not run"
+        master.process.terminate()
+        assert master.process.wait(PATIENCE_S) == 0, self.log(name)
+        master.process = None
+
+    def pause(self, name: str) -> None:
+        self._signal(name, signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        self._signal(name, signal.SIGCONT)
+
+    def others(self, name: str) -> list[str]:
+        return [other for other in self.masters if other != name]
+
+    # What is known of masters
+
+    def log(self, name: str) -> str:
+        """What the master wrote to its log file."""
+        return (self.root / f"master-{name}.log").read_text()
+
+    def report_of(self, name: str) -> MasterReport | None:
+        """What a master says of itself; None if it does not answer."""
+        pool = ConnectionPool(Security(load_token(self.token_file), CLUSTER_ID))
+        master = self.masters[name]
+        try:
+            request = GetClusterReport(stale_ok=True)
+            report = pool.call(master.address, request, timeout_ms=_ASK_MS)
+        except MinigfsError:
+            return None
+        finally:
+            pool.close()
+        return next((each for each in report.masters if each.address == master.front), None)
+
+    def wait_for_leader(self, among: list[str] | None = None) -> str:
+        """The name of the leader of the highest term, once one of ``among`` (all) says it leads."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            reports = {name: self.report_of(name) for name in among or self._running()}
+            leading = [
+                (report.term, name)
+                for name, report in reports.items()
+                if report is not None and report.role == "leader"
+            ]
+            if leading:
+                return max(leading)[1]
+            for name in self._running():
+                process = self.masters[name].process
+                assert process is not None
+                assert process.poll() is None, f"master {name} ended:\n{self.log(name)}"
+            assert time.monotonic() < deadline, f"nobody leads: {reports}"
+            time.sleep(_POLL_S)
+
+    def _running(self) -> list[str]:
+        return [name for name, master in self.masters.items() if master.process is not None]
+
+    # Start and end
+
+    def _found(self) -> None:
+        for number in range(self._count):
+            name = chr(ord("a") + number)
+            self.masters[name] = MasterHandle(
+                name=name,
+                directory=self.root / f"master-{name}",
+                address=_free_address(),
+                front=self.links.add_front(name),
+            )
+        places = [(master.directory, master.front) for master in self.masters.values()]
+        found_group(places, SystemRng())
+
+    def _start_chunkserver(self) -> None:
+        joined = [part for master in self.masters.values() for part in ("--join", master.front)]
+        self._chunkserver = self._spawn(
+            "chunkserver",
+            *("chunkserver", "--dir", str(self.root / "chunkserver"), "--listen", "127.0.0.1:0"),
+            *joined,
+        )
+        client = MinigfsClient(self.config)
+        deadline = time.monotonic() + PATIENCE_S
+        while not any(server.alive for server in client.report().chunkservers):
+            assert time.monotonic() < deadline, "the chunkserver did not register in time"
+            time.sleep(_POLL_S)
+
+    def _spawn(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        told = ("--cluster-id", CLUSTER_ID, "--token-file", str(self.token_file))
+        with (self.root / f"{name}.log").open("ab") as log_file:
+            return subprocess.Popen(
+                [sys.executable, "-m", "minigfs", "serve", *arguments, *told],
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=log_file,
+                cwd=Path(__file__).parent.parent,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+
+    def _signal(self, name: str, number: signal.Signals) -> None:
+        process = self.masters[name].process
+        assert process is not None, f"master {name} does not run"
+        process.send_signal(number)
+
+    def _end(self) -> None:
+        for name in self._running():
+            self.kill(name)
+        if self._chunkserver is not None:
+            self._chunkserver.kill()
+            self._chunkserver.wait()
+        self.links.__exit__(None, None, None)
+
+
+def _free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        host, port = probe.getsockname()
+    return f"{host}:{port}"
