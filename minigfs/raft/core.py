@@ -130,9 +130,7 @@ class RaftNode:
 
         Raises ``NotLeader`` (not appended) or ``ProposalDropped`` (not appended; back off).
         """
-        position = replication.propose(self.state, data)
-        self._settle()
-        return position
+        return replication.propose(self.state, data)  # it moves no match: nothing to settle
 
     def propose_membership_change(self, change: MembershipChange) -> LogPosition:
         """Append the configuration after ``change``, in force at once (see ``membership``).
@@ -188,23 +186,23 @@ class RaftNode:
             or self.has_entries_to_apply
             or state.read_states
             or state.reads_dropped
-            or self._soft_state() != self._soft_state_told
+            or self._soft_state_changed
         )
 
     def ready(self) -> Ready:
         """Everything that is due now; each thing is handed out once."""
         self._send_due()
         state = self.state
-        state.gate.sort_held(unwritten=self._has_unwritten())
-        persist = self._begin_write()
+        unwritten = self._has_unwritten()
+        state.gate.sort_held(unwritten=unwritten)
+        persist = self._begin_write() if unwritten else None
         restore, state.restore_due = state.restore_due, None
         if restore is not None:
             state.applying_index = restore.metadata.last_included_index
         read_states, state.read_states = tuple(state.read_states), []
         reads_dropped, state.reads_dropped = tuple(state.reads_dropped), []
-        soft_state = self._soft_state()
-        soft_state_changed = soft_state != self._soft_state_told
-        self._soft_state_told = soft_state
+        soft_state = self._soft_state() if self._soft_state_changed else None
+        self._soft_state_told = soft_state or self._soft_state_told
         return Ready(
             messages=state.gate.take_released(),
             persist=persist,
@@ -212,7 +210,7 @@ class RaftNode:
             committed_entries=self._take_entries_to_apply(),
             read_states=read_states,
             reads_dropped=reads_dropped,
-            soft_state=soft_state if soft_state_changed else None,
+            soft_state=soft_state,
         )
 
     def persisted(self, token: PersistToken) -> None:
@@ -359,15 +357,15 @@ class RaftNode:
     def _has_unwritten(self) -> bool:
         """Whether there is state that no write contains, done or under way."""
         state = self.state
-        return state.hard_state != self._hard_state_written or state.log.has_unwritten
+        return state.log.has_unwritten or not state.equals_hard_state(self._hard_state_written)
 
     def _begin_write(self) -> Persist | None:
         """One write for everything since the last one (group commit), one at a time."""
         state = self.state
-        if state.gate.outstanding is not None or not self._has_unwritten():
+        if state.gate.outstanding is not None:
             return None
         hard_state: HardState | None = None
-        if state.hard_state != self._hard_state_written:
+        if not state.equals_hard_state(self._hard_state_written):
             hard_state = self._hard_state_written = state.hard_state
         snapshot, entries = state.log.begin_write()
         return Persist(
@@ -400,6 +398,11 @@ class RaftNode:
             entries = tuple(state.log.entries(first, last, state.config.apply_bytes_max))
             state.applying_index = entries[-1].index
         return entries
+
+    @property
+    def _soft_state_changed(self) -> bool:
+        state, told = self.state, self._soft_state_told
+        return state.role is not told.role or state.leader_id != told.leader_id
 
     def _soft_state(self) -> SoftState:
         return SoftState(role=self.state.role, leader_id=self.state.leader_id)

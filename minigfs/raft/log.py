@@ -171,6 +171,8 @@ class RaftLog:
     @property
     def has_unwritten(self) -> bool:
         """Whether there is anything that the write under way, if any, does not contain."""
+        if not self._tail and self.pending_snapshot is None:
+            return False
         return self._unwritten_snapshot or self.last_index > self._written_or_writing_to
 
     @property

@@ -139,6 +139,8 @@ class PersistGate:
 
         ``unwritten``: there is state that no write covers yet, not even the outstanding one.
         """
+        if not self._held:
+            return
         if unwritten:
             needed = PersistToken(self._last_token + 1)
         elif self.outstanding is not None:

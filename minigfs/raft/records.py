@@ -4,6 +4,7 @@ All are immutable and compare by value. ``data`` is the replicated machine's and
 """
 
 import enum
+from collections.abc import Sequence
 from typing import NewType
 
 import msgspec
@@ -22,6 +23,7 @@ __all__ = [
     "NodeId",
     "Snapshot",
     "SnapshotMetadata",
+    "total_bytes",
 ]
 
 NodeId = NewType("NodeId", str)
@@ -120,7 +122,7 @@ class LogPosition(msgspec.Struct, frozen=True):
     term: int
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One entry of the log; indexes count from 1."""
 
     index: int
@@ -136,6 +138,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def size_bytes(self) -> int:
         return len(self.data) + ENTRY_OVERHEAD_BYTES
+
+
+def total_bytes(entries: Sequence[Entry]) -> int:
+    """The sum of their ``size_bytes``."""
+    return sum([len(entry.data) for entry in entries]) + ENTRY_OVERHEAD_BYTES * len(entries)
 
 
 class HardState(msgspec.Struct, frozen=True, kw_only=True):

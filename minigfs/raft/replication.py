@@ -9,7 +9,14 @@ from minigfs.raft import quorum
 from minigfs.raft.errors import LogUnavailable, NotLeader, ProposalDropped, SafetyViolation
 from minigfs.raft.messages import AppendEntries, AppendEntriesReply, Heartbeat, HeartbeatReply
 from minigfs.raft.progress import Progress, ProgressState
-from minigfs.raft.records import Configuration, Entry, EntryKind, LogPosition, NodeId
+from minigfs.raft.records import (
+    Configuration,
+    Entry,
+    EntryKind,
+    LogPosition,
+    NodeId,
+    total_bytes,
+)
 from minigfs.raft.state import NodeState
 
 __all__ = [
@@ -137,7 +144,7 @@ def _send_append(
         return False
     last_sent = prev_log_index + len(entries)
     if entries or progress.state is ProgressState.PROBE:
-        progress.sent(last_sent, sum(entry.size_bytes for entry in entries))
+        progress.sent(last_sent, total_bytes(entries))
     progress.append_due = False
     progress.commit_sent = max(progress.commit_sent, min(state.commit_index, last_sent))
     state.send(
@@ -256,12 +263,12 @@ def advance_commit_index(state: NodeState) -> None:
 
 def committed_bytes(state: NodeState, new_commit_index: int) -> int:
     """Command bytes between the commit index and a later one."""
-    index, total_bytes = state.commit_index + 1, 0
+    index, held_bytes = state.commit_index + 1, 0
     while index <= new_commit_index:
         batch = state.log.entries(index, new_commit_index, state.config.message_bytes_max)
-        total_bytes += sum(len(entry.data) for entry in batch)
+        held_bytes += sum([len(entry.data) for entry in batch])
         index += len(batch)
-    return total_bytes
+    return held_bytes
 
 
 # Follower

@@ -155,6 +155,10 @@ class NodeState:
     def hard_state(self) -> HardState:
         return HardState(current_term=self.current_term, voted_for=self.voted_for)
 
+    def equals_hard_state(self, other: HardState) -> bool:
+        """``hard_state == other``, in less time."""
+        return other.current_term == self.current_term and other.voted_for == self.voted_for
+
     @property
     def leading(self) -> Leadership:
         """The leader's state, where the caller knows that this node leads."""
@@ -184,8 +188,7 @@ class NodeState:
     def send(self, message: AnyMessage) -> None:
         """Queue a message; the gate decides when it may go."""
         assert message.target != self.node_id, "nobody writes to itself"
-        term_is_durable = self.durable_hard_state == self.hard_state
-        self.gate.put(message, term_is_durable=term_is_durable)
+        self.gate.put(message, term_is_durable=self.equals_hard_state(self.durable_hard_state))
 
     def match_index_of(self, voter: NodeId) -> int:
         """How far a voter's log is durable and equal to this leader's."""

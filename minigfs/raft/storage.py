@@ -12,7 +12,14 @@ from typing import Protocol
 
 from minigfs.raft.errors import Compacted, NotYetWritten
 from minigfs.raft.ready import Persist
-from minigfs.raft.records import Configuration, Entry, HardState, Snapshot, SnapshotMetadata
+from minigfs.raft.records import (
+    Configuration,
+    Entry,
+    HardState,
+    Snapshot,
+    SnapshotMetadata,
+    total_bytes,
+)
 
 __all__ = ["LogStorage", "MemoryStorage", "take_bytes"]
 
@@ -149,9 +156,11 @@ class MemoryStorage:
 
 def take_bytes(entries: Sequence[Entry], bytes_max: int) -> Sequence[Entry]:
     """The longest prefix within ``bytes_max``, but at least one entry if there is any."""
-    total_bytes = 0
+    if total_bytes(entries) <= bytes_max:
+        return entries
+    taken_bytes = 0
     for count, entry in enumerate(entries):
-        total_bytes += entry.size_bytes
-        if total_bytes > bytes_max and count > 0:
+        taken_bytes += entry.size_bytes
+        if taken_bytes > bytes_max and count > 0:
             return entries[:count]
     return entries

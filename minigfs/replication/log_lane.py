@@ -32,6 +32,7 @@ class LogLane:
         self._log = log
         self._queue: deque[_Write] = deque()
         self._out: Job | None = None
+        self._last: Job | None = None
         self._refused: Job | None = None
         self._retry_in_ticks = 0
         self.is_full = False
@@ -59,7 +60,7 @@ class LogLane:
 
     def came_back(self, job: Job) -> None:
         assert job is self._out, "a job comes back once"
-        self._out = None
+        self._out, self._last = None, job
 
     def _next_job(self) -> Job | None:
         while self._queue:
@@ -89,11 +90,10 @@ class LogLane:
             self._log.finish_save(save)
             then()
 
-        job = Job(Lane.LOG, name, save.run, then=finish, no_space=lambda: self._no_space(job))
-        return job
+        return Job(Lane.LOG, name, save.run, then=finish, no_space=self._no_space)
 
-    def _no_space(self, job: Job) -> None:
+    def _no_space(self) -> None:
         """The same again later."""
-        self._refused = job
+        self._refused = self._last
         self.is_full = True
         self._retry_in_ticks = RETRY_TICKS

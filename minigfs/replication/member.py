@@ -328,17 +328,18 @@ class Member:
 
     def _apply_some(self) -> None:
         """Apply what is committed and durable, in order, and decide the tickets."""
-        queue, machines, proposals = self._to_apply, self._machines, self._proposals
+        queue, apply, outcomes = self._to_apply, self._machines.apply, self._outcomes
         if not queue:
             return
+        decide = self._proposals.applied if self._proposals else None
         count = min(len(queue), self._settings.apply_entries_max)
         size_bytes = 0
         for _ in range(count):
             entry = queue.popleft()
-            answer = machines.apply(entry)
-            size_bytes += entry.size_bytes
-            if proposals:
-                self._outcomes += proposals.applied(entry.index, entry.term, answer)
+            answer = apply(entry)
+            size_bytes += len(entry.data)
+            if decide is not None:
+                decide(entry.index, entry.term, answer, outcomes)
         self._applied_term = entry.term
         self._node.applied(entry.index)
         self._own_snapshots.count(count, size_bytes)

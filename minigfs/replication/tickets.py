@@ -54,21 +54,16 @@ class OpenProposals:
             self._older.setdefault(position.index, []).append(known)
         self._newest[position.index] = (position.term, ticket)
 
-    def applied(self, index: int, term: int, answer: bytes | MinigfsError) -> list[Outcome]:
-        """The entry at ``index`` was applied: what that decides."""
+    def applied(
+        self, index: int, term: int, answer: bytes | MinigfsError, outcomes: list[Outcome]
+    ) -> None:
+        """The entry at ``index`` was applied; what that decides is added to ``outcomes``."""
         newest = self._newest.pop(index, None)
         if newest is None:
-            return []
-        waiting = [*self._older.pop(index, ()), newest] if self._older else [newest]
-        outcomes: list[Outcome] = []
-        for proposed_term, ticket in waiting:
-            if proposed_term != term:
-                outcomes.append(Outcome(ticket, None, _replaced()))
-            elif isinstance(answer, MinigfsError):
-                outcomes.append(Outcome(ticket, None, answer))
-            else:
-                outcomes.append(Outcome(ticket, answer))
-        return outcomes
+            return
+        if self._older:
+            outcomes.extend(_outcome(old, term, answer) for old in self._older.pop(index, ()))
+        outcomes.append(_outcome(newest, term, answer))
 
     def covered(self, snapshot_index: int) -> list[Outcome]:
         """A received snapshot took the place of the entries up to ``snapshot_index``."""
@@ -126,6 +121,17 @@ class OpenReads:
         asked, self._asked = self._asked, []
         outcomes = [Outcome(ticket, None, error) for ticket in asked]
         return outcomes + self.dropped(list(self._rounds), error)
+
+
+def _outcome(
+    proposed: tuple[int, Ticket], applied_term: int, answer: bytes | MinigfsError
+) -> Outcome:
+    proposed_term, ticket = proposed
+    if proposed_term != applied_term:
+        return Outcome(ticket, None, _replaced())
+    if isinstance(answer, MinigfsError):
+        return Outcome(ticket, None, answer)
+    return Outcome(ticket, answer)
 
 
 def _replaced() -> NotLeader:
