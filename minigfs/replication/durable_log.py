@@ -193,7 +193,7 @@ class DurableLog:
             assert entries[-1].index == first + len(entries) - 1, "entries have a gap"
 
         def work() -> None:
-            self._segments.append(encode_persist(persist), lambda: self._checkpoint(persist))
+            self._segments.append(encode_persist(persist), self._checkpoint)
             if snapshot is not None:
                 self._remove_obsolete(snapshot.metadata.last_included_index, snapshot.metadata)
 
@@ -207,7 +207,7 @@ class DurableLog:
         assert self.term(metadata.last_included_index) == metadata.last_included_term
 
         def work() -> None:
-            self._segments.append([encode_keep(metadata)], lambda: self._checkpoint(None))
+            self._segments.append([encode_keep(metadata)], self._checkpoint)
 
         snapshot = Snapshot(metadata=metadata, data=name.encode())
         return self._begin(Save(work, lambda: self._shown.save_snapshot(snapshot)))
@@ -257,12 +257,10 @@ class DurableLog:
         self._outstanding = save
         return save
 
-    def _checkpoint(self, persist: Persist | None) -> Checkpoint:
+    def _checkpoint(self) -> Checkpoint:
         """What stands before a write; only asked for while it is outstanding, so nothing moves."""
-        first = self.last_index() + 1
-        if persist is not None and persist.entries and persist.snapshot is None:
-            first = persist.entries[0].index
-        before = LogPosition(first - 1, self.term(first - 1))
+        last = self.last_index()
+        before = LogPosition(last, self.term(last))
         return Checkpoint(self.hard_state(), self.snapshot_metadata(), before)
 
     def _remove_obsolete(self, up_to_index: int, snapshot: SnapshotMetadata) -> None:

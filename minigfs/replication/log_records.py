@@ -78,7 +78,7 @@ class Checkpoint(NamedTuple):
     snapshot: SnapshotMetadata
     """The newest recorded; the founding state (index 0) if there is none."""
     before: LogPosition
-    """Of the entry before the first one that the segment holds."""
+    """Of the last entry; the segment's first one follows it, or overrides it or some before it."""
 
 
 class Head(NamedTuple):

@@ -1,8 +1,8 @@
 """What the records of a log come to when they are read one after the other, at a start.
 
 The first segment's checkpoint says how things stood before it; each record changes that. When the
-oldest segments are gone, the first record that is left may overwrite entries that were in them, so
-the log may begin below the checkpoint's position: all of that is covered by a snapshot.
+oldest segments are gone, the first entry that is left may override one that was in them. Then the
+log begins there; that is below the checkpoint's position, and a snapshot covers it all.
 """
 
 import logging

@@ -116,8 +116,6 @@ class SnapshotFiles:
                 is_useless = bool(is_finished or _TEMP_NAME.fullmatch(name))
             if is_useless:
                 self._disk.remove(f"{self._directory}/{name}")
-        # A finished file's name may never have been synced, and the log goes on to rely on it.
-        self._disk.sync_dir(self._directory)
 
     def remove_older(self, index: int) -> None:
         """Remove finished snapshots of entries before ``index``."""

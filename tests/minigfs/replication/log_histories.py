@@ -71,7 +71,7 @@ def write_snapshot(log: DurableLog, metadata: SnapshotMetadata) -> Snapshot:
 
 @dataclass
 class Expected:
-    """What a log shows, as plain as it can be said. Entries are never forgotten, only overridden."""
+    """What a log shows, said plainly: entries are overridden, but never forgotten."""
 
     hard_state: HardState = field(default_factory=HardState)
     entries: dict[int, Entry] = field(default_factory=dict)

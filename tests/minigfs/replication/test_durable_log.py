@@ -356,6 +356,26 @@ def test_what_a_start_has_read_is_durable_before_it_is_built_on() -> None:
     assert reopen(disk).last_index() == 3
 
 
+def test_a_segment_whose_name_a_start_has_read_is_durable_before_it_is_built_on() -> None:
+    disk = SimDisk()
+    log = found(disk)
+
+    def stop(operation: str, path: str) -> None:
+        if (operation, path) == ("sync", "raft/wal"):
+            raise InterruptedError
+
+    disk.before_change = stop
+    with pytest.raises(InterruptedError):
+        while True:
+            log.save(persist(entry(log.last_index() + 1)))
+    disk.before_change = None
+    disk.kill()
+    last = reopen(disk).last_index()
+    assert last == log.last_index() + 1
+    disk.crash()
+    assert reopen(disk).last_index() == last
+
+
 def _stop_syncs(operation: str, path: str) -> None:
     if operation == "sync":
         raise InterruptedError
