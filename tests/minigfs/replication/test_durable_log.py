@@ -364,10 +364,13 @@ def test_a_segment_whose_name_a_start_has_read_is_durable_before_it_is_built_on(
         if (operation, path) == ("sync", "raft/wal"):
             raise InterruptedError
 
-    disk.before_change = stop
-    with pytest.raises(InterruptedError):
+    def save_for_ever() -> None:
         while True:
             log.save(persist(entry(log.last_index() + 1)))
+
+    disk.before_change = stop
+    with pytest.raises(InterruptedError):
+        save_for_ever()
     disk.before_change = None
     disk.kill()
     last = reopen(disk).last_index()
