@@ -196,10 +196,17 @@ def test_a_batch_is_the_longest_within_its_bytes_and_never_empty(
 
 
 def test_a_batch_cut_in_storage_does_not_go_on_with_the_tail() -> None:
-    """Entries 1..3 are stored, 4 is not yet; a batch of two must not be 1, 2, 4."""
-    log = log_of([1, 1, 1])
-    log.append([Entry(index=4, term=1)])
-    entry_bytes = Entry(index=1, term=1).size_bytes
-    for count in range(1, 5):
-        batch = log.entries(1, 4, count * entry_bytes)
-        assert [entry.index for entry in batch] == list(range(1, count + 1))
+    """Entry 2 is too large for the batch; entry 3, not stored yet, would fit: no batch is 1, 3."""
+    storage = MemoryStorage()
+    storage.save(
+        Persist(
+            token=PersistToken(0),
+            snapshot=None,
+            hard_state=None,
+            entries=(Entry(index=1, term=1), Entry(index=2, term=1, data=b"x" * 500)),
+        )
+    )
+    log = RaftLog(storage)
+    log.append([Entry(index=3, term=1)])
+    for bytes_max, indexes in ((100, [1]), (580, [1, 2]), (700, [1, 2, 3])):
+        assert [entry.index for entry in log.entries(1, 3, bytes_max)] == indexes

@@ -111,6 +111,7 @@ def test_answers_of_an_earlier_term_confirm_nothing() -> None:
     group.run()
     for source in (B, C):
         leader.node.step(HeartbeatReply(source=source, target=A, term=1, read_sequence=99))
+    group.run()
     assert answers(leader) == []
 
 

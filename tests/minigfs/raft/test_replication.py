@@ -336,6 +336,32 @@ def test_a_late_write_does_not_vouch_for_entries_replaced_meanwhile() -> None:
     assert [entry.data for entry in follower.storage.entries(1, 2, 1 << 20)] == [b"same", b"new"]
 
 
+def test_a_follower_acknowledges_what_a_message_covers_and_not_its_whole_log() -> None:
+    """Above that, its entries may be another leader's: acknowledging them would commit what only
+    the leader has."""
+    group = Group(3)
+    group.elect("1")
+    group.isolate("1")
+    for number in range(3):
+        group.propose(b"lost-%d" % number, at="1")
+    late = group["1"]
+    late.node.step(
+        AppendEntries(
+            source=B,
+            target=A,
+            term=2,
+            prev_log_index=1,
+            prev_log_term=1,
+            entries=(),
+            leader_commit=0,
+        )
+    )
+    group.sent.clear()
+    group.pump(late)
+    (reply,) = [message for message in group.sent if isinstance(message, AppendEntriesReply)]
+    assert (reply.success, reply.match_index, late.node.status().last_index) == (True, 1, 4)
+
+
 def test_an_acknowledgement_waits_for_its_write() -> None:
     group = Group(3)
     group.elect("1")

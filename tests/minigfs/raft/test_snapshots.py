@@ -2,8 +2,14 @@
 
 import pytest
 
-from minigfs.raft import ChangeKind, NodeId, PeerStatus, RaftConfig
-from minigfs.raft.messages import AppendEntries, AppendEntriesReply, Heartbeat, InstallSnapshot
+from minigfs.raft import ChangeKind, Entry, NodeId, PeerStatus, RaftConfig
+from minigfs.raft.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    Heartbeat,
+    InstallSnapshot,
+    InstallSnapshotReply,
+)
 from minigfs.raft.progress import ProgressState
 from tests.minigfs.raft.group import Group
 
@@ -210,3 +216,52 @@ def test_a_snapshot_records_the_term_of_its_last_entry() -> None:
     assert group.terms("1") == [0, 1, 1, 2]
     for index, term in ((1, 1), (2, 1), (3, 2)):
         assert group["1"].node.snapshot_metadata_at(index).last_included_term == term
+
+
+def test_a_snapshot_that_matches_acknowledges_no_more_than_itself() -> None:
+    """What follows it in this log may be another leader's."""
+    group = Group(3)
+    group.elect("1")
+    group.propose(b"a")
+    group["1"].compact()
+    snapshot = group["1"].storage.snapshot()
+    group.isolate("2")
+    group.crash("2")
+    group.restart("2")
+    group["2"].node.step(
+        AppendEntries(
+            source=A,
+            target=B,
+            term=1,
+            prev_log_index=2,
+            prev_log_term=1,
+            entries=(Entry(index=3, term=1, data=b"of an old leader"),),
+            leader_commit=0,
+        )
+    )
+    group.pump(group["2"])
+    group.sent.clear()
+    group["2"].node.step(InstallSnapshot(source=C, target=B, term=2, snapshot=snapshot))
+    group.pump(group["2"])
+    (reply,) = [message for message in group.sent if isinstance(message, InstallSnapshotReply)]
+    assert (reply.match_index, group["2"].node.status().last_index) == (2, 3)
+
+
+def test_a_late_acknowledgement_does_not_end_the_wait_for_a_snapshot() -> None:
+    """It is of entries below the compacted log: sending on from there would only find out again
+    that a snapshot is needed, and send the whole of it a second time."""
+    group = Group(3)
+    leader = group.elect("1")
+    group.isolate("3")
+    for number in range(10):
+        group.propose(b"%d" % number)
+    group["1"].compact()
+    group.heal()
+    group.drop = lambda message: isinstance(message, InstallSnapshot)
+    group.tick(2)
+    leader.node.step(
+        AppendEntriesReply(
+            source=C, target=A, term=1, success=True, prev_log_index=0, match_index=1
+        )
+    )
+    assert peer(group, "3").state is ProgressState.SNAPSHOT
