@@ -84,6 +84,17 @@ def master_options(command: Callable[["MasterOptions"], None]) -> Callable[..., 
     @click.option(
         "--replication", type=click.IntRange(min=1), default=DEFAULT_REPLICATION, show_default=True
     )
+    @click.option(
+        "--join",
+        "masters",
+        multiple=True,
+        help="HOST:PORT of a master whose group to join; repeatable.  [default: found a new group]",
+    )
+    @click.option(
+        "--founded",
+        is_flag=True,
+        help="Refuse an empty directory: it held a master, and what that promised is lost.",
+    )
     @functools.wraps(command)
     def with_options(
         directory: str,
@@ -92,6 +103,8 @@ def master_options(command: Callable[["MasterOptions"], None]) -> Callable[..., 
         cluster_id: str,
         chunk_bytes: int | None,
         replication: int,
+        masters: tuple[str, ...],
+        founded: bool,
         **trust: Any,
     ) -> None:
         from minigfs.master.options import MasterOptions
@@ -107,6 +120,8 @@ def master_options(command: Callable[["MasterOptions"], None]) -> Callable[..., 
             advertise=advertise,
             security=security_from(listen=listen, cluster_id=cluster_id, **trust),
             config=config,
+            join=masters,
+            founded=founded,
             insecure=bool(trust["insecure"]),
         )
         command(options)

@@ -32,7 +32,6 @@ from minigfs.errors import (
     NotLeader,
     ProtocolError,
     Unreachable,
-    UsageError,
 )
 from minigfs.ids import Origin
 from minigfs.ports import Clock, Rng
@@ -56,7 +55,6 @@ __all__ = ["HostSettings", "Machine", "MemberLocation", "MemberStatus", "Replica
 
 logger = logging.getLogger(__name__)
 
-COMMAND_BYTES_MAX = 32 * 1024 * 1024  # twice what one request may carry
 REPORT_INTERVAL_MS = 1_000
 
 
@@ -167,10 +165,15 @@ class ReplicatedHost:
         await asyncio.shield(self._failure)
 
     async def stop(self) -> None:
-        """End. Proposals that are not decided get ``OutcomeUnknown``."""
+        """End. Proposals that cannot be decided in a moment get ``OutcomeUnknown``."""
         if self._lanes is None:
             self._log.close()
             return
+        self._stopping = True
+        if self.is_leader:
+            await self.until(
+                lambda: not self._requests.tickets(), timeout_ms=self.settings.election_timeout_ms
+            )
         self._end()
         await self._lanes.stop()
         await self.links.stop()
@@ -236,14 +239,9 @@ class ReplicatedHost:
         """The machine's reply, once the command is committed and applied here.
 
         Nothing was or will be applied if it raises ``NotLeader`` (its hint is where to go),
-        ``NoSpace`` or a session's refusal. After ``OutcomeUnknown``, or when it is cancelled, the
-        command may be applied, once.
+        ``NoSpace``, ``UsageError`` or a session's refusal. After ``OutcomeUnknown``, or when it is
+        cancelled, the command may be applied, once.
         """
-        assert machine in self._machines
-        if len(command) > COMMAND_BYTES_MAX:
-            raise UsageError(
-                f"a command of {len(command)} bytes is too large, {COMMAND_BYTES_MAX} go"
-            )
         while True:
             self._check_running()
             ticket = self._requests.new_ticket()

@@ -24,7 +24,9 @@ class LaneThreads:
         self._returned = returned
         self._queues: dict[Lane, SimpleQueue[Job | None]] = {lane: SimpleQueue() for lane in Lane}
         self._threads = [
-            threading.Thread(target=self._run, args=(queue,), name=f"{lane.value}-lane")
+            threading.Thread(
+                target=self._run, args=(queue,), name=f"{lane.value}-lane", daemon=True
+            )
             for lane, queue in self._queues.items()
         ]
         for thread in self._threads:
