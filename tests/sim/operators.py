@@ -42,8 +42,9 @@ class Operator:
         self._site.scheduler.after(100 * MS, self._work)
 
     @property
-    def is_idle(self) -> bool:
-        return not self._goals
+    def is_joining(self) -> bool:
+        """A new member is on its way in."""
+        return any(goal.joining is not None for goal in self._goals)
 
     # What it is asked for
 
@@ -98,6 +99,8 @@ class Operator:
             if change is None:
                 self._goals.remove(goal)
                 continue
+            if change.kind is ChangeKind.REMOVE and not self._arena.can_remove(change.node):
+                continue
             self._submit(change)
             return
 
@@ -120,6 +123,7 @@ class Operator:
             if joining in configuration.learners:
                 return MembershipChange(ChangeKind.PROMOTE_LEARNER, joining)
             return MembershipChange(ChangeKind.ADD_LEARNER, joining)
+        goal.joining = None
         if leaving is not None and leaving in configuration.members:
             return MembershipChange(ChangeKind.REMOVE, leaving)
         if leaving is not None:
@@ -134,8 +138,6 @@ class Operator:
     def _submit(self, change: MembershipChange) -> None:
         leader = self._arena.leader
         if leader is None:
-            return
-        if change.kind is ChangeKind.REMOVE and not self._arena.can_remove(change.node):
             return
         self._site.trace.note(f"operator: {change.kind.value} {change.node} at {leader.id}")
         self._busy_until_us = self._site.scheduler.now_us + GIVE_UP_US

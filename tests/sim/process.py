@@ -39,6 +39,7 @@ __all__ = ["KV_MACHINE", "CrashPoint", "Process", "Site", "State"]
 KV_MACHINE = "kv"
 LOG_DIRECTORY = "log"
 EPOCH_MS = 1_700_000_000_000
+TURN_US = 20  # of a process's loop
 CATCH_UP_TICKS = 2  # a timer that was held up makes up for so many
 
 
@@ -388,21 +389,26 @@ class Process:
             self.site.ledger.observe(self.node)
 
     def _do_due(self) -> None:
+        """As the host does it: once after events, and again in another turn if there is more."""
         member = self.member
         assert member is not None
-        while due := member.due():
-            self.site.ledger.observe(member._node)
-            for message in due.messages:
-                self._pass(CrashPoint.SEND)
-                self.site.ledger.sent(message, self.log)
-                self.site.network.send(message)
-            for job in due.jobs:
-                self._start_job(job)
-            for outcome in due.outcomes:
-                waiting = self._waiting.pop(outcome.ticket, None)
-                if waiting is None:
-                    raise Violation("outcome without a request", f"{self.id}: {outcome}")
-                waiting(outcome)
+        due = member.due()
+        if not due:
+            return
+        self.site.ledger.observe(member._node)
+        for message in due.messages:
+            self._pass(CrashPoint.SEND)
+            self.site.ledger.sent(message, self.log)
+            self.site.network.send(message)
+        for job in due.jobs:
+            self._start_job(job)
+        for outcome in due.outcomes:
+            waiting = self._waiting.pop(outcome.ticket, None)
+            if waiting is None:
+                raise Violation("outcome without a request", f"{self.id}: {outcome}")
+            waiting(outcome)
+        if due.more:
+            self.site.scheduler.after(TURN_US, self._pump, self.life)
 
     # Pauses
 

@@ -36,7 +36,7 @@ ELECTION_TICKS = 10  # RaftConfig's default
 LIVENESS_TIMEOUTS = 20
 MEMBERS_PROVOKED_MAX = 9
 STORM_US_MAX = 40 * SECOND
-PROVOKE_US_MAX = 120 * SECOND
+PROVOKE_US_MAX = 60 * SECOND
 OPERATIONS_PER_CLIENT_MAX = 1_000_000
 
 
@@ -193,7 +193,7 @@ class World:
             self.faults.strike("power-loss", chance)
         elif name == "changes and transfers":
             self.faults.strike("transfer", chance)
-        elif name == "snapshot installs" and self.operator.is_idle:
+        elif name == "snapshot installs" and not self.operator.is_joining:
             leader = self.arena.leader
             if leader is not None and leader.log.first_index() > 1:
                 self.operator.join(MEMBERS_PROVOKED_MAX)  # it starts with nothing
