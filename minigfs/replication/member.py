@@ -224,7 +224,7 @@ class Member:
             )
         data = encode_logged_command(LoggedCommand(machine, self._now_ms(), command, origin))
         size_bytes = len(data) + RECORD_OVERHEAD_BYTES
-        if self._log_lane.is_full:
+        if self._log_lane.is_full and self.is_leader:
             self._check_room(size_bytes)
         try:
             position = self._node.propose(data)

@@ -328,6 +328,9 @@ def test_a_follower_with_a_full_disk_does_not_hold_up_the_group() -> None:
     for number in range(200):
         assert hub.ask(b"%d" % number + bytes(1_000)) == b"%d" % (number + 1)
     assert follower.member.applied_index < hub.leader().member.applied_index
+    assert follower.member.status().disk_is_full
+    with pytest.raises(NotLeader):
+        hub.propose(follower, b"x")
     follower.disk.resize(1 << 24)
     assert len(hub.converge()) == 200
 

@@ -114,7 +114,7 @@ Sent = TypeVar("Sent", SnapshotPiece, SnapshotPieceReply)
 def carry(
     queue: list[Sent], deliver: Callable[[Sent], None], chance: random.Random | None
 ) -> list[Sent]:
-    """Deliver what waits; by chance in any order, lost, or once more later. What goes on waiting."""
+    """Deliver what waits; by chance in any order, not, or twice. Returns what goes on waiting."""
     later: list[Sent] = []
     if chance is not None:
         chance.shuffle(queue)
