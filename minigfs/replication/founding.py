@@ -25,12 +25,12 @@ from minigfs.replication.durable_log import DurableLog, NoLog
 from minigfs.replication.segments import segment_sequences
 from minigfs.transport.address import Address
 
-__all__ = ["MembersFile", "found_group", "load_member", "make_newcomer"]
+__all__ = ["MembersFile", "found_group", "holds_member", "load_member", "make_newcomer"]
 
 LOG_DIRECTORY = ""  # the log's folders lie in the member's directory itself
 SEGMENTS_DIRECTORY = "wal"
 MEMBERS_FILE = "members.json"
-ONE_FILE_LOG = "wal/log"  # what releases before the group of masters wrote
+ONE_FILE_LOG = "wal/wal.log"  # what releases before the group of masters wrote
 FORMAT = 1
 
 
@@ -67,6 +67,15 @@ def load_member(directory: Path) -> tuple[DurableLog, MembersFile] | None:
             "belongs to it: put the right one back"
         )
     return log, file
+
+
+def holds_member(directory: Path) -> bool:
+    """Whether a member lives there, whatever its state: a directory without one has lost it, or
+    never had it."""
+    if not directory.is_dir():
+        return False
+    disk = RealDisk(directory)
+    return disk.exists(MEMBERS_FILE) and _has_log(disk)
 
 
 def found_group(places: Sequence[tuple[Path, Address]], rng: Rng) -> None:

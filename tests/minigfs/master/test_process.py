@@ -1,7 +1,7 @@
 """A real master process: requests over real sockets, restarts, kill -9, refusals."""
 
 import json
-import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -228,7 +228,7 @@ def test_the_report_tells_health_members_and_counts(tmp_path) -> None:
             str(tmp_path),
         )
         assert member.pid == master.process.pid
-        assert member.id == (tmp_path / "master.id").read_text().strip()
+        assert member.id == json.loads((tmp_path / "members.json").read_text())["member_id"]
         handle = master.call(Locate(path="/a/f")).chunks[0].handle
         for name in ("s0", "s1"):
             master.call(ReportDamage(handle=handle, chunkserver_id=name, reason="test"))
@@ -274,7 +274,7 @@ def test_a_damaged_log_stops_the_start_with_file_and_offset(tmp_path) -> None:
     with running(tmp_path) as master:
         for i in range(3):
             master.call(MakeDirectory(path=f"/{i}"))
-    path = tmp_path / "wal" / "wal.log"
+    path = min((tmp_path / "wal").iterdir())
     with path.open("r+b") as file:
         file.seek(200)
         byte = file.read(1)
@@ -282,7 +282,8 @@ def test_a_damaged_log_stops_the_start_with_file_and_offset(tmp_path) -> None:
         file.write(bytes([byte[0] ^ 4]))
     master = RunningMaster(tmp_path)
     assert master.answer.startswith("corrupt-log:")
-    assert "wal/wal.log" in master.answer
+    assert f"wal/{path.name}" in master.answer
+    assert "offset" in master.answer
     assert master.has_failed()
 
 
@@ -295,4 +296,26 @@ def test_beyond_loopback_it_listens_only_with_tls_or_insecure(tmp_path) -> None:
 
 def test_files_of_the_master_are_its_owners_alone(tmp_path) -> None:
     with running(tmp_path):
-        assert os.stat(tmp_path / "wal" / "wal.log").st_mode & 0o077 == 0  # noqa: PTH116
+        files = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert {path.name for path in files} >= {"members.json", "lock"}
+        assert len(files) > 2
+        assert [path for path in files if path.stat().st_mode & 0o077] == []
+
+
+def test_a_directory_of_an_older_release_is_refused_and_left_alone(tmp_path) -> None:
+    (tmp_path / "wal").mkdir()
+    (tmp_path / "wal" / "wal.log").write_bytes(b"old")
+    master = RunningMaster(tmp_path)
+    assert master.answer.startswith("invalid-config:")
+    assert "older release" in master.answer
+    assert master.has_failed()
+    assert [path.name for path in (tmp_path / "wal").iterdir()] == ["wal.log"]
+
+
+def test_a_master_whose_log_is_gone_does_not_come_back_under_its_id(tmp_path) -> None:
+    RunningMaster(tmp_path).end()
+    shutil.rmtree(tmp_path / "wal")
+    master = RunningMaster(tmp_path)
+    assert master.answer.startswith("invalid-config:")
+    assert "its log is gone" in master.answer
+    assert master.has_failed()
