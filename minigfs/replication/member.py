@@ -46,9 +46,11 @@ from minigfs.raft.errors import ReadDropped
 from minigfs.raft.messages import InstallSnapshot, PreVote, RequestVote
 from minigfs.replication.commands import LoggedCommand, encode_logged_command
 from minigfs.replication.durable_log import DurableLog
+from minigfs.replication.incoming_snapshot import IncomingSnapshot
 from minigfs.replication.jobs import Job, Lane
 from minigfs.replication.log_lane import LogLane
 from minigfs.replication.machines import ReplicatedMachines
+from minigfs.replication.outgoing_snapshots import OutgoingSnapshots
 from minigfs.replication.own_snapshot import OwnSnapshots
 from minigfs.replication.peer_messages import (
     PeerMessage,
@@ -57,7 +59,6 @@ from minigfs.replication.peer_messages import (
     SnapshotPieceReply,
 )
 from minigfs.replication.settings import MemberSettings
-from minigfs.replication.snapshot_exchange import SnapshotExchange
 from minigfs.replication.snapshot_lane import SnapshotLane
 from minigfs.replication.tickets import OpenProposals, OpenReads, Outcome, Ticket
 from minigfs.replication.wal_format import PAYLOAD_BYTES_MAX
@@ -165,14 +166,22 @@ class Member:
             log_lane=self._log_lane,
             snapshot_lane=self._snapshot_lane,
             settings=self._settings,
-            needed_from_index=lambda: self._exchange.needed_from_index,
+            needed_from_index=lambda: self._outgoing.needed_from_index,
         )
-        self._exchange = SnapshotExchange(
+        self._outgoing = OutgoingSnapshots(
             node=self._node,
             log=log,
             lane=self._snapshot_lane,
-            settings=self._settings,
+            limits=self._settings.transfer_limits,
+            post=self._messages.append,
             on_damaged_file=self._own_snapshots.make_another,
+        )
+        self._incoming = IncomingSnapshot(
+            node=self._node,
+            log=log,
+            lane=self._snapshot_lane,
+            limits=self._settings.transfer_limits,
+            post=self._messages.append,
         )
 
     # Events: time and messages
@@ -181,7 +190,8 @@ class Member:
         """Time has passed; the only clock."""
         self._log_lane.tick()
         self._own_snapshots.tick()
-        self._exchange.tick()
+        self._outgoing.tick()
+        self._incoming.tick()
         if self._is_removed and not self.is_leader:
             return  # it would only ask for votes that nobody may give
         self._node.tick()
@@ -193,9 +203,9 @@ class Member:
         end the process.
         """
         if isinstance(message, SnapshotPiece):
-            self._exchange.received_piece(message)
+            self._incoming.received(message)
         elif isinstance(message, SnapshotPieceReply):
-            self._exchange.received_reply(message)
+            self._outgoing.received(message)
         elif isinstance(message, RemovedNotice):
             self._rest()
         else:
@@ -290,8 +300,8 @@ class Member:
         if self._restoring is None:
             self._apply_some()
             self._own_snapshots.begin_if_due()
-        self._messages += self._exchange.take_messages()
-        messages, self._messages = tuple(self._messages), []
+        messages = tuple(self._messages)
+        self._messages.clear()
         outcomes, self._outcomes = tuple(self._outcomes), []
         lanes = (self._log_lane.take_job(), self._snapshot_lane.take_job())
         jobs = tuple(job for job in lanes if job is not None)
@@ -301,7 +311,7 @@ class Member:
     def _take(self, ready: Ready) -> None:
         for message in ready.messages:
             if isinstance(message, InstallSnapshot):
-                self._exchange.send(message)
+                self._outgoing.send(message)
             else:
                 self._messages.append(message)
         if ready.persist is not None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from minigfs.errors import InvalidConfig
+from minigfs.replication.snapshot_transfer import TransferLimits
 
 __all__ = ["MemberSettings"]
 
@@ -29,6 +30,15 @@ class MemberSettings:
     """Log space that clients may not use when the disk is full: votes and no-ops need it."""
     apply_entries_max: int = 256
     """Entries applied in one ``due``: applying never holds up the loop for long."""
+
+    @property
+    def transfer_limits(self) -> TransferLimits:
+        return TransferLimits(
+            piece_bytes=self.piece_bytes,
+            pieces_in_flight=self.pieces_in_flight,
+            resend_ticks=self.transfer_resend_ticks,
+            give_up_ticks=self.transfer_give_up_ticks,
+        )
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
