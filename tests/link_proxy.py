@@ -130,8 +130,8 @@ class LinkProxy:
             self._connections.add(task)
             try:
                 await self._carry(self._fronts[name], reader, writer)
-            except OSError:
-                pass  # one end is gone: the other is told by the close below
+            except (OSError, asyncio.CancelledError):
+                pass  # one end is gone, or the proxy ends: the close below tells the other
             finally:
                 self._connections.discard(task)
                 writer.close()
@@ -158,10 +158,10 @@ class LinkProxy:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            far_writer.close()
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            far_writer.close()
 
     def _name_of(self, port: int) -> str:
         """Which server's process has that local port."""
@@ -198,9 +198,16 @@ class LinkProxy:
     async def _close(self) -> None:
         for front in self._fronts.values():
             front.listener.close()
+        await _some_turns()  # so that connections just accepted get to where they can be cancelled
         for task in list(self._connections):
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
+        await _some_turns()  # in which closed sockets are really closed
+
+
+async def _some_turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 async def _pump(

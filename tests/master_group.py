@@ -76,9 +76,7 @@ class MasterGroup:
         self.links.__enter__()
         try:
             self._found()
-            for name in self.masters:
-                self.start(name)
-            self.wait_for_leader()
+            self.start_missing()
             self._start_chunkserver()
         except BaseException:
             self._end()
@@ -105,6 +103,14 @@ class MasterGroup:
             *("--advertise", master.front, "--chunk-size", "1MiB", "--replication", "1"),
         )
         self.links.serve(name, master.address, master.process.pid)
+
+    def start_missing(self) -> None:
+        """Start what does not run; return when all answer and one leads."""
+        for name in [name for name in self.masters if name not in self._running()]:
+            self.start(name)
+        for name in self.masters:
+            self.wait_for_answer(name)
+        self.wait_for_leader()
 
     def kill(self, name: str) -> None:
         """``kill -9``"""
@@ -167,6 +173,13 @@ class MasterGroup:
                 assert process is not None
                 assert process.poll() is None, f"master {name} ended:\n{self.log(name)}"
             assert time.monotonic() < deadline, f"nobody leads: {reports}"
+            time.sleep(_POLL_S)
+
+    def wait_for_answer(self, name: str) -> None:
+        """Return when the master answers, so that it counts again for a majority."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.report_of(name) is None:
+            assert time.monotonic() < deadline, f"master {name} is silent:\n{self.log(name)}"
             time.sleep(_POLL_S)
 
     def _running(self) -> list[str]:

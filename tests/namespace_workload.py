@@ -33,9 +33,13 @@ class NamespaceWorkload:
     """Runs while its ``with`` block does; what came of it is asked afterwards.
 
     ``config.masters`` is in another order for each client, so that they start at different ones.
+    ``name`` sets its trees apart from those of other workloads on the same cluster.
     """
 
-    def __init__(self, config: ClientConfig, *, clients: int = 6, seed: int = 0) -> None:
+    def __init__(
+        self, config: ClientConfig, *, name: str = "tree", clients: int = 6, seed: int = 0
+    ) -> None:
+        self._name = name
         self.history = History(clock=time.monotonic_ns)
         self.errors: list[MinigfsError] = []
         """Why outcomes are unknown."""
@@ -101,10 +105,13 @@ class NamespaceWorkload:
         """The history, closed by one client's look at every tree."""
         reader = self._clients[0]
         for number in range(self._count // OPERATIONS_PER_TREE + 1):
-            tree = f"/tree-{number:03d}"
+            tree = self.tree(number)
             for path in (tree, f"{tree}/d", f"{tree}/e"):
                 reader.perform(("list", path))
         return self.history.operations()
+
+    def tree(self, number: int) -> str:
+        return f"/{self._name}-{number:03d}"
 
     def next_number(self) -> int:
         with self._lock:
@@ -144,7 +151,7 @@ class _Client:
     def draw_call(self, number: int) -> Call:
         """``number`` is unique, and the size of the file if it creates one."""
         random = self.random
-        tree = f"/tree-{number // OPERATIONS_PER_TREE:03d}"
+        tree = self._workload.tree(number // OPERATIONS_PER_TREE)
         path, other = (f"{tree}/{random.choice(NAMES)}" for _ in range(2))
         match random.randrange(10):
             case 0 | 1:
