@@ -7,9 +7,11 @@ happens at the terminal (errors as one line, exit codes) is `minigfs.terminal`.
 import click
 
 from minigfs import __version__
+from minigfs.cli.admin import admin_group
 from minigfs.cli.cluster import down, status, up
 from minigfs.cli.files import fs_commands
 from minigfs.cli.serve import serve
+from minigfs.cluster.storage import STORAGE_KINDS
 from minigfs.terminal import leave, run_cli, terminal_options
 
 __all__ = ["fs_commands", "main", "minigfs"]
@@ -22,7 +24,7 @@ def minigfs() -> None:
     """A mini Google File System: replicated, checksummed storage on one machine or many."""
 
 
-for _command in (up, down, status, serve, *fs_commands):
+for _command in (up, down, status, serve, admin_group(lambda: STORAGE_KINDS), *fs_commands):
     minigfs.add_command(_command)
 
 

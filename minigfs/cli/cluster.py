@@ -12,9 +12,9 @@ from minigfs.cluster import (
     ClusterState,
     ProcessEvent,
     load_state,
-    start_missing,
     stop_all,
 )
+from minigfs.cluster.masters import start_cluster
 from minigfs.cluster.storage import (
     STORAGE_KINDS,
     StorageShape,
@@ -54,7 +54,7 @@ def process_line(event: ProcessEvent) -> str:
 def storage_shape(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that shape a storage cluster; the command gets them as ``storage``."""
 
-    @click.option("--masters", type=int, help="Number of masters.  [default: 1]")
+    @click.option("--masters", type=int, help="Number of masters.  [default: 3]")
     @click.option("--chunkservers", type=int, help="Number of chunkservers.  [default: 3]")
     @click.option("--replication", type=int, help="Replicas of each chunk.  [default: 3]")
     @bytes_option("--chunk-size", "chunk_bytes", help="Size of a chunk.  [default: 64MiB]")
@@ -105,7 +105,7 @@ def up(
 
     with layout.locked(waiting):
         state = prepare_storage(layout, storage)
-        state = start_missing(
+        state = start_cluster(
             layout, state, STORAGE_KINDS, progress=lambda event: terminal.say(process_line(event))
         )
         await_storage(layout, state)
@@ -182,7 +182,14 @@ def storage_lines(report: ClusterReport) -> list[str]:
     """The storage part of ``status``, for people."""
     reasons = "".join(f"\n  {reason}" for reason in report.reasons)
     masters = [
-        (master.role, master.address, str(master.pid), str(master.commit_index), master.dir)
+        (
+            master.role,
+            str(master.term),
+            master.address,
+            str(master.pid),
+            str(master.commit_index),
+            master.dir,
+        )
         for master in report.masters
     ]
     servers = [
@@ -210,7 +217,7 @@ def storage_lines(report: ClusterReport) -> list[str]:
         f"health: {report.health}{reasons}",
         stored,
         "",
-        *format_table(("MASTER", "ADDRESS", "PID", "COMMIT", "DIRECTORY"), masters),
+        *format_table(("MASTER", "TERM", "ADDRESS", "PID", "COMMIT", "DIRECTORY"), masters),
         "",
         *format_table(
             ("CHUNKSERVER", "ADDRESS", "PID", "HOST", "CHUNKS", "STORED", "FREE", "DIRECTORY"),

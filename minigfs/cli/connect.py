@@ -1,7 +1,8 @@
 """Which cluster a command speaks to, and the options that say so."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,9 @@ from minigfs.cluster import ClusterLayout, default_home, load_state, running_pid
 from minigfs.errors import Unreachable
 
 if TYPE_CHECKING:
+    from minigfs.client.admin import MasterAdmin
     from minigfs.client.client import MinigfsClient
+    from minigfs.client.config import ClientConfig
 
 __all__ = ["ClusterChoice", "cluster_options", "home_option", "layout_of"]
 
@@ -34,13 +37,28 @@ class ClusterChoice:
     masters: str | None = None
     token_file: str | None = None
 
+    @contextmanager
+    def administrate(self) -> Iterator["MasterAdmin"]:
+        """For requests to the masters as a group, which may have no leader."""
+        from minigfs.client.admin import MasterAdmin
+
+        admin = MasterAdmin(self._config())
+        try:
+            yield admin
+        finally:
+            admin.close()
+
     def connect(self) -> "MinigfsClient":
         """A client of the cluster. `ClusterError`, at once, if there is none or it is stopped."""
         from minigfs.client.client import MinigfsClient
-        from minigfs.client.config import ClientConfig
         from minigfs.transport.memory import keep_freed_memory
 
         keep_freed_memory()  # this process is a command's own, whose work is to move bytes
+        return MinigfsClient(self._config())
+
+    def _config(self) -> "ClientConfig":
+        from minigfs.client.config import ClientConfig
+
         config = ClientConfig.discover(
             masters=self.masters, token_file=self.token_file, home=self.home
         )
@@ -52,7 +70,7 @@ class ClusterChoice:
                 f"the cluster in {layout.home} is not running: "
                 "start it with `minimr up` (or `minigfs up`)"
             )
-        return MinigfsClient(config)
+        return config
 
 
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:

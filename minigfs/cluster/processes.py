@@ -10,7 +10,7 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -29,6 +29,7 @@ __all__ = [
     "announce_ready",
     "running_pid",
     "start_missing",
+    "stop_one",
     "stop_all",
 ]
 
@@ -92,9 +93,12 @@ def start_missing(
     *,
     progress: Progress = lambda _event: None,
     timeout_ms: int = 30_000,
+    only: Container[str] | None = None,
+    leave_out: Container[str] = (),
 ) -> ClusterState:
     """Start every process that is not running and wait until all of them serve.
 
+    ``only`` and ``leave_out`` are names of records, for starts in a certain order.
     Call it with the layout locked. The state is saved as soon as a pid is known. A process that
     does not start does not stop the others from starting, nor those that run: `StartFailed` is
     raised at the end of its stage and names each with the last line of its log. If there is a role
@@ -110,6 +114,8 @@ def start_missing(
     for _stage, members in groupby(sorted(state.processes, key=_stage_of), key=_stage_of):
         missing: list[ProcessRecord] = []
         for record in members:
+            if record.name in leave_out or (only is not None and record.name not in only):
+                continue
             if running_pid(record) is None:
                 missing.append(record)
             else:
@@ -132,20 +138,29 @@ def stop_all(
     """
     descending = sorted(state.processes, key=_stage_of, reverse=True)
     for _stage, members in groupby(descending, key=_stage_of):
-        running = [record for record in members if _signal(record, signal.SIGTERM)]
-        stubborn = _await_exit(running, timeout_ms)
-        for record in running:
-            assert record.pid is not None
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(record.pid, signal.SIGKILL)
-            what = "killed" if record in stubborn else "stopped"
-            progress(ProcessEvent(record=record, what=what))
-        _await_exit(stubborn, timeout_ms)
+        _stop_together(list(members), progress, timeout_ms)
     state = state.with_processes(
         msgspec.structs.replace(record, pid=None, started=None) for record in state.processes
     )
     save_state(layout, state)
     return state
+
+
+def stop_one(record: ProcessRecord, *, timeout_ms: int = 10_000) -> None:
+    """Stop one process as `stop_all` does. Call it with the layout locked."""
+    _stop_together([record], lambda _event: None, timeout_ms)
+
+
+def _stop_together(members: Sequence[ProcessRecord], progress: Progress, timeout_ms: int) -> None:
+    running = [record for record in members if _signal(record, signal.SIGTERM)]
+    stubborn = _await_exit(running, timeout_ms)
+    for record in running:
+        assert record.pid is not None
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(record.pid, signal.SIGKILL)
+        what = "killed" if record in stubborn else "stopped"
+        progress(ProcessEvent(record=record, what=what))
+    _await_exit(stubborn, timeout_ms)
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
     address: str = ""  # fixed when the record is made; "" if the process listens nowhere known
     host: str = ""  # label for placement
     rack: str = ""
+    joins: bool = False  # a master that was not there when its group was founded
     pid: int | None = None  # of the process last started for this record
     started: str | None = None  # boot and start tick: tells that process from a later one
 
@@ -34,6 +35,7 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
     chunk_bytes: int
     replication: int
     processes: tuple[ProcessRecord, ...] = ()
+    masters_founded: bool = False  # their directories were made: an empty one is a lost one now
     settings: dict[str, Setting] = {}  # of other packages; minigfs keeps and never reads them
     home: str = ""  # in the file only: whose processes the pids are
     format: int = _FORMAT
@@ -53,6 +55,11 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
         by_name = {record.name: record for record in self.processes}
         by_name.update((record.name, record) for record in changed)
         return msgspec.structs.replace(self, processes=tuple(by_name.values()))
+
+    def without(self, name: str) -> "ClusterState":
+        """This state without the record of that name."""
+        left = tuple(record for record in self.processes if record.name != name)
+        return msgspec.structs.replace(self, processes=left)
 
     def with_settings(self, changed: dict[str, Setting]) -> "ClusterState":
         return msgspec.structs.replace(self, settings={**self.settings, **changed})

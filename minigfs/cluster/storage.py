@@ -1,17 +1,19 @@
 """The storage part of a cluster on this machine: its shape, its command lines, its readiness."""
 
+import itertools
 import random
 import secrets
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import msgspec
 
 from minigfs.cluster.layout import ClusterLayout
+from minigfs.cluster.masters import found_masters
 from minigfs.cluster.processes import ProcessKind
 from minigfs.cluster.state import ClusterState, ProcessRecord, load_state, save_state
 from minigfs.config import (
@@ -33,6 +35,8 @@ __all__ = [
     "python_program",
 ]
 
+DEFAULT_MASTER_COUNT = 3  # one may die, or be restarted, and nobody notices
+MASTER_COUNT_MAX = 7  # each more costs every change a copy, and two more survive one more death
 DEFAULT_CHUNKSERVER_COUNT = 3
 CHUNKSERVER_COUNT_MAX = 64  # all on one machine; more is a slip of the finger
 _REPORT_INTERVAL_MS = 20  # between two looks at who has registered
@@ -51,7 +55,8 @@ class StorageShape:
 
 
 def prepare_storage(layout: ClusterLayout, shape: StorageShape) -> ClusterState:
-    """The cluster of this home, planned and saved if it is new or grows; nothing is started.
+    """The cluster of this home, planned and saved if it is new or grows, its masters' directories
+    made; nothing is started.
 
     Call it with the layout locked. `InvalidConfig` if the shape is impossible or contradicts what
     was fixed when the cluster was made.
@@ -68,7 +73,7 @@ def prepare_storage(layout: ClusterLayout, shape: StorageShape) -> ClusterState:
         create_token(fresh)
         fresh.replace(layout.token_file)  # whole or not at all
     save_state(layout, state)
-    return state
+    return found_masters(layout, state)
 
 
 def plan_storage(
@@ -79,7 +84,7 @@ def plan_storage(
     ports: Callable[[int], list[int]],
 ) -> ClusterState:
     """The state that fulfils ``shape``; ``cluster_id`` is for a new cluster, ``ports`` finds
-    free ones. A cluster may gain chunkservers; all else is fixed."""
+    free ones. A cluster may gain masters and chunkservers; all else is fixed."""
     _check_shape(shape)
     if state is None:
         server_count = shape.chunkservers or DEFAULT_CHUNKSERVER_COUNT
@@ -87,7 +92,7 @@ def plan_storage(
             cluster_id=cluster_id,
             chunk_bytes=shape.chunk_bytes or DEFAULT_CHUNK_BYTES,
             replication=shape.replication or min(DEFAULT_REPLICATION, server_count),
-            processes=(ProcessRecord(name="master-0", role="master"),),
+            processes=_masters(range(shape.masters or DEFAULT_MASTER_COUNT), joins=False),
         )
     else:
         server_count = shape.chunkservers or len(state.with_role("chunkserver"))
@@ -97,6 +102,7 @@ def plan_storage(
             f"--replication {state.replication} needs as many chunkservers, "
             f"not {server_count}: add --chunkservers {state.replication}"
         )
+    state = _with_more_masters(state, shape.masters)
     hosts = shape.hosts
     added = [
         ProcessRecord(
@@ -109,10 +115,26 @@ def plan_storage(
     return _with_addresses(state.with_processes(added), ports)
 
 
+def _masters(numbers: Iterable[int], *, joins: bool) -> tuple[ProcessRecord, ...]:
+    return tuple(
+        ProcessRecord(name=f"master-{number}", role="master", joins=joins) for number in numbers
+    )
+
+
+def _with_more_masters(state: ClusterState, asked: int | None) -> ClusterState:
+    present = state.with_role("master")
+    taken = {record.name for record in present}
+    if asked is None or asked <= len(present):
+        return state
+    numbers = (number for number in itertools.count() if f"master-{number}" not in taken)
+    return state.with_processes(
+        _masters(itertools.islice(numbers, asked - len(present)), joins=True)
+    )
+
+
 def _check_shape(shape: StorageShape) -> None:
-    if shape.masters not in (None, 1):
-        raise InvalidConfig(f"--masters {shape.masters}: one master for now; leave --masters out")
     for option, value, low, high in (
+        ("--masters", shape.masters, 1, MASTER_COUNT_MAX),
         ("--chunkservers", shape.chunkservers, 1, CHUNKSERVER_COUNT_MAX),
         ("--replication", shape.replication, 1, CHUNKSERVER_COUNT_MAX),
         ("--hosts", shape.hosts, 1, CHUNKSERVER_COUNT_MAX),
@@ -137,6 +159,12 @@ def _check_unchanged(state: ClusterState, shape: StorageShape) -> None:
                 f"{option} {asked}: this cluster was made with {present}, and it is fixed; "
                 f"leave {option} out, or make another cluster with --dir"
             )
+    master_count = len(state.with_role("master"))
+    if shape.masters is not None and shape.masters < master_count:
+        raise InvalidConfig(
+            f"--masters {shape.masters}: this cluster has {master_count}; `admin masters remove` "
+            "takes one away"
+        )
     if shape.chunkservers is not None and shape.chunkservers < len(servers):
         raise InvalidConfig(
             f"--chunkservers {shape.chunkservers}: this cluster has {len(servers)}, and taking "
@@ -185,8 +213,10 @@ def master_arguments(
     layout: ClusterLayout, state: ClusterState, record: ProcessRecord
 ) -> list[str]:
     """Arguments of ``serve master`` (minigfs's or minimr's) for a record of this cluster."""
+    others = (address for address in state.masters if address != record.address)
     return [
         *_server_arguments(layout, state, record),
+        *((f"--join={address}" for address in others) if record.joins else ["--founded"]),
         f"--chunk-size={state.chunk_bytes}",
         f"--replication={state.replication}",
     ]

@@ -21,6 +21,7 @@ _COMMANDS = {
     "run": "minimr.cli.run:run",
     "jobs": "minimr.cli.jobs:jobs",
     "fs": "minimr.cli.fs:fs",
+    "admin": "minimr.cli.admin:admin",
     "data": "minimr.cli.data:data",
     "bench": "minimr.cli.bench:bench",
 }

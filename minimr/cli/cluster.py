@@ -72,7 +72,8 @@ def up(
     took_s = (time.monotonic_ns() - began_ns) / 1e9
     chunkserver_count = len(state.with_role("chunkserver"))
     terminal.say(
-        f"ready in {took_s:.1f} s: 1 master, {format_count(chunkserver_count, 'chunkserver')}, "
+        f"ready in {took_s:.1f} s: {format_count(len(state.masters), 'master')}, "
+        f"{format_count(chunkserver_count, 'chunkserver')}, "
         f"{format_count(deploy.worker_count(state), 'worker')}, in {layout.home}"
     )
     if as_json:
@@ -125,7 +126,10 @@ def _newest(jobs: "Sequence[JobStatus]") -> "list[JobStatus]":
 
 
 def _status_lines(found: "ClusterStatus") -> list[str]:
-    masters = [(m.role, m.address, str(m.pid), str(m.commit_index), m.dir) for m in found.masters]
+    masters = [
+        (m.role, str(m.term), m.address, str(m.pid), str(m.commit_index), m.dir)
+        for m in found.masters
+    ]
     servers = [
         (s.address, str(s.pid), s.host, f"{s.chunks:,}", format_bytes(s.bytes), s.dir)
         for s in found.chunkservers
@@ -146,7 +150,7 @@ def _status_lines(found: "ClusterStatus") -> list[str]:
     ]
     lines = [f"health: {found.health.word}", *(f"  {reason}" for reason in found.health.reasons)]
     for heads, rows in (
-        (("MASTER", "ADDRESS", "PID", "COMMIT", "DIRECTORY"), masters),
+        (("MASTER", "TERM", "ADDRESS", "PID", "COMMIT", "DIRECTORY"), masters),
         (("CHUNKSERVER", "PID", "HOST", "CHUNKS", "STORED", "DIRECTORY"), servers),
         (("WORKER", "PID", "EXECUTOR", "HOST", "TASK", "DIRECTORY"), workers),
         (("JOB", "STATE", "MAPS", "REDUCES", "OUTPUT"), jobs),

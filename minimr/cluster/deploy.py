@@ -24,9 +24,9 @@ from minigfs.cluster import (
     load_state,
     running_pid,
     save_state,
-    start_missing,
     stop_all,
 )
+from minigfs.cluster.masters import start_cluster
 from minigfs.cluster.storage import (
     STORAGE_KINDS,
     StorageShape,
@@ -39,7 +39,7 @@ from minigfs.errors import InvalidConfig, StartFailed, Unreachable
 from minimr.cluster.status import ClusterStatus, gather_status
 from minimr.cluster.workers import end_workers
 
-__all__ = ["ClusterShape", "down", "status", "up", "worker_count"]
+__all__ = ["CLUSTER_KINDS", "ClusterShape", "down", "status", "up", "worker_count"]
 
 WORKERS = "workers"  # name and role of the process that keeps Ray, and the setting with their count
 _WORKER_COUNT_MAX = 256
@@ -77,7 +77,7 @@ def up(
         if before is not None and before.settings.get(WORKERS) != state.settings[WORKERS]:
             _stop(layout, state, state.record(WORKERS))
         save_state(layout, state)
-        state = start_missing(layout, state, CLUSTER_KINDS, progress=progress)
+        state = start_cluster(layout, state, CLUSTER_KINDS, progress=progress)
         await_storage(layout, state)
         _await_workers(layout, state)
     return state

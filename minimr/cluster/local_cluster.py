@@ -30,6 +30,9 @@ class LocalCluster:
     ----------
     workers, chunkservers : int
         How many of each.
+    masters : int, optional
+        1 starts faster, 3 survive the death of one. By default what the directory's cluster has, or
+        1 for a new one.
     replication : int, optional
         Replicas of each chunk; by default 3, or one per chunkserver if there are fewer.
     chunk_bytes : int, optional
@@ -46,13 +49,19 @@ class LocalCluster:
         workers: int = 2,
         chunkservers: int = 3,
         *,
+        masters: int | None = None,
         replication: int | None = None,
         chunk_bytes: int | None = None,
         hosts: int | None = None,
         directory: str | Path | None = None,
     ) -> None:
+        self._is_temporary = directory is None
+        home = tempfile.mkdtemp(prefix="minimr-") if directory is None else directory
+        self._layout = ClusterLayout(Path(home).absolute())
+        is_new = not self._layout.state_file.exists()
         self._shape = deploy.ClusterShape(
             storage=StorageShape(
+                masters=1 if masters is None and is_new else masters,
                 chunkservers=chunkservers,
                 replication=replication,
                 chunk_bytes=chunk_bytes,
@@ -60,9 +69,6 @@ class LocalCluster:
             ),
             workers=workers,
         )
-        self._is_temporary = directory is None
-        home = tempfile.mkdtemp(prefix="minimr-") if directory is None else directory
-        self._layout = ClusterLayout(Path(home).absolute())
 
     @property
     def home(self) -> Path:

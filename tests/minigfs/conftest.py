@@ -29,7 +29,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterLayout]
     layout = ClusterLayout(tmp_path_factory.mktemp("cluster") / "home")
     try:
         with layout.locked():
-            state = prepare_storage(layout, StorageShape(chunk_bytes=CHUNK_BYTES))
+            state = prepare_storage(layout, StorageShape(masters=1, chunk_bytes=CHUNK_BYTES))
             await_storage(layout, start_missing(layout, state, STORAGE_KINDS))
         yield layout
     finally:

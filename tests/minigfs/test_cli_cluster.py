@@ -35,12 +35,12 @@ def test_up_down_up_finds_all_data_at_the_same_addresses(cli: Run, own_home: Pat
     first = ok(cli("up", "--chunk-size", "64KiB", home=own_home))
     assert first.stdout == b""
     lines = first.stderr.decode().splitlines()
-    assert [line.split()[1] for line in lines[:-1]] == ["started"] * 4
+    assert [line.split()[1] for line in lines[:-1]] == ["started"] * 6
     assert lines[-1].startswith("ready in ")
     ok(cli("put", "-", "/f", home=own_home, stdin=content))
     before = pids(own_home)
     again = ok(cli("up", home=own_home))
-    assert again.stderr.decode().count(" running ") == 4
+    assert again.stderr.decode().count(" running ") == 6
     assert pids(own_home) == before
     addresses = [record.address for record in _state(own_home).processes]
 
@@ -78,7 +78,7 @@ def test_every_closed_file_survives_kill_9_of_every_process(cli: Run, own_home: 
 
 
 def test_up_starts_only_what_is_missing_and_status_shows_it(cli: Run, own_home: Path) -> None:
-    ok(cli("up", "--hosts", "2", home=own_home))
+    ok(cli("up", "--masters", "1", "--hosts", "2", home=own_home))
     before = pids(own_home)
     os.kill(before["chunkserver-1"], signal.SIGKILL)
     done = ok(cli("up", "--json", home=own_home))
@@ -96,14 +96,14 @@ def test_up_starts_only_what_is_missing_and_status_shows_it(cli: Run, own_home: 
         pid for name, pid in after.items() if name.startswith("chunkserver")
     }
     assert {server["host"] for server in status["chunkservers"]} == {"host-0", "host-1"}
-    assert status["elections"] == 0
+    assert status["elections"] == 1
     shown = ok(cli("status", home=own_home)).stdout.decode()
     assert shown.startswith("health: OK")
     assert str(after["chunkserver-1"]) in shown
 
 
 def test_a_port_that_was_taken_meanwhile_is_named(cli: Run, own_home: Path) -> None:
-    ok(cli("up", "--chunkservers", "1", home=own_home))
+    ok(cli("up", "--masters", "1", "--chunkservers", "1", home=own_home))
     ok(cli("down", home=own_home))
     record = _state(own_home).record("chunkserver-0")
     host, _, port = record.address.rpartition(":")
@@ -120,7 +120,7 @@ def test_a_port_that_was_taken_meanwhile_is_named(cli: Run, own_home: Path) -> N
     [
         (("--chunk-size", "3"), "at least 1024 bytes"),
         (("--chunk-size", "big"), "not a size"),
-        (("--masters", "3"), "one master for now"),
+        (("--masters", "9"), "--masters 9"),
         (("--chunkservers", "0"), "--chunkservers 0"),
         (("--chunkservers", "2", "--replication", "3"), "--replication 3"),
         (("--workers", "2"), "--workers"),
@@ -144,7 +144,7 @@ def test_wrong_options_are_one_clear_line_and_start_nothing(
 
 
 def test_what_is_fixed_is_said_when_somebody_tries_to_change_it(cli: Run, own_home: Path) -> None:
-    ok(cli("up", "--chunkservers", "1", "--chunk-size", "1KiB", home=own_home))
+    ok(cli("up", "--masters", "1", "--chunkservers", "1", "--chunk-size", "1KiB", home=own_home))
     done = cli("up", "--chunk-size", "2KiB", home=own_home)
     assert done.returncode == 2
     assert b"--chunk-size 2048: this cluster was made with 1024" in done.stderr

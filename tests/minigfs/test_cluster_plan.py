@@ -33,11 +33,13 @@ def test_a_new_cluster_has_the_papers_defaults() -> None:
     assert (state.chunk_bytes, state.replication) == (64 * MIB, 3)
     assert [(record.name, record.address) for record in state.processes] == [
         ("master-0", "127.0.0.1:7000"),
-        ("chunkserver-0", "127.0.0.1:7001"),
-        ("chunkserver-1", "127.0.0.1:7002"),
-        ("chunkserver-2", "127.0.0.1:7003"),
+        ("master-1", "127.0.0.1:7001"),
+        ("master-2", "127.0.0.1:7002"),
+        ("chunkserver-0", "127.0.0.1:7003"),
+        ("chunkserver-1", "127.0.0.1:7004"),
+        ("chunkserver-2", "127.0.0.1:7005"),
     ]
-    assert state.masters == ("127.0.0.1:7000",)
+    assert state.masters == ("127.0.0.1:7000", "127.0.0.1:7001", "127.0.0.1:7002")
 
 
 def test_planning_again_changes_nothing() -> None:
@@ -47,13 +49,39 @@ def test_planning_again_changes_nothing() -> None:
 
 
 def test_a_cluster_grows_and_keeps_its_addresses() -> None:
-    small = plan(chunkservers=2)
+    small = plan(chunkservers=2, masters=1)
     large = plan(small, chunkservers=4)
     assert large.processes[:3] == small.processes
     assert [record.address for record in large.processes[3:]] == [
         "127.0.0.1:7003",
         "127.0.0.1:7004",
     ]
+
+
+def test_masters_of_the_beginning_found_the_group_and_later_ones_join_it() -> None:
+    larger = plan(plan(masters=1), masters=3)
+    assert [record.joins for record in larger.with_role("master")] == [False, True, True]
+    fewer = larger.without("master-1")
+    again = plan(fewer, masters=3)
+    assert {record.name for record in again.with_role("master")} == {
+        "master-0",
+        "master-1",
+        "master-2",
+    }
+    with pytest.raises(InvalidConfig, match="admin masters remove"):
+        plan(larger, masters=1)
+
+
+def test_a_founder_never_starts_on_an_empty_directory_and_a_newcomer_knows_whom_to_ask() -> None:
+    state = plan(plan(masters=1), masters=2)
+    layout = ClusterLayout(Path("/home"))
+    founder, newcomer = (
+        STORAGE_KINDS["master"].command(layout, state, record)
+        for record in state.with_role("master")
+    )
+    assert "--founded" in founder
+    assert f"--join={state.masters[0]}" in newcomer
+    assert "--founded" not in newcomer
 
 
 def test_few_chunkservers_mean_few_replicas_unless_more_are_asked_for() -> None:
@@ -76,7 +104,7 @@ def test_hosts_spread_the_chunkservers_over_labels() -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ({"masters": 3}, "one master for now"),
+        ({"masters": 8}, "--masters 8"),
         ({"chunk_bytes": 3}, "at least 1024 bytes"),
         ({"chunkservers": 0}, "--chunkservers 0"),
         ({"replication": 0}, "--replication 0"),
