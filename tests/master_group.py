@@ -22,6 +22,7 @@ from minigfs.master.messages import GetClusterReport, MasterReport
 from minigfs.ports import SystemRng
 from minigfs.replication.founding import found_group
 from minigfs.transport.client import ConnectionPool
+from minigfs.transport.messages import ReplyT, Request
 from minigfs.transport.security import Security, create_token, load_token
 from tests.link_proxy import LinkProxy
 
@@ -143,18 +144,22 @@ class MasterGroup:
         """What the master wrote to its log file."""
         return (self.root / f"master-{name}.log").read_text()
 
-    def report_of(self, name: str) -> MasterReport | None:
-        """What a master says of itself; None if it does not answer."""
+    def ask(self, name: str, request: Request[ReplyT]) -> ReplyT:
+        """The answer of this master and no other, at once or not at all."""
         pool = ConnectionPool(Security(load_token(self.token_file), CLUSTER_ID))
-        master = self.masters[name]
         try:
-            request = GetClusterReport(stale_ok=True)
-            report = pool.call(master.address, request, timeout_ms=_ASK_MS)
-        except MinigfsError:
-            return None
+            return pool.call(self.masters[name].address, request, timeout_ms=_ASK_MS)
         finally:
             pool.close()
-        return next((each for each in report.masters if each.address == master.front), None)
+
+    def report_of(self, name: str) -> MasterReport | None:
+        """What a master says of itself; None if it does not answer."""
+        try:
+            report = self.ask(name, GetClusterReport(stale_ok=True))
+        except MinigfsError:
+            return None
+        front = self.masters[name].front
+        return next((each for each in report.masters if each.address == front), None)
 
     def wait_for_leader(self, among: list[str] | None = None) -> str:
         """The name of the leader of the highest term, once one of ``among`` (all) says it leads."""

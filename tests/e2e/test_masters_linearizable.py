@@ -13,7 +13,11 @@ from random import Random
 
 import pytest
 
-from tests.linearizability.checker import Budget, check
+from minigfs.client.client import MinigfsClient
+from minigfs.errors import ClusterError, FileMissing
+from minigfs.master.messages import Stat
+from tests.linearizability.checker import Answer, Budget, check
+from tests.linearizability.history import History
 from tests.linearizability.models import NamespaceModel
 from tests.master_group import MasterGroup
 from tests.namespace_workload import NamespaceWorkload
@@ -121,6 +125,30 @@ def test_leader_cut_off_from_the_others_but_not_from_its_clients(
             work.wait_for_answers(50)
     _check_stalls(work)
     _judge(work, tmp_path / "history.jsonl")
+
+
+def test_a_follower_that_fell_behind_tells_the_past_only_to_who_asks_for_it(
+    group: MasterGroup,
+) -> None:
+    """And the checker knows the past when it sees it: stale answers are no linearizable history."""
+    follower = group.others(group.wait_for_leader())[0]
+    client = MinigfsClient(group.config)
+    client.make_directory("/seen-by-all")
+    group.links.isolate(follower)
+    history = History(clock=time.monotonic_ns)
+    made = history.invoke("writer", ("mkdir", "/new"))
+    client.make_directory("/new")
+    history.ok(made)
+    with pytest.raises(ClusterError):
+        group.ask(follower, Stat(path="/new"))
+    read = history.invoke("reader", ("stat", "/new"))
+    with pytest.raises(FileMissing) as missing:
+        group.ask(follower, Stat(path="/new", stale_ok=True))
+    history.ok(read, ("refused", missing.value.code))
+
+    verdict = check(history.operations(), NamespaceModel())
+
+    assert verdict.answer is Answer.ILLEGAL
 
 
 def test_links_cut_one_way_delayed_and_cut_in_part(
