@@ -313,6 +313,16 @@ def test_an_id_never_comes_back() -> None:
         group.change(ADD, "3")
 
 
+def test_a_learners_id_never_comes_back_either() -> None:
+    """It voted, perhaps, when it was asked; and ids removed earlier stay removed."""
+    group = group_with_learner()
+    group.change(REMOVE, "9")
+    group.change(REMOVE, "3")
+    for name in ("9", "3"):
+        with pytest.raises(MembershipRefused, match="cannot be used again"):
+            group.change(ADD, name)
+
+
 def test_the_single_server_bug_scenario_has_one_leader() -> None:
     """raft-dev 2015: S1 adds a server and is cut off; S2 leads, must commit in its term first and
     so learns that majorities moved."""
