@@ -143,11 +143,11 @@ class OneWayLink:
                 await _open(self.address, self._security, connection)
                 self._connection = connection
                 await connection.opened
+        except MinigfsError as error:  # some are OSErrors as well
+            self._owner.refused(error)
+            return False
         except (OSError, TimeoutError) as error:
             logger.debug("no link to %s: %r", self.address, error)
-            return False
-        except MinigfsError as error:
-            self._owner.refused(error)
             return False
         await connection.ended
         self._owner.lost()
