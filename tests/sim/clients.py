@@ -170,9 +170,14 @@ class Client:
         group.scheduler.after(wait_us, self._run_out, request, request.tries)
 
     def _pick(self) -> Process:
-        """The member that last led or was said to lead; now and then any other."""
-        processes = self._group.processes()
-        if self._target is not None and self._chance.random() < 0.9:
+        """The member that last led or was said to lead; now and then any other, or one that
+        believes to lead though its time is over, for there stale answers come from."""
+        processes, drawn = self._group.processes(), self._chance.random()
+        if drawn < 0.2:
+            leading = [process for process in processes if process.leads]
+            if leading:
+                return min(leading, key=lambda process: process.node.state.current_term)
+        if self._target is not None and drawn < 0.9:
             for process in processes:
                 if process.id == self._target:
                     return process

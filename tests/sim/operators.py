@@ -1,7 +1,8 @@
 """The operator: adds members, promotes and removes them, replaces damaged ones, moves leadership.
 
 Whatever outcome a change reported, it is done when the committed configuration shows it, and tried
-again until then. One change is on its way at a time; the group's own rules refuse more.
+again until then. A patient operator has one change on its way at a time; the others show that the
+group's own rules refuse more.
 """
 
 import random
@@ -38,6 +39,7 @@ class Operator:
         self._chance = random.Random(f"operator {seed}")
         self._goals: list[Goal] = []
         self._busy_until_us = 0
+        self._is_patient = self._chance.random() < 0.6
         self.resting = False
         self._site.scheduler.after(100 * MS, self._work)
 
@@ -59,7 +61,7 @@ class Operator:
     def remove(self, node: NodeId) -> bool:
         """Get one member out; where few are left, another one comes in first."""
         if any(goal.leaving for goal in self._goals) or not self._arena.can_remove(node):
-            return False
+            return False  # two at once might take the majority away, each of them not
         if len(self._site.ledger.configuration.voters) <= VOTERS_MIN:
             self.replace(node)
         else:
@@ -92,7 +94,7 @@ class Operator:
             return
         self._site.scheduler.after(self._chance.randrange(20 * MS, 120 * MS), self._work)
         self._look_for_damage()
-        if self._site.scheduler.now_us < self._busy_until_us:
+        if self._is_patient and self._site.scheduler.now_us < self._busy_until_us:
             return
         for goal in list(self._goals):
             change = self._next_change(goal)
@@ -102,7 +104,8 @@ class Operator:
             if change.kind is ChangeKind.REMOVE and not self._arena.can_remove(change.node):
                 continue
             self._submit(change)
-            return
+            if self._is_patient:
+                return
 
     def _look_for_damage(self) -> None:
         for process in self._arena.present:

@@ -216,12 +216,12 @@ class World:
         committed = self.ledger.commit_index
         probe = self._client(len(self.clients))
         self.clients.append(probe)
-        live = self._run_until(lambda: bool(probe.acknowledged), limit_us)
-        if not live:
+        if not self._run_until(lambda: self.ledger.commit_index > committed, limit_us):
             raise Violation(
-                "no progress",
-                f"nothing was committed after {committed} in {limit_us // MS} ms: {self._states()}",
+                "no progress", f"no commit after {committed} in {limit_us // MS} ms: {self._states()}"
             )
+        if not self._run_until(lambda: bool(probe.acknowledged), 4 * limit_us):
+            raise Violation("no progress", f"no new client is answered: {self._states()}")
         for client in self.clients:
             client.stop()
         if not self._run_until(self._is_settled, 2 * limit_us):

@@ -154,9 +154,29 @@ class Ledger:
                     f"{known} after term {known_previous}",
                 )
             if entry.configuration is not None:
-                self._configurations[index, entry.term] = entry.configuration
+                self._record_configuration(state, entry)
             shadow.terms.append(entry.term)
             previous = entry.term
+
+    def _record_configuration(self, state: NodeState, entry: Entry) -> None:
+        """A leader appends one when the one before is committed, and something of its own term."""
+        key = (entry.index, entry.term)
+        if key in self._configurations or entry.configuration is None:
+            return
+        self._configurations[key] = entry.configuration
+        if state.role is not Role.LEADER or entry.term != state.current_term:
+            return
+        before = [index for index, _ in state.configurations if index < entry.index]
+        require(
+            max(before, default=0) <= state.commit_index,
+            "two changes in flight",
+            f"{state.node_id} appends {entry} while {before} are not committed",
+        )
+        require(
+            state.log.matches(state.commit_index, entry.term),
+            "change before a commit in the own term",
+            f"{state.node_id} appends {entry} with {state.commit_index} committed",
+        )
 
     def _check_leader(self, state: NodeState, shadow: Shadow) -> None:
         term, name = state.current_term, state.node_id
