@@ -28,6 +28,7 @@ __all__ = [
     "ForgetGarbage",
     "MakeDirectory",
     "PublishFile",
+    "Reap",
     "Refused",
     "Remove",
     "Rename",
@@ -106,6 +107,10 @@ class ForgetGarbage(_Command, frozen=True, array_like=True, tag=9):
     handles: tuple[ChunkHandle, ...]
 
 
+class Reap(_Command, frozen=True, array_like=True, tag=10):
+    """Take apart some more of what is condemned, if anything is."""
+
+
 Command: TypeAlias = (
     Configure
     | MakeDirectory
@@ -116,6 +121,7 @@ Command: TypeAlias = (
     | Rename
     | Remove
     | ForgetGarbage
+    | Reap
 )
 
 

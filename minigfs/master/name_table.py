@@ -94,6 +94,13 @@ class NameTable(msgspec.Struct, frozen=True, gc=False):
         ids = block.ids[:place] + block.ids[place + 1 :]
         return self._with_blocks(at, (_Block(names, ids),) if names else (), -1)
 
+    def without_first_block(self) -> tuple[tuple[FileId, ...], "NameTable"]:
+        """The ids of the first run of names, and the table without it; nothing of an empty one."""
+        if not self._blocks:
+            return (), self
+        ids = self._blocks[0].ids
+        return ids, NameTable(self._blocks[1:], self._firsts[1:], self._count - len(ids))
+
     def _with_blocks(self, at: int, blocks: tuple[_Block, ...], change: int) -> "NameTable":
         firsts = tuple(block.names[0] for block in blocks)
         return NameTable(

@@ -6,7 +6,7 @@ not allow raises the error its caller reports, and the state it was given is sti
 
 from collections.abc import Sequence
 
-from immutables import Map
+from immutables import Map, MapMutation
 from msgspec.structs import replace as with_fields
 
 from minigfs.errors import (
@@ -17,7 +17,7 @@ from minigfs.errors import (
     IsDirectory,
     NotDirectory,
 )
-from minigfs.ids import ChunkHandle, FileId
+from minigfs.ids import FileId
 from minigfs.master.name_table import NameTable
 from minigfs.master.state import ROOT_ID, DirectoryInode, FileInode, FileSystemState, Inode
 
@@ -32,7 +32,7 @@ __all__ = [
     "make_missing_parents",
     "move",
     "path_of",
-    "remove_subtree",
+    "remove_entry",
     "split_path",
 ]
 
@@ -100,12 +100,14 @@ def _get_parent(state: FileSystemState, parts: Sequence[str]) -> DirectoryInode:
     return parent
 
 
-def path_of(state: FileSystemState, inode: Inode) -> str:
+def path_of(state: FileSystemState, inode: Inode) -> str | None:
+    """Where an inode stands; None if something above it was removed."""
     names: list[str] = []
-    while inode.file_id != ROOT_ID:
-        names.append(inode.name)
-        inode = state.inodes[inode.parent_id]
-    return _join(names[::-1])
+    above: Inode | None = inode
+    while above is not None and above.file_id != ROOT_ID:
+        names.append(above.name)
+        above = state.inodes.get(above.parent_id)
+    return None if above is None else _join(names[::-1])
 
 
 def _attach(inodes: Map[FileId, Inode], inode: Inode, now_ms: int) -> Map[FileId, Inode]:
@@ -113,8 +115,11 @@ def _attach(inodes: Map[FileId, Inode], inode: Inode, now_ms: int) -> Map[FileId
     parent = inodes[inode.parent_id]
     assert isinstance(parent, DirectoryInode)
     children = parent.children.insert(inode.name, inode.file_id)
-    grown = with_fields(parent, children=children, modified_ms=now_ms)
-    return inodes.set(parent.file_id, grown).set(inode.file_id, inode)
+    changing = inodes.mutate()
+    changing[inode.file_id] = inode
+    changing[parent.file_id] = with_fields(parent, children=children, modified_ms=now_ms)
+    _count(changing, inode, +1)
+    return changing.finish()
 
 
 def _detach(inodes: Map[FileId, Inode], inode: Inode, now_ms: int) -> Map[FileId, Inode]:
@@ -122,19 +127,54 @@ def _detach(inodes: Map[FileId, Inode], inode: Inode, now_ms: int) -> Map[FileId
     parent = inodes[inode.parent_id]
     assert isinstance(parent, DirectoryInode)
     children = parent.children.remove(inode.name)
-    return inodes.set(parent.file_id, with_fields(parent, children=children, modified_ms=now_ms))
+    changing = inodes.mutate()
+    changing[parent.file_id] = with_fields(parent, children=children, modified_ms=now_ms)
+    _count(changing, inode, -1)
+    return changing.finish()
 
 
-def _add_directory(
-    state: FileSystemState, parent_id: FileId, name: str, now_ms: int
+def _count(changing: MapMutation[FileId, Inode], inode: Inode, sign: int) -> None:
+    """Let every directory above count an inode and what lies below it, or count it no more."""
+    files, directories = (sign * count for count in _entry_counts(inode))
+    above: Inode = inode
+    while above.file_id != ROOT_ID:
+        above = changing[above.parent_id]
+        assert isinstance(above, DirectoryInode)
+        changing[above.file_id] = with_fields(
+            above,
+            file_count=above.file_count + files,
+            directory_count=above.directory_count + directories,
+        )
+
+
+def _entry_counts(inode: Inode) -> tuple[int, int]:
+    """Of files and of directories, the inode among them."""
+    if isinstance(inode, DirectoryInode):
+        return inode.file_count, inode.directory_count + 1
+    return 1, 0
+
+
+def _add_directories(
+    state: FileSystemState, parent_id: FileId, names: Sequence[str], now_ms: int
 ) -> FileSystemState:
-    file_id = state.next_file_id
-    inode = DirectoryInode(file_id, parent_id, name, now_ms, now_ms, NameTable())
+    """New directories, each in the one before it, the first in the parent."""
+    first_id = state.next_file_id
+    chain = []
+    for depth, name in enumerate(names):
+        file_id = FileId(first_id + depth)
+        children = NameTable()
+        if depth + 1 < len(names):
+            children = children.insert(names[depth + 1], FileId(file_id + 1))
+        below_count = len(names) - depth - 1
+        chain.append(
+            DirectoryInode(file_id, parent_id, name, now_ms, now_ms, children, 0, below_count)
+        )
+        parent_id = file_id
+    inodes = state.inodes.update((inode.file_id, inode) for inode in chain[1:])
     return with_fields(
         state,
-        inodes=_attach(state.inodes, inode, now_ms),
-        next_file_id=FileId(file_id + 1),
-        directory_count=state.directory_count + 1,
+        inodes=_attach(inodes, chain[0], now_ms),
+        next_file_id=FileId(first_id + len(names)),
     )
 
 
@@ -146,7 +186,7 @@ def make_directory(
     existing = find_inode(state, parts)
     if existing is None:
         parent = _get_parent(state, parts)
-        return _add_directory(state, parent.file_id, parts[-1], now_ms)
+        return _add_directories(state, parent.file_id, parts[-1:], now_ms)
     if isinstance(existing, FileInode):
         raise FileExists(f"{_join(parts)} exists and is a file")
     if not exist_ok:
@@ -164,8 +204,7 @@ def make_missing_parents(
             raise NotDirectory(f"{_join(parts)}: {_join(parts[:depth])} is a file")
         child_id = inode.children.get(name)
         if child_id is None:
-            child_id = state.next_file_id
-            state = _add_directory(state, inode.file_id, name, now_ms)
+            return _add_directories(state, inode.file_id, parts[depth:-1], now_ms)
         inode = state.inodes[child_id]
     return state
 
@@ -181,24 +220,17 @@ def check_can_publish(state: FileSystemState, parts: Sequence[str], *, exclusive
 
 def add_file(
     state: FileSystemState, inode: FileInode, now_ms: int
-) -> tuple[FileSystemState, tuple[ChunkHandle, ...]]:
-    """Put a file under its parent and name; the chunks of the file it replaced come back."""
+) -> tuple[FileSystemState, FileInode | None]:
+    """Put a file under its parent and name; the file it replaced comes back."""
     parent = state.inodes[inode.parent_id]
     assert isinstance(parent, DirectoryInode)
     replaced_id = parent.children.get(inode.name)
-    replaced_chunks: tuple[ChunkHandle, ...] = ()
-    inodes = state.inodes
-    if replaced_id is not None:
-        replaced = inodes[replaced_id]
-        assert isinstance(replaced, FileInode)
-        replaced_chunks = replaced.chunks
-        inodes = _detach(inodes, replaced, now_ms).delete(replaced_id)
-    state = with_fields(
-        state,
-        inodes=_attach(inodes, inode, now_ms),
-        file_count=state.file_count + (replaced_id is None),
-    )
-    return state, replaced_chunks
+    if replaced_id is None:
+        return with_fields(state, inodes=_attach(state.inodes, inode, now_ms)), None
+    replaced = state.inodes[replaced_id]
+    assert isinstance(replaced, FileInode)
+    inodes = _detach(state.inodes, replaced, now_ms).delete(replaced_id)
+    return with_fields(state, inodes=_attach(inodes, inode, now_ms)), replaced
 
 
 def move(
@@ -208,13 +240,13 @@ def move(
     *,
     replace: bool,
     now_ms: int,
-) -> tuple[FileSystemState, tuple[ChunkHandle, ...]]:
-    """Give an inode another place; the chunks of the file it replaced come back."""
+) -> tuple[FileSystemState, FileInode | None]:
+    """Give an inode another place; the file it replaced comes back."""
     inode = get_inode(state, source)
     if not source or not target:
         raise InvalidPath("/ cannot be renamed or replaced")
     if source == target:
-        return state, ()
+        return state, None
     if isinstance(inode, DirectoryInode) and target[: len(source)] == source:
         raise InvalidPath(f"{_join(source)} cannot be moved into itself ({_join(target)})")
     parent = _get_parent(state, target)
@@ -224,10 +256,8 @@ def move(
     inodes = _detach(state.inodes, inode, now_ms)
     moved = with_fields(inode, parent_id=parent.file_id, name=target[-1])
     if isinstance(moved, DirectoryInode):
-        return with_fields(state, inodes=_attach(inodes, moved, now_ms)), ()
-    # The file leaves the count while it has no place, and comes back unless it replaces another.
-    lifted = with_fields(state, inodes=inodes, file_count=state.file_count - 1)
-    return add_file(lifted, moved, now_ms)
+        return with_fields(state, inodes=_attach(inodes, moved, now_ms)), None
+    return add_file(with_fields(state, inodes=inodes), moved, now_ms)
 
 
 def _check_can_replace(inode: Inode, existing: Inode, target: str, *, replace: bool) -> None:
@@ -239,31 +269,18 @@ def _check_can_replace(inode: Inode, existing: Inode, target: str, *, replace: b
         raise FileExists(f"{target} exists already")
 
 
-def remove_subtree(
+def remove_entry(
     state: FileSystemState, parts: Sequence[str], *, recursive: bool, now_ms: int
-) -> tuple[FileSystemState, list[FileInode], int]:
-    """Take away what stands at a path: the files that are gone, and how many directories."""
+) -> tuple[FileSystemState, Inode, int, int]:
+    """Take away what stands at a path, whatever lies below it.
+
+    With the state come the inode that is gone, and how many files and directories went with it.
+    What lay below it is still in ``inodes``, to be condemned.
+    """
     top = get_inode(state, parts)
     if not parts:
         raise InvalidPath("/ cannot be removed: name what lies in it")
     if isinstance(top, DirectoryInode) and len(top.children) and not recursive:
         raise DirectoryNotEmpty(f"{_join(parts)} is not empty: remove it recursively")
-    files: list[FileInode] = []
-    directory_count = 0
-    waiting = [top]
-    inodes = _detach(state.inodes, top, now_ms).mutate()
-    while waiting:
-        inode = waiting.pop()
-        del inodes[inode.file_id]
-        if isinstance(inode, FileInode):
-            files.append(inode)
-        else:
-            directory_count += 1
-            waiting.extend(inodes[child] for _, child in inode.children.items_from(""))
-    state = with_fields(
-        state,
-        inodes=inodes.finish(),
-        file_count=state.file_count - len(files),
-        directory_count=state.directory_count - directory_count,
-    )
-    return state, files, directory_count
+    inodes = _detach(state.inodes, top, now_ms).delete(top.file_id)
+    return with_fields(state, inodes=inodes), top, *_entry_counts(top)

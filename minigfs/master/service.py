@@ -15,7 +15,6 @@ from minigfs.config import FileSystemConfig
 from minigfs.errors import (
     InvalidConfig,
     IsDirectory,
-    MinigfsError,
     NotLeader,
     UsageError,
     error_from_wire,
@@ -23,6 +22,7 @@ from minigfs.errors import (
 from minigfs.ids import FileId, Origin
 from minigfs.master import commands
 from minigfs.master.barrier import SharedBarrier
+from minigfs.master.housekeeping import Housekeeping
 from minigfs.master.listing import find_page, list_page, status_of
 from minigfs.master.machine import FILE_SYSTEM_MACHINE, FileSystemMachine
 from minigfs.master.membership import Server
@@ -78,8 +78,6 @@ __all__ = ["FileSystemService"]
 
 logger = logging.getLogger(__name__)
 
-TICK_MS = 1_000
-CREATIONS_HALVED_TICKS = 10
 CHUNKS_PER_REQUEST_MAX = 4_096
 
 _ReplyT = TypeVar("_ReplyT", bound=commands.CommandReply)
@@ -97,7 +95,7 @@ class FileSystemService:
         self._rng = rng
         self._machine = FileSystemMachine()
         self._tenure: Tenure | None = None
-        self._ticker: asyncio.Task[None] | None = None
+        self._housekeeping: asyncio.Task[None] | None = None
 
     @property
     def machines(self) -> Mapping[str, Machine]:
@@ -144,20 +142,21 @@ class FileSystemService:
                 f"with {self._config}: give the values it was made with, or another directory"
             )
         self._tenure = tenure = Tenure(self._clock)
-        self._ticker = asyncio.create_task(self._tick_for_ever(tenure), name="file-system-tick")
+        work = Housekeeping(tenure, self._clock, lambda: self._state, self._change)
+        self._housekeeping = asyncio.create_task(work.run(), name="housekeeping")
         logger.info("leading in term %d", term)
 
     def follow(self) -> None:
         if self._tenure is not None:
             self._tenure.end()
             self._tenure = None
-        if self._ticker is not None:
-            self._ticker.cancel()
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
 
     async def stop(self) -> None:
         self.follow()
-        if self._ticker is not None:
-            await asyncio.wait([self._ticker])
+        if self._housekeeping is not None:
+            await asyncio.wait([self._housekeeping])
 
     @property
     def _state(self) -> FileSystemState:
@@ -188,6 +187,9 @@ class FileSystemService:
             raise error_from_wire(reply.code, reply.message)
         assert isinstance(reply, expected)
         return reply
+
+    async def _change(self, command: commands.Command) -> None:
+        await self._propose(command, commands.Done)
 
     async def _open_session(self, request: OpenSession) -> SessionOpened:
         command = encode_session_command(OpenSessionCommand())
@@ -427,33 +429,6 @@ class FileSystemService:
             may_still_report=tenure.may_still_report,
         )
         return ("DEGRADED" if word == "OK" and reasons else word), (*more, *reasons)
-
-    # What happens by itself.
-
-    async def _tick_for_ever(self, tenure: Tenure) -> None:
-        tick_count = 0
-        while True:
-            await asyncio.sleep(TICK_MS / 1000)
-            tick_count += 1
-            if tick_count % CREATIONS_HALVED_TICKS == 0:
-                tenure.membership.halve_creations()
-            try:
-                await self._tick(tenure)
-            except MinigfsError as error:
-                # A full disk refuses changes; what is due now is due again at the next tick.
-                logger.warning("housekeeping is put off: %s", error)
-
-    async def _tick(self, tenure: Tenure) -> None:
-        """Discard files whose writers are gone, and see to garbage."""
-        expired = tenure.leases.expired(self._state.temporary, tenure.now_ms)
-        if expired:
-            logger.info("discarding %d files whose writers are gone", len(expired))
-            discard = commands.DiscardFiles(self._clock.now_ms(), expired)
-            await self._propose(discard, commands.Done)
-        forgotten = tenure.membership.sweep_garbage(self._state, tenure.now_ms)
-        if forgotten:
-            forget = commands.ForgetGarbage(self._clock.now_ms(), forgotten)
-            await self._propose(forget, commands.Done)
 
 
 def _master_report(member: MemberStatus) -> MasterReport:

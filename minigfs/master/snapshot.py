@@ -2,13 +2,14 @@
 
 ::
 
-    head | directory block ... | temporary files ... | chunks ... | garbage ...
+    head | condemned ... | directory block ... | temporary files ... | chunks ... | garbage ...
 
 A directory's names stand in blocks (``name_table``); a block is a record, with what the names
 stand for. A directory comes after the block it is named in, and the blocks of one directory follow
-each other. So a restored directory has the blocks it had, and nothing is sorted; equal states give
-equal records, since the persistent maps are walked in an order that depends on their keys alone.
-Replica sets repeat without end; a record has each once, and a restored state shares them.
+each other; the root is in the head, and a directory that was removed among the condemned. So a
+restored directory has the blocks it had, and nothing is sorted; equal states give equal records,
+since the persistent maps are walked in an order that depends on their keys alone. Replica sets
+repeat without end; a record has each once, and a restored state shares them.
 
 The rows are a format of their own, not the state's classes: fields are added at the end, with a
 default, and tags never change their meaning.
@@ -27,6 +28,7 @@ from minigfs.master.name_table import NameTable
 from minigfs.master.state import (
     ROOT_ID,
     Chunk,
+    Condemned,
     DirectoryInode,
     FileInode,
     FileSystemState,
@@ -73,6 +75,8 @@ class _Directory(_Row, frozen=True, array_like=True, gc=False, tag=2):
     name: str
     created_ms: int
     modified_ms: int
+    file_count: int
+    directory_count: int
 
 
 class _Block(_Row, frozen=True, array_like=True, gc=False, tag=1):
@@ -111,7 +115,11 @@ class _Garbage(_Row, frozen=True, array_like=True, gc=False, tag=4):
     handles: list[tuple[ChunkHandle, int]]  # with the place of the replica set
 
 
-_Record: TypeAlias = _Head | _Block | _TemporaryFiles | _Chunks | _Garbage
+class _Condemned(_Row, frozen=True, array_like=True, gc=False, tag=5):
+    entries: list[tuple[FileId, tuple[ChunkHandle, ...]]]  # the names below them are in blocks
+
+
+_Record: TypeAlias = _Head | _Block | _TemporaryFiles | _Chunks | _Garbage | _Condemned
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[_Record] = msgspec.msgpack.Decoder(_Record)
@@ -121,7 +129,8 @@ def freeze_state(state: FileSystemState) -> Iterator[bytes]:
     """The records of a state, each made when it is drawn."""
     records = chain(
         (_head(state),),
-        _blocks(state.inodes),
+        _condemned(state),
+        _blocks(state),
         _temporary_files(state),
         _chunks(state),
         _garbage(state),
@@ -157,21 +166,46 @@ def _head(state: FileSystemState) -> _Head:
     )
 
 
-def _blocks(inodes: Map[FileId, Inode]) -> Iterator[_Block]:
+def _condemned(state: FileSystemState) -> Iterator[_Condemned]:
+    for items in _batches(state.condemned.items()):
+        yield _Condemned([(file_id, entry.chunks) for file_id, entry in items])
+
+
+def _blocks(state: FileSystemState) -> Iterator[_Block]:
     """Parents before children; a directory is forgotten as soon as it is written."""
-    waiting = [ROOT_ID]
+    for file_id, condemned in state.condemned.items():
+        yield from _blocks_below(state.inodes, file_id, condemned.children)
+    root = state.inodes[ROOT_ID]
+    assert isinstance(root, DirectoryInode)
+    yield from _blocks_below(state.inodes, ROOT_ID, root.children)
+
+
+def _blocks_below(
+    inodes: Map[FileId, Inode], top_id: FileId, children: NameTable
+) -> Iterator[_Block]:
+    waiting = [(top_id, children)]
     while waiting:
-        directory = inodes[waiting.pop()]
-        assert isinstance(directory, DirectoryInode)
-        for _, ids in directory.children.blocks():
-            entries = [_entry(inodes[file_id]) for file_id in ids]
-            yield _Block(directory.file_id, entries)
-            waiting.extend(row.file_id for row in entries if isinstance(row, _Directory))
+        directory_id, children = waiting.pop()
+        for _, ids in children.blocks():
+            found = [inodes[file_id] for file_id in ids]
+            yield _Block(directory_id, [_entry(inode) for inode in found])
+            waiting.extend(
+                (inode.file_id, inode.children)
+                for inode in found
+                if isinstance(inode, DirectoryInode)
+            )
 
 
 def _entry(inode: Inode) -> _File | _Directory:
     if isinstance(inode, DirectoryInode):
-        return _Directory(inode.file_id, inode.name, inode.created_ms, inode.modified_ms)
+        return _Directory(
+            inode.file_id,
+            inode.name,
+            inode.created_ms,
+            inode.modified_ms,
+            inode.file_count,
+            inode.directory_count,
+        )
     return _File(
         inode.file_id,
         inode.name,
@@ -236,13 +270,22 @@ class _Restoring:
         self._temporary = empty.temporary.mutate()
         self._chunks = empty.chunks.mutate()
         self._garbage = empty.garbage.mutate()
-        self._directory = DirectoryInode(  # the one whose blocks are being read
-            ROOT_ID, ROOT_ID, "", head.root_created_ms, head.root_modified_ms, NameTable()
+        self._condemned = empty.condemned.mutate()
+        self._inodes[ROOT_ID] = DirectoryInode(
+            ROOT_ID,
+            ROOT_ID,
+            "",
+            head.root_created_ms,
+            head.root_modified_ms,
+            NameTable(),
+            head.file_count,
+            head.directory_count,
         )
+        self._directory_id = ROOT_ID  # the one whose blocks are being read
         self._blocks: list[tuple[tuple[str, ...], tuple[FileId, ...]]] = []
         self._replica_sets: dict[_ReplicaSet, _ReplicaSet] = {}
 
-    def add(self, record: _Block | _TemporaryFiles | _Chunks | _Garbage) -> None:
+    def add(self, record: _Block | _TemporaryFiles | _Chunks | _Garbage | _Condemned) -> None:
         match record:
             case _Block():
                 self._add_block(record)
@@ -257,6 +300,9 @@ class _Restoring:
                 shared = self._shared(record.replica_sets)
                 for handle, place in record.handles:
                     self._garbage[handle] = shared[place]
+            case _Condemned():
+                for file_id, chunks in record.entries:
+                    self._condemned[file_id] = Condemned(NameTable(), chunks)
             case _:
                 assert_never(record)
 
@@ -269,29 +315,30 @@ class _Restoring:
             temporary=self._temporary.finish(),
             chunks=self._chunks.finish(),
             garbage=self._garbage.finish(),
+            condemned=self._condemned.finish(),
             next_file_id=head.next_file_id,
             next_handle=head.next_handle,
-            file_count=head.file_count,
-            directory_count=head.directory_count,
         )
 
     def _add_block(self, block: _Block) -> None:
-        if block.directory_id != self._directory.file_id:
+        if block.directory_id != self._directory_id:
             self._close_directory()
-            directory = self._inodes[block.directory_id]
-            assert isinstance(directory, DirectoryInode)
-            self._directory = directory
-        inodes, parent_id = self._inodes, self._directory.file_id
+            self._directory_id = block.directory_id
+        inodes = self._inodes
         for row in block.entries:
-            inodes[row.file_id] = _inode(row, parent_id)
+            inodes[row.file_id] = _inode(row, block.directory_id)
         names = tuple(row.name for row in block.entries)
         self._blocks.append((names, tuple(row.file_id for row in block.entries)))
 
     def _close_directory(self) -> None:
-        directory = self._directory
-        children = NameTable.from_blocks(self._blocks)
-        self._inodes[directory.file_id] = msgspec.structs.replace(directory, children=children)
+        directory_id, children = self._directory_id, NameTable.from_blocks(self._blocks)
         self._blocks = []
+        if directory_id in self._condemned:
+            self._condemned[directory_id] = Condemned(children, ())
+            return
+        directory = self._inodes[directory_id]
+        assert isinstance(directory, DirectoryInode)
+        self._inodes[directory_id] = msgspec.structs.replace(directory, children=children)
 
     def _add_chunks(self, record: _Chunks) -> None:
         shared, chunks = self._shared(record.replica_sets), self._chunks
@@ -312,7 +359,14 @@ class _Restoring:
 def _inode(row: _File | _Directory, parent_id: FileId) -> Inode:
     if isinstance(row, _Directory):
         return DirectoryInode(
-            row.file_id, parent_id, row.name, row.created_ms, row.modified_ms, NameTable()
+            row.file_id,
+            parent_id,
+            row.name,
+            row.created_ms,
+            row.modified_ms,
+            NameTable(),
+            row.file_count,
+            row.directory_count,
         )
     return FileInode(
         row.file_id,

@@ -5,8 +5,10 @@ parent and its name. So a rename touches two directories and one inode, however 
 The maps are persistent: a command builds the next state beside the one before it, which a
 snapshot, a long listing or a refused change may still be looking at.
 
-A temporary file is no inode of the tree yet: it becomes one when it is published. The garbage is
-the chunks that no file has any more, with the servers that may still hold them.
+A directory counts what lies below it, at any depth, so a removal of any size knows at once what it
+takes. A temporary file is no inode of the tree yet: it becomes one when it is published. What was
+removed and is not taken apart yet is condemned (see ``removal``). The garbage is the chunks that no
+file has any more, with the servers that may still hold them.
 """
 
 from typing import TypeAlias
@@ -21,6 +23,7 @@ from minigfs.master.name_table import NameTable
 __all__ = [
     "ROOT_ID",
     "Chunk",
+    "Condemned",
     "DirectoryInode",
     "FileInode",
     "FileSystemState",
@@ -40,6 +43,8 @@ class DirectoryInode(msgspec.Struct, frozen=True, gc=False):
     created_ms: int
     modified_ms: int  # when an entry was last added or taken away
     children: NameTable
+    file_count: int = 0  # below it, at any depth
+    directory_count: int = 0
 
 
 class FileInode(msgspec.Struct, frozen=True, gc=False):
@@ -76,16 +81,45 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
     digest: int = 0
 
 
+class Condemned(msgspec.Struct, frozen=True, gc=False):
+    """What is left of a removed directory or of a file that lost its place; one of them is empty.
+
+    The inodes of ``children`` are still in the state's ``inodes``; its own is not.
+    """
+
+    children: NameTable
+    chunks: tuple[ChunkHandle, ...]
+
+    @property
+    def is_nothing(self) -> bool:
+        return not self.chunks and not len(self.children)
+
+
 class FileSystemState(msgspec.Struct, frozen=True, kw_only=True):
     config: FileSystemConfig | None  # None before the first entry of the log
     inodes: Map[FileId, Inode]
     temporary: Map[FileId, TemporaryFile]
     chunks: Map[ChunkHandle, Chunk]
     garbage: Map[ChunkHandle, tuple[ChunkserverId, ...]]
+    condemned: Map[FileId, Condemned]
     next_file_id: FileId
     next_handle: ChunkHandle
-    file_count: int  # published files
-    directory_count: int  # the root not counted
+
+    @property
+    def file_count(self) -> int:
+        """Published files."""
+        return self._root.file_count
+
+    @property
+    def directory_count(self) -> int:
+        """The root not counted."""
+        return self._root.directory_count
+
+    @property
+    def _root(self) -> DirectoryInode:
+        root = self.inodes[ROOT_ID]
+        assert isinstance(root, DirectoryInode)
+        return root
 
     @property
     def chunk_bytes(self) -> int:
@@ -103,8 +137,7 @@ def initial_state() -> FileSystemState:
         temporary=Map(),
         chunks=Map(),
         garbage=Map(),
+        condemned=Map(),
         next_file_id=FileId(ROOT_ID + 1),
         next_handle=ChunkHandle(1),
-        file_count=0,
-        directory_count=0,
     )

@@ -28,9 +28,10 @@ from minigfs.master.namespace import (
     make_missing_parents,
     move,
     path_of,
-    remove_subtree,
+    remove_entry,
     split_path,
 )
+from minigfs.master.removal import condemn, condemned_file, condemned_inode, reap
 from minigfs.master.state import DirectoryInode, FileInode, FileSystemState, TemporaryFile
 
 __all__ = ["REPLICATION_MAX", "get_temporary", "transition"]
@@ -78,6 +79,8 @@ def _apply(state: FileSystemState, command: commands.Command) -> _Outcome:
             return _discard(state, command), commands.Done()
         case commands.ForgetGarbage():
             return forget_garbage(state, command.handles), commands.Done()
+        case commands.Reap():
+            return reap(state), commands.Done()
         case commands.Configure():
             return _configure(state, command), commands.Done()
         case _:
@@ -121,8 +124,9 @@ def _create(state: FileSystemState, command: commands.CreateFile) -> _Outcome:
 def _publish(state: FileSystemState, command: commands.PublishFile) -> _Outcome:
     parts = split_path(command.path)
     published = state.inodes.get(command.file_id)
-    if isinstance(published, FileInode):
-        return state, _published_reply(state, published)
+    path = None if published is None else path_of(state, published)
+    if isinstance(published, FileInode) and path is not None:
+        return state, _published_reply(path, published)
     file = get_temporary(state, command.file_id)
     check_can_publish(state, parts, exclusive=command.exclusive)
     check_sealed_chunks(state, file, command.chunks)
@@ -140,17 +144,21 @@ def _publish(state: FileSystemState, command: commands.PublishFile) -> _Outcome:
         digest=file_digest([chunk.digest for chunk in command.chunks]),
         chunks=tuple(chunk.handle for chunk in command.chunks),
     )
-    state, replaced_chunks = add_file(state, inode, command.now_ms)
+    state, replaced = add_file(state, inode, command.now_ms)
     state = seal_chunks(state, command.chunks)
-    unused = file.chunks[len(command.chunks) :]
-    state = discard_chunks(state, replaced_chunks + unused)
+    state = discard_chunks(state, file.chunks[len(command.chunks) :])
+    state = _condemn_replaced(state, replaced)
     state = with_fields(state, temporary=state.temporary.delete(file.file_id))
-    return state, _published_reply(state, inode)
+    return state, _published_reply(command.path, inode)
 
 
-def _published_reply(state: FileSystemState, inode: FileInode) -> commands.FilePublished:
+def _condemn_replaced(state: FileSystemState, replaced: FileInode | None) -> FileSystemState:
+    return state if replaced is None else condemn(state, [condemned_inode(replaced)])
+
+
+def _published_reply(path: str, inode: FileInode) -> commands.FilePublished:
     return commands.FilePublished(
-        path=path_of(state, inode),
+        path=path,
         size_bytes=inode.size_bytes,
         created_ms=inode.created_ms,
         modified_ms=inode.modified_ms,
@@ -161,25 +169,24 @@ def _published_reply(state: FileSystemState, inode: FileInode) -> commands.FileP
 
 
 def _discard(state: FileSystemState, command: commands.DiscardFiles) -> FileSystemState:
-    for file_id in command.file_ids:
-        file = state.temporary.get(file_id)
-        if file is not None:
-            state = discard_chunks(state, file.chunks)
-            state = with_fields(state, temporary=state.temporary.delete(file_id))
-    return state
+    found = [state.temporary.get(file_id) for file_id in dict.fromkeys(command.file_ids)]
+    discarded = [file for file in found if file is not None]
+    temporary = state.temporary.mutate()
+    for file in discarded:
+        del temporary[file.file_id]
+    state = with_fields(state, temporary=temporary.finish())
+    return condemn(state, [condemned_file(file.file_id, file.chunks) for file in discarded])
 
 
 def _rename(state: FileSystemState, command: commands.Rename) -> FileSystemState:
     source, target = split_path(command.source), split_path(command.target)
-    state, replaced_chunks = move(
-        state, source, target, replace=command.replace, now_ms=command.now_ms
-    )
-    return discard_chunks(state, replaced_chunks)
+    state, replaced = move(state, source, target, replace=command.replace, now_ms=command.now_ms)
+    return _condemn_replaced(state, replaced)
 
 
 def _remove(state: FileSystemState, command: commands.Remove) -> _Outcome:
-    state, files, directory_count = remove_subtree(
+    state, removed, file_count, directory_count = remove_entry(
         state, split_path(command.path), recursive=command.recursive, now_ms=command.now_ms
     )
-    state = discard_chunks(state, [handle for file in files for handle in file.chunks])
-    return state, commands.EntriesRemoved(len(files), directory_count)
+    state = condemn(state, [condemned_inode(removed)])
+    return state, commands.EntriesRemoved(file_count, directory_count)

@@ -3,7 +3,14 @@
 from minigfs.config import FileSystemConfig
 from minigfs.ids import ChunkHandle, ChunkserverId, FileId
 from minigfs.master import commands
-from minigfs.master.state import ROOT_ID, DirectoryInode, FileSystemState, initial_state
+from minigfs.master.namespace import path_of
+from minigfs.master.state import (
+    ROOT_ID,
+    DirectoryInode,
+    FileSystemState,
+    Inode,
+    initial_state,
+)
 from minigfs.master.transition import transition
 
 __all__ = ["CHUNK_BYTES", "SERVERS", "Driver", "check_invariants"]
@@ -72,28 +79,68 @@ class Driver:
 
 def check_invariants(state: FileSystemState) -> None:
     """What every state must satisfy, found by walking all of it."""
-    seen, waiting, owned = set(), [ROOT_ID], []
-    file_count = 0
-    while waiting:
-        inode = state.inodes[waiting.pop()]
-        assert inode.file_id not in seen, "an inode has two places"
-        seen.add(inode.file_id)
-        if isinstance(inode, DirectoryInode):
-            for name, child_id in inode.children.items_from(""):
-                child = state.inodes[child_id]
-                assert (child.name, child.parent_id) == (name, inode.file_id)
-                waiting.append(child_id)
-        else:
-            file_count += 1
-            owned += inode.chunks
-            assert inode.size_bytes == sum(state.chunks[h].length_bytes for h in inode.chunks)
+    seen: set[FileId] = set()
+    owned: list[ChunkHandle] = []
+    _walk_tree(state, seen, owned)
+    _walk_condemned(state, seen, owned)
     assert seen == set(state.inodes), "an inode has no place"
-    assert file_count == state.file_count
-    assert len(seen) - file_count - 1 == state.directory_count
     for file in state.temporary.values():
         assert file.file_id not in seen
+        assert file.file_id not in state.condemned
         owned += file.chunks
     assert len(owned) == len(set(owned)), "a chunk has two owners"
     assert set(owned) == set(state.chunks), "a chunk has no owner, or an owner no chunk"
     assert not set(owned) & set(state.garbage), "a live chunk is garbage"
     assert all(h < state.next_handle for h in (*owned, *state.garbage))
+
+
+def _walk_tree(state: FileSystemState, seen: set[FileId], owned: list[ChunkHandle]) -> None:
+    """Directories after those above them; then every count, from the leaves up."""
+    order, waiting = [], [state.inodes[ROOT_ID]]
+    while waiting:
+        inode = waiting.pop()
+        order.append(inode)
+        waiting += _take(state, inode, seen, owned)
+    counts = {inode.file_id: [0, 0] for inode in order}
+    for inode in reversed(order):
+        files, directories = counts[inode.file_id]
+        if isinstance(inode, DirectoryInode):
+            assert (inode.file_count, inode.directory_count) == (files, directories)
+        if inode.file_id != ROOT_ID:
+            is_file = not isinstance(inode, DirectoryInode)
+            counts[inode.parent_id][0] += files + is_file
+            counts[inode.parent_id][1] += directories + (not is_file)
+    assert counts[ROOT_ID] == [state.file_count, state.directory_count]
+
+
+def _walk_condemned(state: FileSystemState, seen: set[FileId], owned: list[ChunkHandle]) -> None:
+    for file_id, condemned in state.condemned.items():
+        assert file_id not in state.inodes
+        assert condemned.chunks or len(condemned.children), "nothing is left of it"
+        owned += condemned.chunks
+        waiting = [state.inodes[child_id] for _, child_id in condemned.children.items_from("")]
+        assert all(inode.parent_id == file_id for inode in waiting)
+        seen.update(inode.file_id for inode in waiting)
+        while waiting:
+            inode = waiting.pop()
+            assert path_of(state, inode) is None
+            waiting += _take(state, inode, seen, owned)
+
+
+def _take(
+    state: FileSystemState, inode: Inode, seen: set[FileId], owned: list[ChunkHandle]
+) -> list[Inode]:
+    """Note one inode; what lies right below it comes back."""
+    seen.add(inode.file_id)
+    if not isinstance(inode, DirectoryInode):
+        owned += inode.chunks
+        assert inode.size_bytes == sum(state.chunks[h].length_bytes for h in inode.chunks)
+        return []
+    children = []
+    for name, child_id in inode.children.items_from(""):
+        assert child_id not in seen, "an inode has two places"
+        seen.add(child_id)
+        child = state.inodes[child_id]
+        assert (child.name, child.parent_id) == (name, inode.file_id)
+        children.append(child)
+    return children

@@ -9,17 +9,21 @@ import pytest
 from minigfs.config import FileSystemConfig
 from minigfs.errors import NoSpace, WriterFenced
 from minigfs.master import commands
+from minigfs.master.housekeeping import Housekeeping
 from minigfs.master.machine import FILE_SYSTEM_MACHINE, FileSystemMachine
 from minigfs.master.messages import (
     AllocateChunks,
     CreateFile,
     GetClusterReport,
+    MakeDirectory,
     PublishFile,
+    Remove,
     RenewWriters,
     ReplicaReport,
     SealedChunk,
 )
 from minigfs.master.options import MasterOptions
+from minigfs.master.removal import REAP_WORK_MAX
 from minigfs.master.service import FileSystemService
 from minigfs.master.tenure import REPORT_GRACE_MS, Tenure
 from minigfs.master.writers import WRITER_LEASE_MS
@@ -55,8 +59,10 @@ class Stand:
         return await self.service.handlers()[type(request)](request)
 
     async def tick(self) -> None:
-        assert isinstance(self.service._tenure, Tenure)
-        await self.service._tick(self.service._tenure)
+        tenure = self.service._tenure
+        assert isinstance(tenure, Tenure)
+        work = Housekeeping(tenure, self.clock, lambda: self.state, self.service._change)
+        await work.tick()
 
     async def open_file(self, chunk_count: int = 1):
         for name in ("s0", "s1"):
@@ -220,5 +226,24 @@ def test_another_machine_can_make_a_change_of_its_own_and_of_the_files_one_entry
         assert files.preview(make)[0].directory_count == 2
         assert files.state.directory_count == 1
         await host.stop()
+
+    asyncio.run(main())
+
+
+def test_a_large_tree_that_was_removed_is_taken_apart_by_itself() -> None:
+    async def main() -> None:
+        async with standing() as stand:
+            paths = [f"/t/{number}" for number in range(2 * REAP_WORK_MAX)]
+            for path in paths:
+                stand.service.machine.apply(
+                    0, commands.encode_command(commands.MakeDirectory(1, path, True, False))
+                )
+            await stand.call(MakeDirectory(path="/kept"))
+            removed = await stand.call(Remove(path="/t", recursive=True))
+            assert removed.directory_count == len(paths) + 1
+            assert stand.state.condemned
+            assert (await stand.call(GetClusterReport())).directory_count == 1
+            await stand.host.until(lambda: not stand.state.condemned, timeout_ms=10_000)
+            assert len(stand.state.inodes) == 2
 
     asyncio.run(main())

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigfs.ids import ChunkHandle, ChunkVersion, FileId
-from minigfs.master import commands, name_table, snapshot
+from minigfs.master import commands, name_table, removal, snapshot
 from minigfs.master.commands import encode_command
 from minigfs.master.machine import FileSystemMachine
 from minigfs.master.state import DirectoryInode, initial_state
@@ -16,12 +16,13 @@ from tests.minigfs.master.harness import SERVERS, Driver
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _small_blocks_and_records() -> Iterator[None]:
-    """So that a few names are several blocks, and a few chunks several records."""
-    kept = name_table.BLOCK_NAMES_MAX, snapshot.ROWS_PER_RECORD
-    name_table.BLOCK_NAMES_MAX, snapshot.ROWS_PER_RECORD = 3, 4
+def _small_limits() -> Iterator[None]:
+    """So that a few names are several blocks, a few chunks several records, and both are more than
+    one step of a removal."""
+    kept = name_table.BLOCK_NAMES_MAX, snapshot.ROWS_PER_RECORD, removal.REAP_WORK_MAX
+    name_table.BLOCK_NAMES_MAX, snapshot.ROWS_PER_RECORD, removal.REAP_WORK_MAX = 3, 4, 2
     yield
-    name_table.BLOCK_NAMES_MAX, snapshot.ROWS_PER_RECORD = kept
+    name_table.BLOCK_NAMES_MAX, snapshot.ROWS_PER_RECORD, removal.REAP_WORK_MAX = kept
 
 
 NAMES = ("a", "a-", "b", "c", "d", "é", "f", "g")
@@ -35,7 +36,10 @@ leaves = st.tuples(st.just("leave open"), st.just("/new"), st.integers(0, 5))
 moves = st.tuples(st.just("move"), paths, paths)
 removals = st.tuples(st.just("remove"), paths)
 sweeps = st.tuples(st.just("sweep"), st.integers(1, 30))
-steps = st.lists(st.one_of(makes, writes, writes, leaves, moves, removals, sweeps), max_size=40)
+reaps = st.just(("reap",))
+steps = st.lists(
+    st.one_of(makes, writes, writes, leaves, moves, removals, sweeps, reaps), max_size=40
+)
 
 
 def run(driver: Driver, step: tuple) -> None:
@@ -54,6 +58,8 @@ def run(driver: Driver, step: tuple) -> None:
             driver.apply(commands.Rename(3, source, target, True))
         case ("remove", path):
             driver.apply(commands.Remove(4, path, True))
+        case ("reap",):
+            driver.apply(commands.Reap(7))
         case ("sweep", number):
             driver.apply(commands.DiscardFiles(5, (FileId(number),)))
             driver.apply(commands.ForgetGarbage(6, (ChunkHandle(number), ChunkHandle(7))))
@@ -95,6 +101,11 @@ def test_the_steps_above_reach_what_a_state_can_have() -> None:
         ("make", "/g"),
         ("move", "/a", "/g/a"),
         ("leave open", "/f", 2),
+        ("write", "/b/a", 10, True),
+        ("write", "/h/b", 4000, True),
+        ("make", "/h/c/d"),
+        ("remove", "/h"),
+        ("remove", "/f"),
     ):
         run(driver, step)
     state = driver.state
@@ -102,6 +113,8 @@ def test_the_steps_above_reach_what_a_state_can_have() -> None:
     assert isinstance(root, DirectoryInode)
     assert len(list(root.children.blocks())) > 1
     assert min(len(state.chunks), len(state.garbage), len(state.temporary)) > 0
+    assert any(entry.chunks for entry in state.condemned.values())
+    assert any(len(entry.children) for entry in state.condemned.values())
     assert len(list(snapshot.freeze_state(state))) > 10
 
 
@@ -165,6 +178,8 @@ def test_the_order_of_records_depends_on_the_state_alone() -> None:
         for number in range(200):
             driver.allocate(driver.open_file(f"/{number}"), 0, 1)
         driver.apply(commands.DiscardFiles(1, tuple(FileId(number) for number in range(2, 150))))
+        while driver.state.condemned:
+            driver.apply(commands.Reap(1))
     handles = sorted(winding.state.garbage)
     for handle in reversed(handles):
         winding.apply(commands.ForgetGarbage(1, (handle,)))
@@ -181,6 +196,11 @@ def test_a_snapshot_keeps_its_bytes() -> None:
     driver.allocate(driver.open_file("/t"), 0, 1)
     driver.apply(commands.Remove(9, "/d/f", False))
     driver.write("/d/g", 10)
+    driver.write("/e/f/g", 2500)
+    for name in "ijkl":
+        driver.make_directory(f"/h/{name}")
+    driver.apply(commands.Remove(9, "/e", True))
+    driver.apply(commands.Remove(9, "/h", True))
     assert [record.hex() for record in machine_of(driver).freeze()] == KEPT_RECORDS
     copy = FileSystemMachine()
     copy.restore(bytes.fromhex(record) for record in KEPT_RECORDS)
@@ -189,12 +209,18 @@ def test_a_snapshot_keeps_its_bytes() -> None:
 
 KEPT_RECORDS: list[str] = [
     (
-        "980083aa636c75737465725f6964a163ab6368756e6b5f6279746573cd0400ab7265706c69636174696f6e0306"
-        "0501010008"
+        "980083aa636c75737465725f6964a163ab6368756e6b5f6279746573cd0400ab7265706c69636174696f6e03"
+        "0e0801010009"
     ),
-    "93010191950203a1640808",
+    "920592920693050607920990",
+    "9301099197020da16c05050000",
+    "93010191970203a16408080100",
     "93010391990105a1670608030ab0353261393861393436313863363837629104",
     "9202919504a22f7406039103",
-    "93039293a27330a27331a2733292a27330a27331929603010300000096040103010a1c",
+    (
+        "93039293a27330a27331a2733292a27330a27331949603010300000096040103010a1c9605010301cd040023"
+        "9606010301cd04002a"
+    ),
+    "93039192a27330a27331919607010300cd01c431",
     "93049192a27330a2733192920100920200",
 ]

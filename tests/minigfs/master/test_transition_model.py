@@ -1,5 +1,8 @@
 """Random command sequences against an independent model, and their replay from the log."""
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -11,13 +14,23 @@ from hypothesis.stateful import (
     rule,
 )
 
-from minigfs.master import commands
+from minigfs.master import commands, name_table, removal
 from minigfs.master.commands import decode_command, encode_command
 from minigfs.master.listing import find_page, list_page
 from minigfs.master.state import FileInode, initial_state
 from minigfs.master.transition import transition
 from tests.minigfs.master.harness import SERVERS, Driver
 from tests.minigfs.master.tree_model import TreeModel
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_limits() -> Iterator[None]:
+    """So that most removals leave something to be reaped."""
+    kept = name_table.BLOCK_NAMES_MAX, removal.REAP_WORK_MAX
+    name_table.BLOCK_NAMES_MAX, removal.REAP_WORK_MAX = 2, 2
+    yield
+    name_table.BLOCK_NAMES_MAX, removal.REAP_WORK_MAX = kept
+
 
 # Few paths, so that commands meet; "a-" sorts between "a" and what lies below "a".
 NAMES = ("a", "a-", "é")
@@ -112,12 +125,38 @@ class TreeMachine(RuleBasedStateMachine):
         )
 
     @rule()
+    def reap(self) -> None:
+        self.driver.apply(commands.Reap(7))
+
+    @rule(number=picks)
+    def ask_again_for_a_published_file(self, number) -> None:
+        """Its path now, if it has one: what lies in a removed directory has none."""
+        inodes = [i for i in self.driver.state.inodes.values() if isinstance(i, FileInode)]
+        if not inodes:
+            return
+        inode = inodes[number % len(inodes)]
+        reply = self.driver.apply(commands.PublishFile(8, inode.file_id, "/a", (), False))
+        path = next(
+            (p for p, token in self.model.entries.items() if token and token[0] == inode.file_id),
+            None,
+        )
+        if path is None:
+            assert isinstance(reply, commands.Refused)
+            assert reply.code == "writer-fenced"
+        else:
+            assert isinstance(reply, commands.FilePublished)
+            assert reply.path == path
+
+    @rule()
     def forget(self) -> None:
         self.driver.apply(commands.ForgetGarbage(7, tuple(self.driver.state.garbage)))
 
     @invariant()
     def trees_are_equal(self) -> None:
         state = self.driver.state
+        files = sum(token is not None for token in self.model.entries.values())
+        assert state.file_count == files
+        assert state.directory_count == len(self.model.entries) - files - 1
         found = {}
         for entry in find_page(state, "/", "", 10_000).entries:
             inode = state.inodes[entry.file_id]
@@ -146,6 +185,9 @@ class TreeMachine(RuleBasedStateMachine):
         for command in self.driver.log:
             state, _ = transition(state, decode_command(encode_command(command)))
         assert state == self.driver.state
+        while self.driver.state.condemned:
+            self.driver.apply(commands.Reap(9))
+        self.trees_are_equal()
 
 
 TestTree = TreeMachine.TestCase

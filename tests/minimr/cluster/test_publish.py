@@ -9,6 +9,8 @@ from minigfs.config import FileSystemConfig
 from minigfs.errors import FileExists, FileMissing
 from minigfs.master import commands as fs_commands
 from minigfs.master.machine import FileSystemMachine
+from minigfs.master.name_table import BLOCK_NAMES_MAX
+from minigfs.master.removal import REAP_WORK_MAX
 from minimr.cluster.publish import (
     PublishCommand,
     PublishMachine,
@@ -154,3 +156,20 @@ def test_a_cancelled_job_publishes_nothing(masters: Masters) -> None:
     assert masters.publish() is None
     assert masters.exists(STAGING + "/inside")
     assert not masters.exists(OUTPUT)
+
+
+def test_however_large_the_old_output_only_a_bounded_part_of_it_is_taken_apart_at_once(
+    masters: Masters,
+) -> None:
+    masters.make_staging()
+    for number in range(2 * REAP_WORK_MAX):
+        path = f"{OUTPUT}/old/{number}"
+        masters.fs(fs_commands.MakeDirectory(5, path, parents=True, exist_ok=False))
+    before = masters.files.state
+    assert masters.publish(overwrite=True) is None
+    after = masters.files.state
+    assert len(before.inodes) - len(after.inodes) <= REAP_WORK_MAX + BLOCK_NAMES_MAX
+    assert after.directory_count == 3  # the output's parent, the output, and what was staged
+    while masters.files.state.condemned:
+        masters.fs(fs_commands.Reap(9))
+    assert len(masters.files.state.inodes) == 4

@@ -1,0 +1,73 @@
+"""What a leading master does by itself: writers that are gone, garbage, what was removed.
+
+Each turn proposes a bounded command and then lets others have theirs, so that a tree of a million
+files is taken apart, and its chunks deleted, while requests are answered as ever.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from minigfs.errors import MinigfsError
+from minigfs.master import commands
+from minigfs.master.state import FileSystemState
+from minigfs.master.tenure import Tenure
+from minigfs.ports import Clock
+
+__all__ = ["Housekeeping"]
+
+logger = logging.getLogger(__name__)
+
+TICK_MS = 1_000
+CREATIONS_HALVED_TICKS = 10
+DISCARDS_MAX = 1_000  # per tick
+REAP_PAUSE_MS = 20  # between steps: taking a tree apart leaves the masters most of their time
+
+
+class Housekeeping:
+    """Belongs to the event loop, and to one tenure."""
+
+    def __init__(
+        self,
+        tenure: Tenure,
+        clock: Clock,
+        state: Callable[[], FileSystemState],
+        propose: Callable[[commands.Command], Awaitable[object]],
+    ) -> None:
+        self._tenure = tenure
+        self._clock = clock
+        self._state = state
+        self._propose = propose
+
+    async def run(self) -> None:
+        """For ever."""
+        tick_count = 0
+        while True:
+            try:
+                await self._reap_until(self._tenure.now_ms + TICK_MS)
+                await self.tick()
+            except MinigfsError as error:
+                # A full disk refuses changes; what is due now is due again at the next tick.
+                logger.warning("housekeeping is put off: %s", error)
+                await asyncio.sleep(TICK_MS / 1000)
+            tick_count += 1
+            if tick_count % CREATIONS_HALVED_TICKS == 0:
+                self._tenure.membership.halve_creations()
+
+    async def tick(self) -> None:
+        """Discard files whose writers are gone, and see to garbage."""
+        state, now_ms = self._state(), self._tenure.now_ms
+        expired = self._tenure.leases.expired(state.temporary, now_ms)[:DISCARDS_MAX]
+        if expired:
+            logger.info("discarding %d files whose writers are gone", len(expired))
+            await self._propose(commands.DiscardFiles(self._clock.now_ms(), expired))
+        forgotten = self._tenure.membership.sweep_garbage(self._state(), now_ms)
+        if forgotten:
+            await self._propose(commands.ForgetGarbage(self._clock.now_ms(), forgotten))
+
+    async def _reap_until(self, until_ms: int) -> None:
+        """Take apart what is condemned until the next tick, or wait for it."""
+        while self._state().condemned and self._tenure.now_ms < until_ms:
+            await self._propose(commands.Reap(self._clock.now_ms()))
+            await asyncio.sleep(REAP_PAUSE_MS / 1000)
+        await asyncio.sleep(max(until_ms - self._tenure.now_ms, 0) / 1000)
