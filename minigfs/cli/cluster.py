@@ -3,9 +3,11 @@
 import functools
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import click
+from msgspec.structs import replace
 
 from minigfs.cli.connect import ClusterChoice, cluster_options, home_option, layout_of
 from minigfs.cluster import (
@@ -21,6 +23,7 @@ from minigfs.cluster.storage import (
     await_storage,
     prepare_storage,
 )
+from minigfs.errors import ClusterError, NoQuorum
 from minigfs.master.messages import ClusterReport
 from minigfs.terminal import (
     Terminal,
@@ -154,8 +157,21 @@ def down(terminal: Terminal, home: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
 @terminal_options
 def status(cluster: ClusterChoice, as_json: bool) -> None:
-    """Show the health of the cluster, its masters and its chunkservers."""
-    report = cluster.connect().report()
+    """Show the health of the cluster, its masters and its chunkservers.
+
+    While no master leads, this is what is known of the masters, and the exit code is 3.
+    """
+    client = cluster.connect()
+    try:
+        _show_report(client.report(), as_json=as_json)
+    except NoQuorum:
+        with suppress(ClusterError):  # nobody is left who could tell
+            known = replace(client.report(stale_ok=True), health="NO_QUORUM")
+            _show_report(known, as_json=as_json)
+        raise
+
+
+def _show_report(report: ClusterReport, *, as_json: bool) -> None:
     if as_json:
         echo_json(storage_status(report))
     else:

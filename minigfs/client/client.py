@@ -159,8 +159,9 @@ class MinigfsClient:
             index += len(batch)
         return with_fields(located, chunks=tuple(chunks))
 
-    def report(self) -> ClusterReport:
-        return self._masters.call(GetClusterReport())
+    def report(self, *, stale_ok: bool = False) -> ClusterReport:
+        """``stale_ok``: as any master knows it, without what only a leader can know."""
+        return self._masters.call(GetClusterReport(stale_ok=stale_ok))
 
     def open_reader(self, path: str) -> FileReader:
         """Raises ``FileMissing`` or ``IsDirectory``; learns the first chunks' locations at once."""

@@ -301,7 +301,7 @@ class ClusterReport(Message, frozen=True):
     cluster_id: str
     chunk_bytes: int
     replication: int
-    health: str  # "OK", "DEGRADED", "DATA_AT_RISK", "LOST"
+    health: str  # "OK", "DEGRADED", "DATA_AT_RISK", "LOST"; clients add "NO_QUORUM"
     reasons: tuple[str, ...]
     masters: tuple[MasterReport, ...]
     elections: int  # since the cluster was made, the first one included: the highest term

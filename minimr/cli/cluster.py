@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import click
 from minigfs.cli.cluster import process_line, storage_shape
 from minigfs.cli.serve import chunkserver, configure_logging, master_options
 from minigfs.cluster import ClusterLayout, ProcessEvent, announce_ready, default_home
+from minigfs.errors import ClusterError, NoQuorum
 from minigfs.terminal import (
     Terminal,
     echo_json,
@@ -109,10 +111,21 @@ def down(terminal: Terminal) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
 @terminal_options
 def status(as_json: bool) -> None:
-    """Show the health of the cluster, its servers, workers and jobs."""
-    from minimr.cluster.deploy import status as cluster_status
+    """Show the health of the cluster, its servers, workers and jobs.
 
-    found = cluster_status(_layout())
+    While no master leads, this is what is known of the masters, and the exit code is 3.
+    """
+    from minimr.cluster import deploy
+
+    try:
+        _show_status(deploy.status(_layout()), as_json=as_json)
+    except NoQuorum:
+        with suppress(ClusterError):  # nobody is left who could tell
+            _show_status(deploy.last_known_status(_layout()), as_json=as_json)
+        raise
+
+
+def _show_status(found: "ClusterStatus", *, as_json: bool) -> None:
     if as_json:
         echo_json(found)
     else:

@@ -36,10 +36,18 @@ from minigfs.cluster.storage import (
     python_program,
 )
 from minigfs.errors import InvalidConfig, StartFailed, Unreachable
-from minimr.cluster.status import ClusterStatus, gather_status
+from minimr.cluster.status import ClusterStatus, gather_status, status_without_leader
 from minimr.cluster.workers import end_workers
 
-__all__ = ["CLUSTER_KINDS", "ClusterShape", "down", "status", "up", "worker_count"]
+__all__ = [
+    "CLUSTER_KINDS",
+    "ClusterShape",
+    "down",
+    "last_known_status",
+    "status",
+    "up",
+    "worker_count",
+]
 
 WORKERS = "workers"  # name and role of the process that keeps Ray, and the setting with their count
 _WORKER_COUNT_MAX = 256
@@ -106,6 +114,11 @@ def status(layout: ClusterLayout) -> ClusterStatus:
     if state is not None and not any(map(running_pid, state.with_role("master"))):
         raise Unreachable(f"the cluster in {layout.home} is not running: start it with `minimr up`")
     return gather_status(config, expected_workers=worker_count(state) if state else 0)
+
+
+def last_known_status(layout: ClusterLayout) -> ClusterStatus:
+    """What can be told while no master leads."""
+    return status_without_leader(ClientConfig.discover(home=str(layout.home)))
 
 
 def worker_count(state: ClusterState) -> int:

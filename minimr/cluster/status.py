@@ -1,4 +1,4 @@
-"""What `minimr status` shows, gathered from the master (DESIGN 5.1)."""
+"""What `minimr status` shows, gathered from the masters (DESIGN 5.1)."""
 
 from typing import TypeVar
 
@@ -13,14 +13,14 @@ from minimr.backends.master_link import MasterLink
 from minimr.ids import WorkerId
 from minimr.messages import JobStatus, ListJobs, ListWorkers, WorkerReport
 
-__all__ = ["ClusterStatus", "gather_status", "status_of"]
+__all__ = ["ClusterStatus", "gather_status", "status_of", "status_without_leader"]
 
 
 _LineT = TypeVar("_LineT", bound=Message)
 
 
 class HealthReport(Message, frozen=True):
-    word: str  # "OK", "DEGRADED", "DATA_AT_RISK", "LOST"
+    word: str  # "OK", "DEGRADED", "DATA_AT_RISK", "LOST", "NO_QUORUM"
     reasons: tuple[str, ...]
 
 
@@ -75,6 +75,13 @@ def gather_status(config: ClientConfig, *, expected_workers: int = 0) -> Cluster
     finally:
         link.close()
     return status_of(report, workers, jobs, expected_workers=expected_workers)
+
+
+def status_without_leader(config: ClientConfig) -> ClusterStatus:
+    """What the masters that are left know of each other, while too few are left to lead."""
+    report = MinigfsClient(config).report(stale_ok=True)
+    report = msgspec.structs.replace(report, health="NO_QUORUM", chunkservers=())
+    return status_of(report, (), (), expected_workers=0)
 
 
 def status_of(
