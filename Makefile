@@ -8,7 +8,7 @@ LOG ?=
 MUTANTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast mutants check format bench install clean
+.PHONY: help demo test test-fast mutants check format sim sim-long bench install clean
 
 help: ## list the recipes
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,13 @@ check: $(VENV)/.dev ## format, lint, types, import contracts
 format: $(VENV)/.dev ## rewrite the code in the house format
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+SEEDS ?= 2000
+sim: $(VENV)/.dev ## simulate SEEDS=2000 groups of masters under faults, one process (JOBS=4 for more)
+	$(BIN)/python -m tests.sim --count $(SEEDS) --jobs $(or $(JOBS),1) --quiet
+
+sim-long: SEEDS = 10000
+sim-long: sim ## ten thousand seeds
 
 bench: $(VENV)/.dev ## url-count beside Polars, on the same files in the same run
 	$(BIN)/python benchmarks/url_count.py

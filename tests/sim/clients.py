@@ -26,7 +26,7 @@ from tests.sim.coverage import Coverage
 from tests.sim.key_value_machine import Command, decode_result, encode_command
 from tests.sim.options import Options
 from tests.sim.process import KV_MACHINE, Process
-from tests.sim.scheduler import MS, Scheduler
+from tests.sim.scheduler import MS, SECOND, Scheduler
 from tests.sim.trace import Trace
 from tests.sim.violation import Violation, require
 
@@ -165,6 +165,10 @@ class Client:
         group.trace.note(f"{self.name} asks {process.id} {request.call} try {request.tries}")
         if chance.randrange(1000) >= group.options.request_loss_permille:
             group.scheduler.after(chance.randrange(2 * MS), self._arrive, request, process)
+        if chance.randrange(1000) < group.options.request_late_permille:
+            group.coverage["late requests"] += 1
+            again = chance.choice(group.processes())
+            group.scheduler.after(chance.randrange(2 * SECOND), self._arrive, request, again)
         patience_us = group.options.patience_us
         wait_us = patience_us + chance.randrange(patience_us)
         group.scheduler.after(wait_us, self._run_out, request, request.tries)

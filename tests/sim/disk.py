@@ -67,6 +67,8 @@ class SimDisk:
         self._capacity_bytes = capacity_bytes
         self._boot = 0
         self._faults: dict[str, builtins.list[int]] = {}
+        self.forgets_syncs = False
+        """A broken disk: it says that bytes are durable, and a crash loses them all the same."""
         self.before_change: Callable[[str, str], None] | None = None
         """Called with the operation and the path before anything is changed or synced; what it
         raises ends the operation."""
@@ -359,7 +361,8 @@ class SimFile:
     def sync(self) -> None:
         with self._disk.lock:
             self._check("sync")
-            self._content.sync()
+            if not self._disk.forgets_syncs:
+                self._content.sync()
 
     def close(self) -> None:
         self._closed = True

@@ -62,6 +62,8 @@ class Options:
     # Storage
     segment_bytes: int = 1 << 14
     disk_bytes: int = 1 << 22
+    disks_forget: bool = False
+    """No disk keeps what was synced: every promise is broken sooner or later (to test the tests)."""
     snapshot_every_entries: int = 40
     snapshot_every_bytes: int = 1 << 20
     keep_entries: int = 10
@@ -88,6 +90,7 @@ class Options:
     window: int = 2
     think_us: int = 60 * MS
     request_loss_permille: int = 10
+    request_late_permille: int = 0
     patience_us: int = 600 * MS
     value_bytes: int = 0
 
@@ -130,6 +133,7 @@ def draw_options(seed: int, events: int) -> Options:
         window=choose((1, 2, 3)),
         think_us=choose((10 * MS, 40 * MS, 80 * MS)),
         request_loss_permille=choose((0, 10, 80)),
+        request_late_permille=choose((0, 20, 100)),
         patience_us=choose((150 * MS, 400 * MS, 1000 * MS)),
         value_bytes=choose((0, 0, 40, 400)),
         calm_start=chance.random() < 0.7,

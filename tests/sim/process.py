@@ -90,6 +90,7 @@ class Process:
             configuration=founding,
             settings=self.log_settings,
         )
+        self.disk.forgets_syncs = site.options.disks_forget
         spread = site.options.tick_spread_permille
         self.tick_us = site.options.tick_us * (1000 + self.chance.randint(-spread, spread)) // 1000
         self.state = State.DOWN
@@ -477,14 +478,18 @@ class Process:
 
     # Requests
 
-    def ask(self, action: Callable[[Member, Ticket], None], then: Callable[[Outcome], None]) -> bool:
+    def ask(
+        self, action: Callable[[Member, Ticket], None], then: Callable[[Outcome], None]
+    ) -> bool:
         """Hand a request to the process, if there is one; its outcome may never come."""
         if self.member is None:
             return False
         self.handle(self._ask, action, then)
         return True
 
-    def _ask(self, action: Callable[[Member, Ticket], None], then: Callable[[Outcome], None]) -> None:
+    def _ask(
+        self, action: Callable[[Member, Ticket], None], then: Callable[[Outcome], None]
+    ) -> None:
         assert self.member is not None
         self._last_ticket += 1
         ticket = Ticket(self._last_ticket)

@@ -14,13 +14,13 @@ from tests.sim.world import Result
 __all__ = ["shrink"]
 
 SIMPLER: dict[str, tuple[str, ...]] = {
-    "kinds": (),
     "guards": ("true",),
     "drop_permille": ("0",),
     "double_permille": ("0",),
     "late_permille": ("0",),
     "replay_permille": ("0",),
     "request_loss_permille": ("0",),
+    "request_late_permille": ("0",),
     "fifo": ("true",),
     "tick_spread_permille": ("0",),
     "pump_delay_us": ("0",),

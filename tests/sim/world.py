@@ -218,7 +218,8 @@ class World:
         self.clients.append(probe)
         if not self._run_until(lambda: self.ledger.commit_index > committed, limit_us):
             raise Violation(
-                "no progress", f"no commit after {committed} in {limit_us // MS} ms: {self._states()}"
+                "no progress",
+                f"no commit after {committed} in {limit_us // MS} ms: {self._states()}",
             )
         if not self._run_until(lambda: bool(probe.acknowledged), 4 * limit_us):
             raise Violation("no progress", f"no new client is answered: {self._states()}")

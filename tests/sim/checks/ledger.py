@@ -139,9 +139,7 @@ class Ledger:
             len(entries) == last - first + 1, "hole in a log", f"{state.node_id}: {first}..{last}"
         )
         for index, entry in enumerate(entries, first):
-            known, known_previous = self._entries.setdefault(
-                (index, entry.term), (entry, previous)
-            )
+            known, known_previous = self._entries.setdefault((index, entry.term), (entry, previous))
             if known_previous is None and previous is not None:
                 self._entries[index, entry.term] = (known, previous)
                 known_previous = previous

@@ -1,0 +1,83 @@
+"""A slice of the simulator's seeds, and what the simulator promises about itself.
+
+``make sim`` runs thousands; ``SIM_FIRST_SEED`` and ``SIM_SEEDS`` choose others here.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.sim.campaign import Run, perform, replay_command, report_failure
+from tests.sim.coverage import Coverage
+from tests.sim.options import FAULT_KINDS
+from tests.sim.shrink import shrink
+
+FIRST_SEED = int(os.environ.get("SIM_FIRST_SEED", "0"))
+SEEDS = int(os.environ.get("SIM_SEEDS", "60"))
+BATCHES = 6
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_no_seed_breaks_a_promise(batch: int) -> None:
+    count = max(1, SEEDS // BATCHES)
+    for seed in range(FIRST_SEED + batch * count, FIRST_SEED + (batch + 1) * count):
+        run = Run(seed=seed)
+        result = perform(run)
+        assert result.violation is None, report_failure(run, result)
+        assert result.coverage["delivered"] >= run.events
+        assert not result.coverage.missing(), result.coverage.summary()
+
+
+def test_a_seed_is_the_same_run_in_another_process_whatever_its_hashes() -> None:
+    digests = []
+    for hash_seed in ("1", "2"):
+        command = [sys.executable, "-m", "tests.sim", "--seed", "11", "--events", "500"]
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        )
+        digests.append(done.stdout)
+    assert digests[0] == digests[1]
+    assert "trace" in digests[0]
+
+
+def test_each_fault_can_be_left_out_and_the_others_stay_what_they_are() -> None:
+    whole = perform(Run(seed=5, events=1000))
+    first, *rest = whole.struck
+    less = perform(Run(seed=5, events=1000, without=(first,)))
+    assert first not in less.struck
+    assert less.digest != whole.digest
+    assert rest[0] in less.struck
+
+
+def test_every_kind_of_fault_strikes_in_some_world_that_has_only_that_kind() -> None:
+    for kind in FAULT_KINDS:
+        total = Coverage()
+        for seed in range(3):
+            settings = {"kinds": kind, "calm_start": "true", "members": "3"}
+            result = perform(Run(seed=seed, events=400, settings=settings))
+            assert result.violation is None, f"{kind}, seed {seed}: {result.violation}"
+            total.update(result.coverage)
+            if total[kind]:
+                break
+        assert total[kind], f"{kind} never struck"
+
+
+FORGETFUL = {"disks_forget": "true", "kinds": "power-loss,crash-many,cut-one-way,pause"}
+
+
+def test_members_whose_disks_forget_what_was_synced_are_found_out_and_the_run_shrinks() -> None:
+    run = Run(seed=4, events=800, settings=FORGETFUL)
+    result = perform(run)
+    assert result.violation is not None, "disks that keep nothing, and no promise was broken"
+    assert f"--seed {run.seed}" in report_failure(run, result)
+
+    smaller, shrunk = shrink(run, result, lambda line: None)
+    assert shrunk.violation is not None
+    assert shrunk.violation.kind == result.violation.kind
+    assert len(shrunk.struck) < len(result.struck)
+    assert perform(smaller).digest == shrunk.digest, replay_command(smaller)
