@@ -1,7 +1,8 @@
 """All machines of a world, and who can be spared."""
 
 from minigfs.raft import Configuration, NodeId
-from tests.sim.process import Process, Site, State
+from tests.sim.process import Process
+from tests.sim.setting import Site, State
 
 __all__ = ["Arena"]
 

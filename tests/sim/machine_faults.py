@@ -4,8 +4,9 @@ import errno
 import random
 
 from tests.sim.arena import Arena
-from tests.sim.process import CrashPoint, Process, State
+from tests.sim.process import Process
 from tests.sim.scheduler import MS, SECOND
+from tests.sim.setting import CrashPoint, State
 
 __all__ = ["MachineFaults"]
 

@@ -12,8 +12,9 @@ from minigfs.errors import ClusterError
 from minigfs.raft import ChangeKind, MembershipChange, NodeId
 from minigfs.replication.member import Member, Outcome, Ticket
 from tests.sim.arena import Arena
-from tests.sim.process import Process, State
+from tests.sim.process import Process
 from tests.sim.scheduler import MS, SECOND
+from tests.sim.setting import State
 
 __all__ = ["Operator"]
 

@@ -63,7 +63,7 @@ class Options:
     segment_bytes: int = 1 << 14
     disk_bytes: int = 1 << 22
     disks_forget: bool = False
-    """No disk keeps what was synced: every promise is broken sooner or later (to test the tests)."""
+    """No disk keeps what was synced: all promises break sooner or later (tests the tests)."""
     snapshot_every_entries: int = 40
     snapshot_every_bytes: int = 1 << 20
     keep_entries: int = 10

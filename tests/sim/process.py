@@ -7,11 +7,9 @@ lose power between any two steps, be paused, have a slow, full, failing or decay
 clock of its own.
 """
 
-import enum
 import random
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from minigfs.errors import ClusterError, DamageError, NoSpace
@@ -22,56 +20,21 @@ from minigfs.replication.machines import ReplicatedMachines
 from minigfs.replication.member import Job, Lane, Member, MemberSettings, Outcome, Ticket
 from minigfs.replication.peer_messages import PeerMessage
 from minigfs.replication.sessions import SessionSettings
-from tests.sim.checks.ledger import Ledger
-from tests.sim.checks.states import MachineWatch, StateBook
+from tests.sim.checks.states import MachineWatch
 from tests.sim.clock import SimRng
-from tests.sim.coverage import Coverage
 from tests.sim.disk import SimDisk
 from tests.sim.key_value_machine import KeyValueMachine
-from tests.sim.message_network import MessageNetwork
-from tests.sim.options import Options
-from tests.sim.scheduler import MS, Scheduler
-from tests.sim.trace import Trace
+from tests.sim.scheduler import MS
+from tests.sim.setting import CrashPoint, Site, State
 from tests.sim.violation import ProcessCrash, Violation
 
-__all__ = ["KV_MACHINE", "CrashPoint", "Process", "Site", "State"]
+__all__ = ["KV_MACHINE", "Process"]
 
 KV_MACHINE = "kv"
 LOG_DIRECTORY = "log"
 EPOCH_MS = 1_700_000_000_000
 TURN_US = 20  # of a process's loop
 CATCH_UP_TICKS = 2  # a timer that was held up makes up for so many
-
-
-class State(enum.Enum):
-    DOWN = "down"
-    UP = "up"
-    DAMAGED = "damaged"
-    """Its disk is not what it wrote; it refuses to start, and must be replaced."""
-    GONE = "gone"
-
-
-class CrashPoint(enum.Enum):
-    """Between which steps an armed crash comes."""
-
-    DISK = "disk"
-    SEND = "send"
-    APPLY = "apply"
-    JOB_START = "job-start"
-    JOB_END = "job-end"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """What all processes of a world share."""
-
-    scheduler: Scheduler
-    options: Options
-    trace: Trace
-    coverage: Coverage
-    network: MessageNetwork
-    ledger: Ledger
-    book: StateBook
 
 
 class Process:

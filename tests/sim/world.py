@@ -25,8 +25,9 @@ from tests.sim.faults import FaultPlan
 from tests.sim.message_network import MessageNetwork
 from tests.sim.operators import Operator
 from tests.sim.options import Options
-from tests.sim.process import Process, Site, State
+from tests.sim.process import Process
 from tests.sim.scheduler import MS, SECOND, Scheduler
+from tests.sim.setting import Site, State
 from tests.sim.trace import Trace
 from tests.sim.violation import Violation
 
