@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -50,9 +51,21 @@ class MasterHandle:
 class MasterGroup:
     """Runs while its ``with`` block does. Its clients come through the fronts, as all others do."""
 
-    def __init__(self, root: Path, *, masters: int = 3, timeout_ms: int = 10_000) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        masters: int = 3,
+        timeout_ms: int = 10_000,
+        program: str = "minigfs",
+        directories: Mapping[str, Path] | None = None,
+    ) -> None:
+        """``program`` is what serves: "minimr" hosts the coordinator, too. ``directories`` says
+        where masters live that do not live below ``root``; they are called a, b, c."""
         self.root = root
         self.links = LinkProxy()
+        self._program = program
+        self._directories = directories or {}
         self._timeout_ms = timeout_ms
         self._count = masters
         self.masters: dict[str, MasterHandle] = {}
@@ -100,7 +113,8 @@ class MasterGroup:
         assert master.process is None, f"master {name} runs"
         master.process = self._spawn(
             f"master-{name}",
-            *("master", "--dir", str(master.directory), "--listen", master.address),
+            *(self._program, "serve", "master"),
+            *("--dir", str(master.directory), "--listen", master.address, "--founded"),
             *("--advertise", master.front, "--chunk-size", "1MiB", "--replication", "1"),
         )
         self.links.serve(name, master.address, master.process.pid)
@@ -120,6 +134,17 @@ class MasterGroup:
         master.process.kill()
         master.process.wait()
         master.process = None
+
+    def wait_until_ended(self, name: str) -> str:
+        """Return when the master has ended by itself; with the last line of its log."""
+        master = self.masters[name]
+        assert master.process is not None, f"master {name} does not run"
+        try:
+            assert master.process.wait(PATIENCE_S) != 0, "it ended as if all were well"
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"master {name} goes on:\n{self.log(name)}") from None
+        master.process = None
+        return self.log(name).strip().splitlines()[-1]
 
     def ask_to_stop(self, name: str) -> None:
         """SIGTERM, as ``down`` does; return when it has ended."""
@@ -197,7 +222,7 @@ class MasterGroup:
             name = chr(ord("a") + number)
             self.masters[name] = MasterHandle(
                 name=name,
-                directory=self.root / f"master-{name}",
+                directory=self._directories.get(name, self.root / f"master-{name}"),
                 address=_free_address(),
                 front=self.links.add_front(name),
             )
@@ -208,7 +233,8 @@ class MasterGroup:
         joined = [part for master in self.masters.values() for part in ("--join", master.front)]
         self._chunkserver = self._spawn(
             "chunkserver",
-            *("chunkserver", "--dir", str(self.root / "chunkserver"), "--listen", "127.0.0.1:0"),
+            *("minigfs", "serve", "chunkserver"),
+            *("--dir", str(self.root / "chunkserver"), "--listen", "127.0.0.1:0"),
             *joined,
         )
         client = MinigfsClient(self.config)
@@ -217,11 +243,11 @@ class MasterGroup:
             assert time.monotonic() < deadline, "the chunkserver did not register in time"
             time.sleep(_POLL_S)
 
-    def _spawn(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, name: str, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         told = ("--cluster-id", CLUSTER_ID, "--token-file", str(self.token_file))
         with (self.root / f"{name}.log").open("ab") as log_file:
             return subprocess.Popen(
-                [sys.executable, "-m", "minigfs", "serve", *arguments, *told],
+                [sys.executable, "-m", program, *arguments, *told],
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=log_file,
