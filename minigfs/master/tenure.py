@@ -71,7 +71,8 @@ class Tenure:
             return False
         self._server_joined.clear()
         try:
-            await asyncio.wait_for(self._server_joined.wait(), left_ms / 1000)
+            async with asyncio.timeout(left_ms / 1000):
+                await self._server_joined.wait()
         except TimeoutError:
             return False
         return not self._is_over

@@ -132,8 +132,10 @@ class OneWayLink:
             finally:
                 self._connection = None
                 connection.abort()
+            # Not wait_for: up to Python 3.11 it forgets a cancel that meets the event.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._hurry.wait()
             pause_s = min(2 * pause_s, PAUSE_MAX_S)
 
     async def _talk(self, connection: "_Connection") -> bool:
