@@ -40,10 +40,15 @@ class MachineFaults:
         return victim is not None
 
     def crash_at_point(self, chance: random.Random) -> bool:
-        """At the k-th disk operation, send, apply, or edge of a job from now on."""
+        """At the k-th disk operation, send, apply, or edge of a job from now on; sometimes while it
+        makes good what a crash has left."""
         victim = self._victim(chance)
         if victim is None:
             return False
+        if chance.random() < 0.3:
+            victim.crash(power=True)
+            victim.arm(CrashPoint.DISK, chance.randrange(1, 12), power=True)
+            return True
         point = chance.choice((CrashPoint.DISK, *CrashPoint))
         count = chance.choice((1, 1, 2, 3, 5, 8, 13, 30))
         victim.arm(point, count, power=chance.random() < 0.7)

@@ -114,6 +114,7 @@ class Process:
             self.log = DurableLog.open(self.disk, LOG_DIRECTORY, settings=self.log_settings)
             self._begin()
         except ProcessCrash:
+            self.site.coverage["crash while starting"] += 1
             self._end(power=True)
         except DamageError as error:
             self._be_damaged(error)
