@@ -1,7 +1,8 @@
 """The thread that tells the leading master what this server is and has, and takes orders.
 
 Twice a second, or at once when the master asks for a full report, which it does when it does not
-know this server: after either of them has restarted, or another master leads. Deleting stops after
+know this server: after either of them has restarted, or another master leads. The parts of such a
+report follow each other with short pauses, in which the master serves others. Deleting stops after
 a while and goes on after the next heartbeat (the master repeats what it has not heard to be gone),
 so that a large order does not make the server look dead.
 """
@@ -26,8 +27,8 @@ logger = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 0.5  # a new leader places no chunk on a server before it has heard of it
 _RETRY_SECONDS = 0.1  # while no master answers: a starting cluster is whole as soon as one does
+_NEXT_PART_SECONDS = 0.02
 _TIMEOUT_MS = 1_200  # one silent leader, and a look at who leads now
-_FULL_REPORT_MS = 3_000  # on top: a report of a million chunks takes its time
 _STOP_TIMEOUT_S = 3.0
 _DELETING_MS_MAX = 500
 
@@ -66,25 +67,22 @@ class Heartbeats:
     def _run(self) -> None:
         pause = 0.0
         while not self._stopping.wait(pause):
-            reply = self._beat()
+            report = self._store.take_report()
+            reply = self._beat(report)
             if reply is None:
                 pause = _RETRY_SECONDS
                 continue
-            pause = _INTERVAL_SECONDS
+            pause = _NEXT_PART_SECONDS if report.more else _INTERVAL_SECONDS
             if reply.send_full_report:
                 self._store.owe_full_report()
                 pause = 0.0
             self._delete(reply.delete)
 
-    def _beat(self) -> HeartbeatReply | None:
+    def _beat(self, report: ChunkReport) -> HeartbeatReply | None:
         """One heartbeat to the master that leads; None if none takes it."""
-        report = self._store.take_report()
         beat = self._describe(report)
-        answer_ms = _FULL_REPORT_MS if report.full else 0
         try:
-            reply = self._masters.call(
-                beat, timeout_ms=_TIMEOUT_MS + answer_ms, answer_ms=answer_ms, once=True
-            )
+            reply = self._masters.call(beat, timeout_ms=_TIMEOUT_MS, once=True)
         except MinigfsError as error:
             log = logger.warning if self._is_connected else logger.debug
             log("no master takes the heartbeat: %s", error)

@@ -137,6 +137,9 @@ class Chunkserver:
             full=report.full,
             chunks=as_replica_reports(report.chunks),
             gone=report.gone,
+            report=report.report,
+            part=report.part,
+            more=report.more,
         )
 
 

@@ -3,7 +3,8 @@
 The ledger remembers what the master has not acknowledged yet. A report is *taken*, sent, and then
 either *delivered*, which forgets what it said, or lost, in which case the next one says it again.
 A chunk that is sealed while a report is under way is not in that report and so stays for the next
-one. Pure; the caller's lock guards it.
+one. A full report is of the moment it was begun at, and comes in parts, since the master answers
+nobody else while it takes one in. Pure; the caller's lock guards it.
 """
 
 from collections.abc import Iterable
@@ -14,14 +15,19 @@ from minigfs.ids import ChunkHandle
 
 __all__ = ["ChunkReport", "ReportLedger"]
 
-_CHANGES_PER_REPORT_MAX = 50_000  # about 1 MB on the wire; the rest goes with the next heartbeat
+_CHUNKS_PER_REPORT_MAX = 5_000  # some milliseconds of the master; the rest goes next time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkReport:
+    """What one heartbeat says; the last three fields are those of ``Heartbeat``."""
+
     full: bool
     chunks: tuple[StoredChunk, ...]
     gone: tuple[ChunkHandle, ...]
+    report: int = 0
+    part: int = 0
+    more: bool = False
 
 
 class ReportLedger:
@@ -29,6 +35,9 @@ class ReportLedger:
 
     def __init__(self) -> None:
         self._owes_full_report = True
+        self._report = 0
+        self._parts: list[tuple[StoredChunk, ...]] = []  # of the full report that is under way
+        self._part = 0
         self._new: dict[ChunkHandle, StoredChunk] = {}
         self._gone: dict[ChunkHandle, None] = {}
 
@@ -42,27 +51,54 @@ class ReportLedger:
         self._gone[handle] = None
 
     def owe_full_report(self) -> None:
+        """Owe one from its start."""
         self._owes_full_report = True
+        self._parts = []
 
     def take(self, all_chunks: Iterable[StoredChunk]) -> ChunkReport:
-        """The next report; ``all_chunks`` are the good ones here now (used if it is a full one)."""
+        """The next report; ``all_chunks`` are the good ones here now (used if it begins a full
+        one)."""
         if self._owes_full_report:
-            return ChunkReport(full=True, chunks=tuple(all_chunks), gone=())
+            if not self._parts:
+                self._begin_full_report(tuple(all_chunks))
+            return ChunkReport(
+                full=True,
+                chunks=self._parts[self._part],
+                gone=(),
+                report=self._report,
+                part=self._part,
+                more=self._part + 1 < len(self._parts),
+            )
         return ChunkReport(
             full=False,
-            chunks=tuple(self._new.values())[:_CHANGES_PER_REPORT_MAX],
-            gone=tuple(self._gone)[:_CHANGES_PER_REPORT_MAX],
+            chunks=tuple(self._new.values())[:_CHUNKS_PER_REPORT_MAX],
+            gone=tuple(self._gone)[:_CHUNKS_PER_REPORT_MAX],
         )
+
+    def _begin_full_report(self, chunks: tuple[StoredChunk, ...]) -> None:
+        """It says all that happened before now."""
+        self._report += 1
+        self._part = 0
+        size = _CHUNKS_PER_REPORT_MAX
+        self._parts = [chunks[i : i + size] for i in range(0, len(chunks), size)] or [()]
+        self._new = {}
+        self._gone = {}
 
     def delivered(self, report: ChunkReport) -> None:
         """The master has it: forget what it said, but nothing that happened since it was taken."""
         if report.full:
-            self._owes_full_report = False
-            known = {chunk.handle for chunk in report.chunks}
-            # A loss of something the full report still listed happened after it was taken.
-            self._gone = {handle: None for handle in self._gone if handle in known}
+            self._part_delivered(report)
+            return
         for chunk in report.chunks:
             if self._new.get(chunk.handle) == chunk:
                 del self._new[chunk.handle]
         for handle in report.gone:
             self._gone.pop(handle, None)
+
+    def _part_delivered(self, report: ChunkReport) -> None:
+        if not self._parts or (report.report, report.part) != (self._report, self._part):
+            return  # a full report was asked for anew meanwhile
+        self._part += 1
+        if not report.more:
+            self._owes_full_report = False
+            self._parts = []

@@ -13,7 +13,7 @@ from minigfs.master.state import DirectoryInode, FileSystemState, Inode
 
 __all__ = ["PAGE_BYTES_MAX", "PAGE_ENTRIES_MAX", "find_page", "list_page", "status_of"]
 
-PAGE_ENTRIES_MAX = 10_000
+PAGE_ENTRIES_MAX = 4_000  # about ten milliseconds of the master
 PAGE_BYTES_MAX = 8 * 1024 * 1024  # half of what a frame may have: long paths make short pages
 _STATUS_BYTES = 200  # about what an entry takes besides its path
 

@@ -1,6 +1,10 @@
 """The file system as a replicated machine: commands in as bytes, replies out as bytes."""
 
 from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from immutables import Map
 
 from minigfs.master.commands import (
     Command,
@@ -14,6 +18,7 @@ from minigfs.master.transition import transition
 
 __all__ = ["FILE_SYSTEM_MACHINE", "FileSystemMachine"]
 
+FREED_MAX = 500  # at once
 FILE_SYSTEM_MACHINE = "fs"  # its name in the log
 
 
@@ -39,7 +44,9 @@ class FileSystemMachine:
 
     def restore(self, records: Iterator[bytes]) -> None:
         """Replace the state with a frozen one; no records: the state before the first entry."""
-        self._state = restore_state(records)
+        restored = restore_state(records)
+        replaced, self._state = [self._state], restored
+        _let_go(replaced)
 
     def preview(self, command: Command) -> tuple[FileSystemState, CommandReply]:
         """What a command would lead to, for another machine's compound entry to ``adopt``."""
@@ -52,3 +59,20 @@ class FileSystemMachine:
         the log.
         """
         self._state = state
+
+
+def _let_go(replaced: list[FileSystemState]) -> None:
+    """Free a state, which nobody else may hold, in small parts.
+
+    To free a million files in one stroke takes a second in which no thread of the process runs.
+    """
+    state = replaced.pop()
+    maps: list[Map[Any, Any]] = [state.inodes, state.chunks, state.garbage, state.temporary]
+    del state
+    while maps:
+        rest = maps.pop()
+        while rest:
+            smaller = rest.mutate()
+            for key in list(islice(rest, FREED_MAX)):
+                del smaller[key]
+            rest = smaller.finish()

@@ -4,7 +4,7 @@ Which servers a chunk lives on is in the log; whether they have it is theirs to 
 2.6.2). A replica counts as present on a live server until something speaks against it: the
 server's full report lacked it or had another version or length, the server reported it gone, or a
 reader found it damaged. A server that was away, restarted, or is new to this master is asked for
-a full report, and until it comes its replicas count as present.
+a full report, and until the last part of it came its replicas count as present.
 
 Deleting is the one order that cannot be taken back. It is given for handles that the server
 reported itself, that no file has, and that are below the state's next handle: what this master's
@@ -26,7 +26,7 @@ __all__ = ["ALIVE_MS", "DELETE_ORDERS_MAX", "Membership", "Server"]
 
 ALIVE_MS = 5_000  # heartbeats come twice a second: a long pause of a busy machine is no death
 DELETE_ORDERS_MAX = 1_000  # per heartbeat, so that deleting a large tree disturbs nobody
-GARBAGE_SWEEP_MAX = 10_000  # per tick, for the same reason
+GARBAGE_SWEEP_MAX = 4_000  # per tick, for the same reason
 _CONFIRMED_MS = 30_000  # a full report that was under way when a chunk was sealed is older no more
 
 
@@ -37,7 +37,9 @@ class Server:
     chunkserver_id: ChunkserverId
     last_heartbeat: Heartbeat
     last_heard_ms: int
-    reported: bool = False  # its full report is in
+    reported: bool = False  # its full report is in, all of it
+    report: int = 0  # the full report that its next part belongs to
+    next_part: int = 0
     held: set[ChunkHandle] = field(default_factory=set)
     confirmed: dict[ChunkHandle, int] = field(default_factory=dict)  # published, when
     damaged: set[ChunkHandle] = field(default_factory=set)
@@ -72,19 +74,34 @@ class Membership:
             )
             self._servers[beat.chunkserver_id] = server
         elif not server.is_alive(now_ms) or server.last_heartbeat.pid != beat.pid:
-            server.reported = False
+            server.reported, server.report = False, 0
         server.last_heard_ms = now_ms
-        if beat.full:
-            self._start_over(server, now_ms)
-        self._take_reports(server, beat.chunks, state)
-        self._take_gone(server, beat.gone)
+        if not beat.full or self._accept_part(server, beat, now_ms):
+            self._take_reports(server, beat.chunks, state)
+            self._take_gone(server, beat.gone)
         server.last_heartbeat = _without_reports(beat)
         doomed = islice(server.doomed, DELETE_ORDERS_MAX)
         delete = tuple(handle for handle in doomed if _deletable(state, handle))
-        return HeartbeatReply(send_full_report=not server.reported, delete=delete)
+        under_way = beat.full and beat.report == server.report
+        ask = not server.reported and not under_way
+        return HeartbeatReply(send_full_report=ask, delete=delete)
+
+    def _accept_part(self, server: Server, beat: Heartbeat, now_ms: int) -> bool:
+        """Whether a part of a full report is the one to come next; the first one starts over.
+
+        A part may arrive twice, and late: its sender did not hear that it was taken.
+        """
+        if beat.part == 0 and beat.report > server.report:
+            self._start_over(server, now_ms)
+            server.report, server.next_part = beat.report, 0
+        if (beat.report, beat.part) != (server.report, server.next_part):
+            return False
+        server.next_part += 1
+        server.reported = not beat.more
+        return True
 
     def _start_over(self, server: Server, now_ms: int) -> None:
-        server.reported = True
+        server.reported = False
         server.held = set()
         server.doomed = {}
         server.confirmed = {

@@ -98,7 +98,7 @@ class ListDirectory(Request[Listing], frozen=True, tag="fs.list"):
 
     path: str
     start_after: str = ""
-    limit: int = 10_000
+    limit: int = 4_000
     stale_ok: bool = False
 
 
@@ -107,7 +107,7 @@ class Find(Request[Listing], frozen=True, tag="fs.find"):
 
     path: str
     start_after: str = ""
-    limit: int = 10_000
+    limit: int = 4_000
     stale_ok: bool = False
 
 
@@ -254,7 +254,11 @@ class HeartbeatReply(Message, frozen=True):
 
 class Heartbeat(Request[HeartbeatReply], frozen=True, tag="cs.heartbeat"):
     """Sent twice a second. ``chunks`` are all sealed chunks in a full report, else those new since
-    the last one; ``gone`` are the handles deleted or found damaged since."""
+    the last one; ``gone`` are the handles deleted or found damaged since.
+
+    A full report comes in parts, from 0 on, of which all but the last say that ``more`` follow;
+    ``report`` counts the full reports that this process has begun.
+    """
 
     chunkserver_id: ChunkserverId
     cluster_id: str
@@ -270,6 +274,9 @@ class Heartbeat(Request[HeartbeatReply], frozen=True, tag="cs.heartbeat"):
     full: bool
     chunks: tuple[ReplicaReport, ...] = ()
     gone: tuple[ChunkHandle, ...] = ()
+    report: int = 0
+    part: int = 0
+    more: bool = False
 
 
 class MasterReport(Message, frozen=True):

@@ -78,7 +78,7 @@ __all__ = ["FileSystemService"]
 
 logger = logging.getLogger(__name__)
 
-CHUNKS_PER_REQUEST_MAX = 4_096
+CHUNKS_PER_REQUEST_MAX = 1_024  # placed or located in about ten milliseconds
 
 _ReplyT = TypeVar("_ReplyT", bound=commands.CommandReply)
 

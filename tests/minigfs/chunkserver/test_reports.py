@@ -1,13 +1,24 @@
 """What the master hears adds up to what is here, whatever is lost on the way."""
 
 import copy
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from minigfs.chunkserver import reports
 from minigfs.chunkserver.chunk_file import StoredChunk
 from minigfs.chunkserver.reports import ReportLedger
 from minigfs.ids import ChunkHandle, ChunkVersion
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_parts() -> Iterator[None]:
+    kept = reports._CHUNKS_PER_REPORT_MAX
+    reports._CHUNKS_PER_REPORT_MAX = 2
+    yield
+    reports._CHUNKS_PER_REPORT_MAX = kept
 
 
 def chunk(handle: int) -> StoredChunk:
@@ -47,6 +58,33 @@ def test_what_happens_while_a_full_report_is_under_way_is_not_lost() -> None:
     assert (after.chunks, after.gone) == ((chunk(2),), (ChunkHandle(1),))
 
 
+def test_a_full_report_comes_in_parts_each_until_it_is_delivered() -> None:
+    ledger = ReportLedger()
+    chunks = [chunk(handle) for handle in range(1, 6)]
+    said = []
+    for part in range(3):
+        report = ledger.take(chunks)
+        assert ledger.take([]) == report
+        assert (report.full, report.report, report.part, report.more) == (True, 1, part, part < 2)
+        ledger.delivered(report)
+        ledger.delivered(report)
+        said += report.chunks
+    assert said == chunks
+    assert not ledger.take(chunks).full
+
+
+def test_a_full_report_asked_for_anew_starts_over() -> None:
+    ledger = ReportLedger()
+    chunks = [chunk(handle) for handle in range(1, 6)]
+    ledger.delivered(ledger.take(chunks))
+    late = ledger.take(chunks)
+    ledger.owe_full_report()
+    again = ledger.take(chunks)
+    ledger.delivered(late)
+    assert (again.report, again.part, again.chunks) == (2, 0, (chunk(1), chunk(2)))
+    assert ledger.take(chunks) == again
+
+
 class MasterKnowsWhatIsHere(RuleBasedStateMachine):
     """The ledger against a master that applies reports, some of which never arrive."""
 
@@ -78,7 +116,7 @@ class MasterKnowsWhatIsHere(RuleBasedStateMachine):
         if meanwhile == "delete":
             self.delete()
         if arrives:
-            if report.full:
+            if report.full and report.part == 0:
                 self.known = set()
             self.known |= {reported.handle for reported in report.chunks}
             self.known -= set(report.gone)
@@ -90,11 +128,13 @@ class MasterKnowsWhatIsHere(RuleBasedStateMachine):
         self.ledger.owe_full_report()
 
     @invariant()
-    def two_more_reports_bring_the_master_up_to_date(self) -> None:
+    def more_reports_bring_the_master_up_to_date(self) -> None:
         ledger, known = copy.deepcopy(self.ledger), set(self.known)
-        for _ in range(2):
+        report = None
+        while report is None or report.full or report.chunks or report.gone:
             report = ledger.take([chunk(handle) for handle in sorted(self.here)])
-            known = set() if report.full else known
+            assert len(report.chunks) <= 2
+            known = set() if report.full and report.part == 0 else known
             known |= {reported.handle for reported in report.chunks}
             known -= set(report.gone)
             ledger.delivered(report)

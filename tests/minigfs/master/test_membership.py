@@ -1,5 +1,7 @@
 """What heartbeats teach the master, and what it orders (GFS sections 2.6.2, 4.4, 5.2)."""
 
+import itertools
+
 import pytest
 
 from minigfs.ids import ChunkserverId
@@ -12,7 +14,13 @@ from tests.minigfs.master.harness import SERVERS
 S0, S1, S2 = SERVERS
 
 
-def beat(chunkserver_id, *, full=False, chunks=(), gone=(), pid=1, cluster="c") -> Heartbeat:
+_reports = itertools.count(1)
+
+
+def beat(
+    chunkserver_id, *, full=False, chunks=(), gone=(), pid=1, cluster="c", report=0, **part
+) -> Heartbeat:
+    """A full report is a new one, unless it is told which."""
     return Heartbeat(
         chunkserver_id=chunkserver_id,
         cluster_id=cluster,
@@ -28,6 +36,8 @@ def beat(chunkserver_id, *, full=False, chunks=(), gone=(), pid=1, cluster="c") 
         full=full,
         chunks=tuple(chunks),
         gone=tuple(gone),
+        report=report or (next(_reports) if full else 0),
+        **part,
     )
 
 
@@ -76,6 +86,42 @@ def test_a_server_that_was_away_or_restarted_is_asked_again(scene) -> None:
     assert scene.says(S0).send_full_report
     assert not scene.says(S0, full=True).send_full_report
     assert scene.says(S0, pid=2).send_full_report
+
+
+def test_a_full_report_counts_once_its_last_part_is_in(scene) -> None:
+    scene.says(S1, full=True, chunks=[scene.report()])
+    parts = {"full": True, "report": next(_reports)}
+    assert not scene.says(S0, **parts, part=0, more=True).send_full_report
+    assert scene.offered() == [S0, S1], "what it has not said yet it may have"
+    assert not scene.says(S0, **parts, part=1, more=True).send_full_report
+    assert not scene.says(S0, **parts, part=2).send_full_report
+    assert scene.offered() == [S1]
+    assert not scene.says(S0).send_full_report
+
+
+def test_a_part_that_arrives_again_and_late_takes_nothing_back(scene) -> None:
+    first = {"full": True, "report": next(_reports), "part": 0, "more": True}
+    last = {**first, "part": 1, "more": False, "chunks": [scene.report()]}
+    for fields in (first, first, last, first, last):
+        assert not scene.says(S0, **fields).send_full_report
+    assert scene.offered() == [S0]
+    scene.says(S0, gone=[scene.handle])
+    scene.says(S0, **last)
+    assert scene.offered() == []
+
+
+def test_a_server_is_asked_to_begin_again_when_a_part_is_not_what_this_master_waits_for(
+    scene,
+) -> None:
+    first = {"full": True, "report": next(_reports), "part": 0, "more": True}
+    second = {**first, "part": 1}
+    assert scene.says(S0, **second).send_full_report, "another master had the part before"
+    scene.says(S0, **first)
+    assert scene.says(S0).send_full_report, "it owes the rest, and speaks of other things"
+    scene.says(S0, **first)
+    scene.now_ms += ALIVE_MS + 1
+    assert scene.says(S0, **second).send_full_report
+    assert not scene.says(S0, full=True).send_full_report
 
 
 def test_replicas_of_the_set_are_offered_while_their_servers_live_until_a_report_lacks_them(
