@@ -19,6 +19,7 @@ Inputs
     node.transfer_leadership(target)         leader: hand over
     node.read_index(context)                 any member: ask for a linearizable read
     node.report_unreachable(peer)            the transport lost messages to ``peer``
+    node.forget_leader()                     the leader's process has ended
     node.report_snapshot(peer, delivered=)   the transfer of a snapshot ended
     node.persisted(token); node.applied(index); node.advance(ready)       what was asked is done
 

@@ -162,6 +162,11 @@ class RaftNode:
         if self.state.leadership is None and election.is_promotable(self.state):
             election.campaign(self.state)
 
+    def forget_leader(self) -> None:
+        """The leader's process is known to have ended: vote for another before the timeout, and
+        refuse none because of it. If it is heard after all, it is followed again."""
+        election.forget_leader(self.state)
+
     def report_unreachable(self, peer: NodeId) -> None:
         """Sending to ``peer`` failed: what is on the way is probably lost, probe again."""
         progress = replication.progress_of(self.state, peer)

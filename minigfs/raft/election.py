@@ -45,6 +45,7 @@ __all__ = [
     "admit",
     "become_follower",
     "campaign",
+    "forget_leader",
     "count_own_vote",
     "handle_pre_vote",
     "handle_pre_vote_reply",
@@ -154,6 +155,13 @@ def become_follower(state: NodeState, *, term: int, leader_id: NodeId | None = N
     state.role = Role.FOLLOWER
     state.leader_id = leader_id
     state.votes = {}
+
+
+def forget_leader(state: NodeState) -> None:
+    """A follower knows that its leader is gone: until it is heard again, nothing speaks against
+    voting for another. Nothing is promised by that: term and vote stay as they are."""
+    if state.role is Role.FOLLOWER and state.leader_id is not None:
+        become_follower(state, term=state.current_term)
 
 
 # Followers and candidates: time (5.2)

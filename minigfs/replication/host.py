@@ -18,6 +18,7 @@ the process must end, since nobody can know what the disk holds.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +27,6 @@ import msgspec
 from minigfs.errors import (
     DeadlineExceeded,
     MemberRemoved,
-    MemberRolledBack,
     MinigfsError,
     NoSpace,
     NotLeader,
@@ -35,7 +35,14 @@ from minigfs.errors import (
 )
 from minigfs.ids import Origin
 from minigfs.ports import Clock, Rng
-from minigfs.raft import MembershipChange, NodeId, ProposalDropped, RaftConfig, Role
+from minigfs.raft import (
+    MembershipChange,
+    NodeId,
+    ProposalDropped,
+    RaftConfig,
+    Role,
+    TransferRefused,
+)
 from minigfs.replication.addresses import MemberAddresses
 from minigfs.replication.commands import MEMBERS_MACHINE, MemberAddress, encode_member_command
 from minigfs.replication.durable_log import DurableLog
@@ -43,6 +50,7 @@ from minigfs.replication.jobs import Job
 from minigfs.replication.lanes import LaneThreads
 from minigfs.replication.machines import Machine, ReplicatedMachines
 from minigfs.replication.member import Member, MemberSettings, MemberView
+from minigfs.replication.old_copies import Acknowledgements
 from minigfs.replication.peer_messages import PeerMessage
 from minigfs.replication.peers import MemberHello, MemberReport, PeerLinks
 from minigfs.replication.requests import OpenRequests
@@ -70,6 +78,9 @@ class HostSettings:
     tick_ms: int = 50
     heartbeat_ticks: int = 2
     election_timeout_ticks: int = 10
+    succession_ms: int = 100
+    """After the leader's connection broke. If it was the connection alone, it is back by then; a
+    process that ended need not be waited for any longer."""
     catch_up_ticks_max: int = 2
     """After a pause of the process, it is not the others who were silent."""
     member: MemberSettings = field(default_factory=MemberSettings)
@@ -126,6 +137,7 @@ class ReplicatedHost:
         self._addresses = MemberAddresses(founding, lambda: self._machines.member_addresses)
         self.links = PeerLinks(log.member_id, self._addresses, security, self)
         self._roster = Roster(log.member_id, directory, self._addresses, clock)
+        self._acknowledgements = Acknowledgements()
         self._clock = clock
         self._requests = OpenRequests(self._not_leader)
         self._watchers: list[LeadershipWatcher] = []
@@ -324,10 +336,11 @@ class ReplicatedHost:
 
     def _best_successor(self) -> NodeId:
         view = self._member.status()
-        heard = [voter for voter in view.configuration.voters if self._roster.is_heard(voter)]
+        heard = [voter for voter in view.configuration.voters if self.links.is_heard(voter)]
         if not heard:
             raise DeadlineExceeded("no other master is there to take over")
-        return max(heard, key=lambda voter: view.match_indexes.get(voter, 0))
+        able = [voter for voter in heard if self._roster.has_room(voter)]
+        return max(able or heard, key=lambda voter: view.match_indexes.get(voter, 0))
 
     # What the links ask and tell (``PeerEvents``)
 
@@ -335,20 +348,9 @@ class ReplicatedHost:
         return self._log.hard_state().current_term, self._log.last_index()
 
     def examine(self, hello: MemberHello) -> None:
-        """A member acknowledged ``match_index`` to this leader in this term: what its disk holds
-        now can only be more, unless the disk is an old copy."""
         view = self._member.status()
-        match_index = view.match_indexes.get(hello.member, 0)
-        is_older = hello.term < view.term or (
-            hello.term == view.term and hello.last_index < match_index
-        )
-        if match_index > 0 and is_older:
-            raise MemberRolledBack(
-                f"master {hello.member} had entry {match_index} of term {view.term} on its disk "
-                f"and now ends at entry {hello.last_index} of term {hello.term}: its directory is "
-                "an old copy. Put the newest one back; if it is lost, remove this master from the "
-                "group (admin masters remove) and start one with an empty directory and --join"
-            )
+        self._acknowledgements.note(view.term, view.match_indexes)
+        self._acknowledgements.check(hello.member, hello.term, hello.last_index)
 
     def message(self, message: PeerMessage) -> None:
         if self._lanes is None or self._ended:
@@ -363,10 +365,31 @@ class ReplicatedHost:
 
     def report(self, member: NodeId, report: MemberReport) -> None:
         self._roster.heard(member, report)
+        self._acknowledgements.note(report.term, report.acknowledged)
+
+    def connected(self, member: NodeId) -> None:
+        self._reported_ms = 0  # it knows nothing of this member yet
 
     def unreachable(self, member: NodeId) -> None:
         self._member.unreachable(member)
         self._mark()
+
+    def gone(self, member: NodeId) -> None:
+        """If it led, another must: its followers in turn, so that two do not split the votes."""
+        if self._ended or member != self._member.leader_id:
+            return
+        self._member.gone(member)
+        voters = self._member.status().configuration.voters
+        if self.member_id in voters:
+            rank = [voter for voter in voters if voter != member].index(self.member_id)
+            wait_ms = (rank + 1) * self.settings.succession_ms
+            self._loop.call_later(wait_ms / 1000, self._succeed)
+        self._mark()
+
+    def _succeed(self) -> None:
+        if not self._ended:
+            self._member.campaign()
+            self._mark()
 
     def turned_away(self, error: MinigfsError) -> None:
         self._fail(error)
@@ -430,6 +453,8 @@ class ReplicatedHost:
             for _ in range(ticks):
                 self._member.tick()
             self._tell_others()
+            if self._leading is not None and self._member.disk_is_full:
+                self._lead_from_another_disk()
         except Exception as error:  # whatever it is, the member's state is in doubt
             self._fail(error)
         self._mark()
@@ -438,6 +463,7 @@ class ReplicatedHost:
         leading = self._member.term if self._member.leads_for_certain else None
         if leading == self._leading:
             return
+        self._reported_ms = 0  # the others shall hear of it soon
         if self._leading is not None:
             logger.info("leads no more; term %d", self._member.term)
             undecided = self._requests.tickets()
@@ -513,6 +539,20 @@ class ReplicatedHost:
         self.links.send_report(self._roster.own_report(view))
         if self.is_leader:
             self._log_addresses()
+
+    def _lead_from_another_disk(self) -> None:
+        """A leader whose disk is full takes no changes; one that has room does."""
+        view = self._member.status()
+        able = [
+            voter
+            for voter in view.configuration.voters
+            if self._roster.has_room(voter)
+            and view.match_indexes.get(voter, 0) >= view.commit_index
+        ]
+        if able:
+            with suppress(NotLeader, TransferRefused):  # it is being handed over, or lost
+                self._member.transfer_leadership(able[0])
+                logger.warning("the disk is full: master %s shall lead", able[0])
 
     def _log_addresses(self) -> None:
         """See that all members find each other by the log alone. Asked again while it is not so."""

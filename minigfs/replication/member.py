@@ -217,6 +217,18 @@ class Member:
         """The link to ``peer`` lost messages."""
         self._node.report_unreachable(peer)
 
+    def gone(self, peer: NodeId) -> None:
+        """The process of ``peer`` ended, as far as its connections tell. A leader that is gone is
+        not waited for: its followers vote for another at once."""
+        if peer == self.leader_id:
+            self._node.forget_leader()
+
+    def campaign(self) -> None:
+        """Nobody leads: do not wait for the timeout. Does nothing while a leader is heard of."""
+        is_idle = self._node.state.role is Role.FOLLOWER and self.leader_id is None
+        if is_idle and not self._is_removed:
+            self._node.campaign()
+
     # Events: requests
 
     def propose(self, machine: str, command: bytes, origin: Origin | None, ticket: Ticket) -> None:
@@ -468,6 +480,11 @@ class Member:
         return self._node.state.last_applied
 
     @property
+    def disk_is_full(self) -> bool:
+        """This member's log cannot grow; nobody else's disk is meant."""
+        return self._log_lane.is_full
+
+    @property
     def node(self) -> RaftNode:
         """The core, to be looked at: for checkers."""
         return self._node
@@ -489,5 +506,5 @@ class Member:
             configuration=status.configuration,
             addresses=self._machines.member_addresses,
             match_indexes={peer: view.match_index for peer, view in status.peers.items()},
-            disk_is_full=self._log_lane.is_full,
+            disk_is_full=self.disk_is_full,
         )

@@ -66,7 +66,11 @@ class MemberWelcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MemberReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a member says of itself, now and then, for people."""
+    """What a member says of itself, once a second.
+
+    ``acknowledged``: by a leader, how far each other's log is known to be on its disk.
+    ``has_room``: whether its own log can grow.
+    """
 
     role: str
     term: int
@@ -74,6 +78,8 @@ class MemberReport(msgspec.Struct, frozen=True, kw_only=True):
     address: Address
     directory: str
     commit_index: int
+    has_room: bool = True
+    acknowledged: dict[NodeId, int] = msgspec.field(default_factory=dict)
 
 
 class PeerEvents(Protocol):
@@ -91,7 +97,17 @@ class PeerEvents(Protocol):
 
     def report(self, member: NodeId, report: MemberReport) -> None: ...
 
-    def unreachable(self, member: NodeId) -> None: ...
+    def connected(self, member: NodeId) -> None:
+        """What is sent to ``member`` from now on may arrive."""
+        ...
+
+    def unreachable(self, member: NodeId) -> None:
+        """Messages to ``member`` were lost."""
+        ...
+
+    def gone(self, member: NodeId) -> None:
+        """The connection of ``member`` to this one ended; if it lives, it comes back at once."""
+        ...
 
     def turned_away(self, error: MinigfsError) -> None:
         """Another member proved that this one must not go on."""
@@ -114,6 +130,7 @@ class PeerLinks:
         self.address: Address = ""
         self._security = security
         self._links: dict[NodeId, OneWayLink] = {}
+        self._receivers: dict[NodeId, PeerReceiver] = {}
         self._stopped = False
 
     def receiver(self, sender: OneWaySender) -> "PeerReceiver":
@@ -159,12 +176,23 @@ class PeerLinks:
             link.send(body, urgent=True)
             link.flush()
 
-    def heard(self, member: NodeId, address: Address) -> None:
+    def heard(self, member: NodeId, address: Address, receiver: "PeerReceiver") -> None:
         """A member connected: it is there, and listens at ``address``."""
+        self._receivers[member] = receiver
         self.addresses.says(member, address)
         link = self._link_to(member)
         if link is not None:
             link.hurry()
+
+    def is_heard(self, member: NodeId) -> bool:
+        """Whether ``member`` has a connection to this one."""
+        return member in self._receivers
+
+    def ended(self, member: NodeId, receiver: "PeerReceiver") -> None:
+        """A connection of a member ended; perhaps it has another one by now."""
+        if self._receivers.get(member) is receiver:
+            del self._receivers[member]
+            self.events.gone(member)
 
     def hello_to(self, target: NodeId) -> bytes:
         term, last_index = self.events.durable_end()
@@ -209,6 +237,7 @@ class _Sender:
             raise ProtocolError(f"master {welcome.member} answers where {self._target} should be")
         self._last_refusal = ""
         logger.info("connected to master %s", self._target)
+        self._links.events.connected(self._target)
 
     def lost(self) -> None:
         logger.info("the connection to master %s broke", self._target)
@@ -239,7 +268,8 @@ class PeerReceiver:
             self._links.events.report(self._member, _decode(REPORT, body, MemberReport))
 
     def ended(self) -> None:
-        pass
+        if self._member is not None:
+            self._links.ended(self._member, self)
 
     def _meet(self, hello: MemberHello) -> None:
         if hello.version != PROTOCOL_VERSION:
@@ -253,7 +283,7 @@ class PeerReceiver:
         self._member = hello.member
         welcome = MemberWelcome(member=self._links.member)
         self._sender.send_one_way(WELCOME + msgspec.msgpack.encode(welcome))
-        self._links.heard(hello.member, hello.address)
+        self._links.heard(hello.member, hello.address, self)
 
     def _deliver(self, member: NodeId, message: PeerMessage) -> None:
         if message.source != member or message.target != self._links.member:

@@ -1,6 +1,7 @@
 """What the members of a group tell each other about themselves, once a second, for people.
 
-Nothing is decided by it but whom to hand leadership to, which is safe whatever it says.
+Nothing is decided by it but to whom leadership is handed, which is safe whatever it says. (What a
+leader says of others' logs is for ``old_copies``.)
 """
 
 import os
@@ -53,6 +54,10 @@ class Roster:
         known = self._reports.get(member)
         return known is not None and self._clock.monotonic_ms() - known[1] < SILENT_AFTER_MS
 
+    def has_room(self, member: NodeId) -> bool:
+        """Whether another member has said lately that its log can grow."""
+        return self.is_heard(member) and self._reports[member][0].has_room
+
     def own_report(self, view: MemberView) -> MemberReport:
         role = "candidate" if view.role is Role.PRE_CANDIDATE else view.role.value
         if self._member_id not in view.configuration.voters:
@@ -64,6 +69,8 @@ class Roster:
             address=self._addresses.get(self._member_id) or "",
             directory=self._directory,
             commit_index=view.commit_index,
+            has_room=not view.disk_is_full,
+            acknowledged=dict(view.match_indexes),
         )
 
     def statuses(self, view: MemberView) -> tuple[MemberStatus, ...]:

@@ -256,6 +256,46 @@ def test_a_voter_that_hears_its_leader_ignores_candidates() -> None:
     assert len(group.leaders()) == 1
 
 
+def test_followers_that_forgot_a_dead_leader_elect_another_without_waiting() -> None:
+    group = Group(3)
+    group.elect("1")
+    group.tick(3)
+    group.crash("1")
+    group["2"].node.campaign()
+    group.run()
+    assert group.leaders() == [], "the other one still counts on the leader"
+    group["2"].node.forget_leader()
+    group["3"].node.forget_leader()
+    group["2"].node.campaign()
+    group.run()
+    assert group.leader().id == "2"
+    assert term_of(group, "2") == 2
+
+
+def test_one_follower_that_forgot_a_living_leader_disturbs_nobody_and_follows_again() -> None:
+    group = Group(3)
+    group.elect("1")
+    group["2"].node.forget_leader()
+    assert group["2"].node.leader_id is None
+    group["2"].node.campaign()
+    group.run()
+    assert term_of(group, "1") == 1
+    group.tick(2)
+    assert group.leader().id == "1"
+    assert group["2"].node.leader_id == "1"
+
+
+def test_forgetting_a_leader_keeps_term_and_vote_and_is_nothing_to_the_leader_itself() -> None:
+    group = Group(3)
+    group.elect("1")
+    before = group["2"].node.status()
+    group["2"].node.forget_leader()
+    after = group["2"].node.status()
+    assert (after.current_term, after.voted_for) == (before.current_term, before.voted_for)
+    group["1"].node.forget_leader()
+    assert group.leader().id == "1"
+
+
 def test_a_node_stuck_in_a_higher_term_is_freed() -> None:
     """Its answers to the leader's messages carry its term; the group moves past it."""
     group = Group(3, configure=switched(pre_vote=False))

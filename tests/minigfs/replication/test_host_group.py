@@ -92,6 +92,19 @@ def test_when_the_leader_is_gone_another_leads_and_has_all_that_was_acknowledged
     in_group(test, tmp_path)
 
 
+def test_followers_of_a_leader_that_ended_do_not_wait_for_its_time_to_be_up(tmp_path) -> None:
+    async def test(group: HostGroup) -> None:
+        leader, followers = await group.leader(), await group.followers()
+        for follower in followers:  # from now on they would have waited for ever
+            follower.running._member.tick = lambda: None  # type: ignore[method-assign]
+        await leader.stop()
+        assert await followers[0].running.until(
+            lambda: any(f.running.is_leader for f in followers), timeout_ms=PATIENCE_MS
+        )
+
+    in_group(test, tmp_path)
+
+
 def test_without_a_majority_nothing_is_acknowledged_and_readers_are_told(tmp_path) -> None:
     async def test(group: HostGroup) -> None:
         leader, followers = await group.leader(), await group.followers()
@@ -145,7 +158,11 @@ def test_members_know_of_each_other_what_people_ask_for(tmp_path) -> None:
         for member in group.members:
             host = member.running
             assert await host.until(
-                lambda host=host: all(m.pid for m in host.members()), timeout_ms=PATIENCE_MS
+                lambda host=host: (
+                    all(m.pid for m in host.members())
+                    and [m.role for m in host.members()].count("leader") == 1
+                ),
+                timeout_ms=PATIENCE_MS,
             )
             listed = host.members()
             assert {m.address for m in listed} == {m.address for m in group.members}

@@ -40,6 +40,8 @@ class Events:
     messages: asyncio.Queue[PeerMessage] = field(default_factory=asyncio.Queue)
     reports: asyncio.Queue[tuple[NodeId, MemberReport]] = field(default_factory=asyncio.Queue)
     unreachables: asyncio.Queue[NodeId] = field(default_factory=asyncio.Queue)
+    arrivals: asyncio.Queue[NodeId] = field(default_factory=asyncio.Queue)
+    leavers: asyncio.Queue[NodeId] = field(default_factory=asyncio.Queue)
     verdicts: asyncio.Queue[MinigfsError] = field(default_factory=asyncio.Queue)
 
     def durable_end(self) -> tuple[int, int]:
@@ -56,8 +58,14 @@ class Events:
     def report(self, member: NodeId, report: MemberReport) -> None:
         self.reports.put_nowait((member, report))
 
+    def connected(self, member: NodeId) -> None:
+        self.arrivals.put_nowait(member)
+
     def unreachable(self, member: NodeId) -> None:
         self.unreachables.put_nowait(member)
+
+    def gone(self, member: NodeId) -> None:
+        self.leavers.put_nowait(member)
 
     def turned_away(self, error: MinigfsError) -> None:
         self.verdicts.put_nowait(error)
@@ -237,6 +245,22 @@ def test_a_link_comes_back_when_its_receiver_does() -> None:
             await a.send(heartbeat(A, B, term=2))
             assert await again.events.messages.get() == heartbeat(A, B, term=2)
             await again.server.stop()
+
+    asyncio.run(main())
+
+
+def test_a_member_is_gone_when_its_last_connection_is_and_not_before() -> None:
+    async def main() -> None:
+        async with Peer(B) as b:
+            first, second = Stranger(hello(A, B)), Stranger(hello(A, B))
+            old = OneWayLink(b.address, SECURITY, first, PEER_LIMITS)
+            await first.welcome
+            new = OneWayLink(b.address, SECURITY, second, PEER_LIMITS)
+            await second.welcome
+            await old.close()
+            await new.close()
+            assert await b.events.leavers.get() == A
+            assert b.events.leavers.empty()
 
     asyncio.run(main())
 
