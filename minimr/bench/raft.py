@@ -20,7 +20,7 @@ from minigfs.client.client import MinigfsClient
 from minigfs.client.config import ClientConfig
 from minigfs.cluster import ClusterLayout
 from minigfs.cluster.processes import start_missing, stop_all
-from minigfs.cluster.state import ClusterState
+from minigfs.cluster.state import ClusterState, load_state
 from minigfs.cluster.storage import STORAGE_KINDS, StorageShape, await_storage, prepare_storage
 from minigfs.errors import StartFailed
 from minimr.bench.load import (
@@ -78,6 +78,14 @@ class ScratchMasters:
         self.layout = layout
         self._state = state
 
+    def start(self) -> None:
+        """Start whatever does not run."""
+        self._state = start_missing(self.layout, self._state, STORAGE_KINDS)
+        await_storage(self.layout, self._state)
+
+    def stop(self) -> None:
+        stop_all(self.layout, load_state(self.layout) or self._state)
+
     def client(self) -> MinigfsClient:
         return MinigfsClient(ClientConfig.discover(home=str(self.layout.home)))
 
@@ -88,7 +96,7 @@ class ScratchMasters:
 
     def restart_missing(self) -> None:
         """Start the killed master again, and return when all three are up to date."""
-        self._state = start_missing(self.layout, self._state, STORAGE_KINDS)
+        self.start()
         deadline_ns = time.monotonic_ns() + _RECOVERY_TIMEOUT_MS * 1_000_000
         client = self.client()
         while True:
@@ -107,13 +115,14 @@ def scratch_masters(directory: Path | None) -> Iterator[ScratchMasters]:
     with tempfile.TemporaryDirectory(prefix="minimr-bench-", dir=directory) as home:
         layout = ClusterLayout(Path(home))
         with layout.locked():
-            state = prepare_storage(layout, StorageShape(masters=MASTER_COUNT, chunkservers=1))
+            masters = ScratchMasters(
+                layout, prepare_storage(layout, StorageShape(masters=MASTER_COUNT, chunkservers=1))
+            )
             try:
-                state = start_missing(layout, state, STORAGE_KINDS)
-                await_storage(layout, state)
-                yield ScratchMasters(layout, state)
+                masters.start()
+                yield masters
             finally:
-                stop_all(layout, state)
+                masters.stop()
 
 
 def measure_rates(
