@@ -19,10 +19,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-
-import msgspec
 
 from minigfs.errors import (
     DeadlineExceeded,
@@ -49,12 +46,14 @@ from minigfs.replication.durable_log import DurableLog
 from minigfs.replication.jobs import Job
 from minigfs.replication.lanes import LaneThreads
 from minigfs.replication.machines import Machine, ReplicatedMachines
-from minigfs.replication.member import Member, MemberSettings, MemberView
+from minigfs.replication.member import Member, MemberView
 from minigfs.replication.old_copies import Acknowledgements
 from minigfs.replication.peer_messages import PeerMessage
 from minigfs.replication.peers import MemberHello, MemberReport, PeerLinks
 from minigfs.replication.requests import OpenRequests
-from minigfs.replication.roster import MemberStatus, Roster
+from minigfs.replication.roster import MemberLocation, MemberStatus, Roster
+from minigfs.replication.settings import HostSettings
+from minigfs.replication.succession import Succession
 from minigfs.replication.tickets import Ticket
 from minigfs.transport.address import Address
 from minigfs.transport.security import Security
@@ -64,36 +63,6 @@ __all__ = ["HostSettings", "Machine", "MemberLocation", "MemberStatus", "Replica
 logger = logging.getLogger(__name__)
 
 REPORT_INTERVAL_MS = 1_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostSettings:
-    """Time, for one group: all members should have the same.
-
-    An election begins when a leader was not heard of for one to two election timeouts: half a
-    second at least, so that a busy machine causes none, and a second at most, so that clients
-    hardly notice.
-    """
-
-    tick_ms: int = 50
-    heartbeat_ticks: int = 2
-    election_timeout_ticks: int = 10
-    succession_ms: int = 100
-    """After the leader's connection broke. If it was the connection alone, it is back by then; a
-    process that ended need not be waited for any longer."""
-    catch_up_ticks_max: int = 2
-    """After a pause of the process, it is not the others who were silent."""
-    member: MemberSettings = field(default_factory=MemberSettings)
-
-    @property
-    def election_timeout_ms(self) -> int:
-        """The shortest."""
-        return self.tick_ms * self.election_timeout_ticks
-
-
-class MemberLocation(msgspec.Struct, frozen=True, kw_only=True):
-    member_id: NodeId
-    address: Address
 
 
 LeadershipWatcher = Callable[[int | None], None]
@@ -137,6 +106,7 @@ class ReplicatedHost:
         self._addresses = MemberAddresses(founding, lambda: self._machines.member_addresses)
         self.links = PeerLinks(log.member_id, self._addresses, security, self)
         self._roster = Roster(log.member_id, directory, self._addresses, clock)
+        self._succession = Succession(self._member, self._roster, self.links.is_heard)
         self._acknowledgements = Acknowledgements()
         self._clock = clock
         self._requests = OpenRequests(self._not_leader)
@@ -196,11 +166,14 @@ class ReplicatedHost:
     async def hand_over(self) -> None:
         """If this member leads and others can, let one of them: before it stops."""
         self._stopping = True
-        if self.is_leader and len(self._member.status().configuration.voters) > 1:
+        candidates = self._succession.candidates() if self.is_leader else []
+        for candidate in candidates:
             try:
-                await self.transfer()
+                await self.transfer(candidate)
             except MinigfsError as error:
                 logger.warning("leadership was not handed over: %s", error)
+            else:
+                return
 
     # What services use
 
@@ -312,7 +285,10 @@ class ReplicatedHost:
         """
         self.require_leader()
         if target is None:
-            target = self._best_successor()
+            candidates = self._succession.candidates()
+            if not candidates:
+                raise DeadlineExceeded("no other master is there to take over")
+            target = candidates[0]
         term = self._leading
         self._member.transfer_leadership(target)
         self._mark()
@@ -324,24 +300,6 @@ class ReplicatedHost:
                 f"master {target} did not take over within {timeout_ms} ms: is it alive?"
             )
 
-    async def until_caught_up(self, member: NodeId, *, timeout_ms: int) -> bool:
-        """Whether ``member`` had nearly all of the log within that time; by the leader."""
-
-        def is_near() -> bool:
-            view = self._member.status()
-            matched = view.match_indexes.get(member, 0)
-            return matched >= view.commit_index > 0 or not self.is_leader
-
-        return await self.until(is_near, timeout_ms=timeout_ms) and self.is_leader
-
-    def _best_successor(self) -> NodeId:
-        view = self._member.status()
-        heard = [voter for voter in view.configuration.voters if self.links.is_heard(voter)]
-        if not heard:
-            raise DeadlineExceeded("no other master is there to take over")
-        able = [voter for voter in heard if self._roster.has_room(voter)]
-        return max(able or heard, key=lambda voter: view.match_indexes.get(voter, 0))
-
     # What the links ask and tell (``PeerEvents``)
 
     def durable_end(self) -> tuple[int, int]:
@@ -349,8 +307,14 @@ class ReplicatedHost:
 
     def examine(self, hello: MemberHello) -> None:
         view = self._member.status()
-        self._acknowledgements.note(view.term, view.match_indexes)
+        self._acknowledgements.note(view.term, self._acknowledged(view))
         self._acknowledgements.check(hello.member, hello.term, hello.last_index)
+
+    def _acknowledged(self, view: MemberView) -> dict[NodeId, int]:
+        """What a leader knows to be on disks, its own included, which only grows in its term."""
+        if view.role is not Role.LEADER:
+            return {}
+        return {**view.match_indexes, self.member_id: self._log.last_index()}
 
     def message(self, message: PeerMessage) -> None:
         if self._lanes is None or self._ended:
@@ -375,15 +339,14 @@ class ReplicatedHost:
         self._mark()
 
     def gone(self, member: NodeId) -> None:
-        """If it led, another must: its followers in turn, so that two do not split the votes."""
+        """If it led, its followers stand in turn."""
         if self._ended or member != self._member.leader_id:
             return
         self._member.gone(member)
-        voters = self._member.status().configuration.voters
-        if self.member_id in voters:
-            rank = [voter for voter in voters if voter != member].index(self.member_id)
-            wait_ms = (rank + 1) * self.settings.succession_ms
-            self._loop.call_later(wait_ms / 1000, self._succeed)
+        turn = self._succession.turn_after(member)
+        if turn is not None:
+            wait_s = turn * self.settings.succession_ms / 1000
+            self._loop.call_later(wait_s, self._succeed)
         self._mark()
 
     def _succeed(self) -> None:
@@ -518,7 +481,9 @@ class ReplicatedHost:
     # The others
 
     def _greet_group(self) -> None:
-        self.links.connect(self._member.status().configuration.members)
+        configuration = self._member.status().configuration
+        self.links.connect(configuration.members)
+        self.links.forget(configuration.retired)
 
     def _tell_others(self) -> None:
         """Once a second: how this member does, and whatever about addresses has changed."""
@@ -536,23 +501,17 @@ class ReplicatedHost:
             )
             return
         self._greet_group()
-        self.links.send_report(self._roster.own_report(view))
+        self.links.send_report(self._roster.own_report(view, self._acknowledged(view)))
         if self.is_leader:
             self._log_addresses()
 
     def _lead_from_another_disk(self) -> None:
         """A leader whose disk is full takes no changes; one that has room does."""
-        view = self._member.status()
-        able = [
-            voter
-            for voter in view.configuration.voters
-            if self._roster.has_room(voter)
-            and view.match_indexes.get(voter, 0) >= view.commit_index
-        ]
-        if able:
+        target = self._succession.with_room()
+        if target is not None:
             with suppress(NotLeader, TransferRefused):  # it is being handed over, or lost
-                self._member.transfer_leadership(able[0])
-                logger.warning("the disk is full: master %s shall lead", able[0])
+                self._member.transfer_leadership(target)
+                logger.warning("the disk is full: master %s shall lead", target)
 
     def _log_addresses(self) -> None:
         """See that all members find each other by the log alone. Asked again while it is not so."""

@@ -5,7 +5,9 @@ leader says of others' logs is for ``old_copies``.)
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -16,9 +18,15 @@ from minigfs.replication.member import MemberView
 from minigfs.replication.peers import MemberReport
 from minigfs.transport.address import Address
 
-__all__ = ["MemberStatus", "Roster"]
+__all__ = ["MemberLocation", "MemberStatus", "Roster"]
 
 SILENT_AFTER_MS = 3_500
+_NOTHING: Mapping[NodeId, int] = MappingProxyType({})
+
+
+class MemberLocation(msgspec.Struct, frozen=True, kw_only=True):
+    member_id: NodeId
+    address: Address
 
 
 class MemberStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +66,9 @@ class Roster:
         """Whether another member has said lately that its log can grow."""
         return self.is_heard(member) and self._reports[member][0].has_room
 
-    def own_report(self, view: MemberView) -> MemberReport:
+    def own_report(
+        self, view: MemberView, acknowledged: Mapping[NodeId, int] = _NOTHING
+    ) -> MemberReport:
         role = "candidate" if view.role is Role.PRE_CANDIDATE else view.role.value
         if self._member_id not in view.configuration.voters:
             role = "learner"
@@ -70,7 +80,7 @@ class Roster:
             directory=self._directory,
             commit_index=view.commit_index,
             has_room=not view.disk_is_full,
-            acknowledged=dict(view.match_indexes),
+            acknowledged=dict(acknowledged),
         )
 
     def statuses(self, view: MemberView) -> tuple[MemberStatus, ...]:
