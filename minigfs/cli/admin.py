@@ -6,9 +6,8 @@ import click
 
 from minigfs.cli.cluster import process_line
 from minigfs.cli.connect import ClusterChoice, cluster_options, home_option, layout_of
-from minigfs.cluster import ProcessKind, load_state, running_pid, save_state
-from minigfs.cluster.masters import start_cluster
-from minigfs.cluster.processes import stop_one
+from minigfs.cluster import ProcessKind, load_state
+from minigfs.cluster.masters import start_cluster, take_out_master
 from minigfs.cluster.storage import StorageShape, prepare_storage
 from minigfs.errors import InvalidConfig
 from minigfs.replication.admin import MasterList
@@ -71,21 +70,12 @@ def _list(cluster: ClusterChoice, as_json: bool) -> None:
 def _remove(cluster: ClusterChoice, member_id: str) -> None:
     """Take a master out of the group for ever, and stop it if it runs on this machine."""
     with cluster.administrate() as admin:
-        before = {member.member_id: member for member in admin.list().members}
-        admin.remove(member_id)
-        gone = before.keys() - {member.member_id for member in admin.list().members}
+        removed = admin.remove(member_id)
     layout = layout_of(cluster.home)
     with layout.locked():
         state = load_state(layout)
-        if state is None:
-            return
-        addresses = {before[member].address for member in gone}
-        for record in state.with_role("master"):
-            if record.address in addresses:
-                if running_pid(record) is not None:
-                    stop_one(record)
-                state = state.without(record.name)
-                save_state(layout, state)
+        if state is not None:
+            take_out_master(layout, state, removed.address)
 
 
 @click.command(name="transfer")

@@ -11,10 +11,16 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from minigfs.cluster.layout import ClusterLayout
-from minigfs.cluster.processes import ProcessEvent, ProcessKind, running_pid, start_missing
+from minigfs.cluster.processes import (
+    ProcessEvent,
+    ProcessKind,
+    running_pid,
+    start_missing,
+    stop_one,
+)
 from minigfs.cluster.state import ClusterState, ProcessRecord, save_state
 
-__all__ = ["found_masters", "start_cluster"]
+__all__ = ["found_masters", "start_cluster", "take_out_master"]
 
 Progress = Callable[[ProcessEvent], None]
 
@@ -77,13 +83,24 @@ def _is_newcomer(layout: ClusterLayout, record: ProcessRecord) -> bool:
     return record.joins and not _has_member(layout, record)
 
 
+def take_out_master(layout: ClusterLayout, state: ClusterState, address: str) -> ClusterState:
+    """The cluster without the master that listened there, which the group has removed."""
+    for record in state.with_role("master"):
+        if record.address == address:
+            stop_one(record)
+            _set_aside(layout, record)
+            state = state.without(record.name)
+            save_state(layout, state)
+    return state
+
+
 def _set_aside(layout: ClusterLayout, record: ProcessRecord) -> None:
     """Keep what is left of a directory that is no master's any more: somebody may look into it."""
     directory = layout.directory(record.name)
     if not directory.exists() or not any(directory.iterdir()):
         return
     number = 1
-    while (aside := directory.with_name(f"{directory.name}.lost-{number}")).exists():
+    while (aside := directory.with_name(f"{directory.name}.old-{number}")).exists():
         number += 1
     directory.rename(aside)
 

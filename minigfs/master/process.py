@@ -13,6 +13,7 @@ import logging
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 from minigfs.errors import InvalidConfig
@@ -20,9 +21,15 @@ from minigfs.master.leadership import Leadership, LedService
 from minigfs.master.options import MasterOptions
 from minigfs.master.service import FileSystemService
 from minigfs.ports import SystemClock, SystemRng
+from minigfs.raft import NodeId
 from minigfs.replication.admin import GroupAdmin, join_group
 from minigfs.replication.directory_lock import DirectoryLock
-from minigfs.replication.founding import found_group, load_member, make_newcomer
+from minigfs.replication.founding import (
+    found_group,
+    load_member,
+    make_newcomer,
+    remember_members,
+)
 from minigfs.replication.host import Machine, ReplicatedHost
 from minigfs.replication.peers import PEER_LIMITS
 from minigfs.transport.address import Address
@@ -36,6 +43,7 @@ __all__ = ["FileSystemService", "HostedService", "MasterOptions", "serve_master"
 logger = logging.getLogger(__name__)
 
 COLLECT_INTERVAL_MS = 10_000
+REMEMBER_INTERVAL_MS = 500
 READY_TIMEOUT_MS = 5_000  # without a leader: others may have to be started first
 
 
@@ -95,6 +103,8 @@ async def serve_master(
         stack.push_async_callback(server.stop)
         collector = asyncio.create_task(_collect_for_ever(), name="collector")
         stack.callback(collector.cancel)
+        memory = asyncio.create_task(_remember_for_ever(host, options.directory), name="memory")
+        stack.push_async_callback(_ended, memory)
         leadership = Leadership(host, services)
         stack.push_async_callback(leadership.stop)
         stopped = _stop_signal()
@@ -214,6 +224,28 @@ async def _collect_for_ever() -> None:
         await asyncio.sleep(COLLECT_INTERVAL_MS / 1000)
         gc.collect()
         gc.freeze()
+
+
+async def _remember_for_ever(host: ReplicatedHost, directory: Path) -> None:
+    """Keep the members' addresses beside the log, whenever they have changed."""
+    remembered: dict[NodeId, Address] = {}
+    while True:
+        await asyncio.sleep(REMEMBER_INTERVAL_MS / 1000)
+        members = host.view().configuration.members
+        known = {m: address for m in members if (address := host.addresses.get(m)) is not None}
+        if host.member_id in known and known != remembered:
+            try:
+                await asyncio.to_thread(remember_members, directory, known)
+            except OSError as error:
+                logger.warning("cannot keep the addresses of the masters: %s", error)
+            else:
+                remembered = known
+
+
+async def _ended(task: "asyncio.Task[None]") -> None:
+    """Cancel a task and wait for its end."""
+    task.cancel()
+    await asyncio.wait([task])
 
 
 def _stop_signal() -> asyncio.Future[None]:

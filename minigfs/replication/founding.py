@@ -13,7 +13,7 @@ and only then may a member start. So a founding that was cut short can be repeat
 promised anything yet. Afterwards nothing is made in its directories any more.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -25,7 +25,14 @@ from minigfs.replication.durable_log import DurableLog, NoLog
 from minigfs.replication.segments import segment_sequences
 from minigfs.transport.address import Address
 
-__all__ = ["MembersFile", "found_group", "holds_member", "load_member", "make_newcomer"]
+__all__ = [
+    "MembersFile",
+    "found_group",
+    "holds_member",
+    "load_member",
+    "make_newcomer",
+    "remember_members",
+]
 
 LOG_DIRECTORY = ""  # the log's folders lie in the member's directory itself
 SEGMENTS_DIRECTORY = "wal"
@@ -35,7 +42,7 @@ FORMAT = 1
 
 
 class MembersFile(msgspec.Struct, frozen=True, kw_only=True):
-    """``members.json``: who was there, and where, when the directory was made."""
+    """``members.json``: who is there, and where; at first, who was there at the beginning."""
 
     member_id: NodeId  # whose directory this is
     members: dict[NodeId, Address]
@@ -105,6 +112,16 @@ def make_newcomer(directory: Path, address: Address, rng: Rng) -> None:
     _write(disk, file)
     _make_log(disk, file, Configuration())
     _write(disk, msgspec.structs.replace(file, complete=True))
+
+
+def remember_members(directory: Path, members: Mapping[NodeId, Address]) -> None:
+    """Keep where the members listen now, for the next start: the log says it as well, but is not
+    read before somebody leads, and to lead is to have reached the others."""
+    disk = RealDisk(directory)
+    file = _read(disk)
+    assert file is not None
+    if file.members != members:
+        _write(disk, msgspec.structs.replace(file, members=dict(members)))
 
 
 def _begin_founding(

@@ -157,3 +157,21 @@ def test_a_master_that_is_stopped_politely_hands_over_first(cli: Run, home: Path
     assert time.monotonic() - began < 3
     assert leader(cli, home) != before
     assert max(int(str(one["term"])) for one in masters(cli, home).values()) == term + 1
+
+
+def test_a_group_whose_members_have_all_changed_comes_back_after_a_stop(
+    cli: Run, home: Path
+) -> None:
+    """Where the others listen is known before anybody leads."""
+    ok(cli("mkdir", "/d", home=home))
+    founders = {str(one["member_id"]) for one in masters(cli, home).values()}
+    for member_id in founders:
+        ok(cli("admin", "masters", "add", home=home))
+        ok(cli("admin", "masters", "remove", member_id, home=home))
+    members = {str(one["member_id"]) for one in masters(cli, home).values()}
+    assert len(members) == 3
+    assert not members & founders
+    time.sleep(1)
+    ok(cli("down", home=home))
+    ok(cli("up", home=home))
+    assert b"/d" in ok(cli("ls", "/", home=home)).stdout
