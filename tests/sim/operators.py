@@ -64,7 +64,7 @@ class Operator:
         if any(goal.leaving for goal in self._goals) or not self._arena.can_remove(node):
             return False  # two at once might take the majority away, each of them not
         if len(self._site.ledger.configuration.voters) <= VOTERS_MIN:
-            self.replace(node)
+            self.replace(node)  # one more for a while
         else:
             self._goals.append(Goal(leaving=node))
         return True

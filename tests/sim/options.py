@@ -104,13 +104,16 @@ def draw_options(seed: int, events: int) -> Options:
     chance = random.Random(f"options {seed}")
     choose = chance.choice
     often = chance.random() < 0.6
+    message_bytes_max, inflight_count_max = choose((1, 200, 1000, 1 << 20)), choose((1, 3, 16, 256))
+    # A group that sends one entry at a time must push back early, or it is busy for minutes.
+    is_narrow = message_bytes_max <= 200 and inflight_count_max <= 3
     return Options(
         members=choose((3, 3, 3, 4, 5)),
         events=events,
         guards=chance.random() >= 0.04,
-        message_bytes_max=choose((1, 200, 1000, 1 << 20)),
-        inflight_count_max=choose((1, 3, 16, 256)),
-        uncommitted_bytes_max=choose((100, 2_000, 1 << 20)),
+        message_bytes_max=message_bytes_max,
+        inflight_count_max=inflight_count_max,
+        uncommitted_bytes_max=choose((100, 2_000, 2_000 if is_narrow else 1 << 20)),
         apply_bytes_max=choose((1, 300, 1 << 20)),
         snapshot_retry_ticks=choose((20, 40, 80)),
         segment_bytes=choose((2048, 4096, 1 << 14, 1 << 16)),
