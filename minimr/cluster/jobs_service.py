@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from minigfs.errors import NotLeader
+from minigfs.master.barrier import SharedBarrier
 from minigfs.master.service import FileSystemService
 from minigfs.ports import Clock
 from minigfs.replication.host import Machine, ReplicatedHost
@@ -17,8 +18,11 @@ from minimr.cluster.jobs_term import JOBS_MACHINE, CoordinatorTerm
 from minimr.cluster.publish import PUBLISH_MACHINE, PublishMachine
 from minimr.coordinator.events import CoordinatorRequest
 from minimr.coordinator.machine import CoordinatorMachine
+from minimr.messages import GetJob, GetJobSpec, ListJobs
 
 __all__ = ["CoordinatorService"]
+
+_READS = (GetJob, GetJobSpec, ListJobs)  # shown only by who leads for certain: never the past
 
 
 class CoordinatorService:
@@ -50,6 +54,7 @@ class CoordinatorService:
 
     async def attach(self, host: ReplicatedHost) -> None:
         self._host = host
+        self._barrier = SharedBarrier(host.read_barrier)
 
     async def lead(self, term: int) -> None:
         """Open a new term: attempts of former coordinators are told from ours by it."""
@@ -75,6 +80,8 @@ class CoordinatorService:
 
     async def _answer(self, request: CoordinatorRequest) -> Message:
         self._host.require_leader()
+        if isinstance(request, _READS):
+            await self._barrier.wait()
         if self._term is None:
-            raise NotLeader("this master is about to lead: try again")
+            raise NotLeader("this master does not lead: try again")
         return await self._term.answer(request)
