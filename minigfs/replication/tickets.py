@@ -98,7 +98,9 @@ class OpenReads:
 
     def confirmed(self, states: Sequence[ReadState]) -> None:
         for state in states:
-            self._confirmed.append((state.read_index, self._rounds.pop(state.context)))
+            tickets = self._rounds.pop(state.context, None)
+            if tickets is not None:  # else they were given up, and told so
+                self._confirmed.append((state.read_index, tickets))
 
     def applied(self, applied_index: int) -> list[Outcome]:
         """The reads that may look at the machines now."""

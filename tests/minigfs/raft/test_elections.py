@@ -108,6 +108,20 @@ def test_a_pre_vote_for_a_term_with_another_vote_is_refused() -> None:
     assert answers == {"3": False, "1": True}
 
 
+def test_a_pre_vote_granted_for_an_earlier_attempt_does_not_count() -> None:
+    """It is for a term that came and went; the voter may have heard of a leader since."""
+    group = Group(3)
+    asker = group["1"]
+    asker.node.campaign()
+    group.elect("1")
+    asker.node.state.election_elapsed_ticks = ELECTION_TICKS
+    group.isolate("1")
+    group.tick(4 * ELECTION_TICKS, only="1")
+    assert asker.node.status().role is Role.PRE_CANDIDATE
+    asker.node.step(PreVoteReply(source=NodeId("2"), target=asker.id, term=1, vote_granted=True))
+    assert (asker.node.status().role, term_of(group, "1")) == (Role.PRE_CANDIDATE, 1)
+
+
 def test_a_pre_vote_reply_is_no_vote() -> None:
     group = Group(3, configure=switched(pre_vote=False))
     candidate = group["1"]
@@ -440,6 +454,25 @@ def test_a_vote_cast_while_a_write_is_under_way_is_in_the_next_one() -> None:
     voter.finish_write()
     assert voter.storage.hard_state() == HardState(current_term=2, voted_for=NodeId("3"))
     assert [(m.target, m.term) for m in voter.take_ready()] == [("3", 2)]
+
+
+def test_a_vote_in_a_term_that_is_recorded_already_is_recorded_too() -> None:
+    """The term came with a refused request; the vote within it comes later, alone."""
+    group = Group(3, configure=UNGUARDED)
+    group.elect("1")
+    group.propose(b"x")
+    for candidate, last in (("3", (0, 0)), ("1", (9, 3))):
+        group["2"].node.step(
+            RequestVote(
+                source=NodeId(candidate),
+                target=NodeId("2"),
+                term=7,
+                last_log_index=last[0],
+                last_log_term=last[1],
+            )
+        )
+        group.pump(group["2"])
+    assert group["2"].storage.hard_state() == HardState(current_term=7, voted_for=NodeId("1"))
 
 
 def test_the_end_of_an_older_write_does_not_count_a_candidates_own_vote() -> None:

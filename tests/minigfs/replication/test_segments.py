@@ -291,3 +291,17 @@ def test_a_record_that_lost_one_bit_of_its_last_byte_still_does_not_look_cut_sho
     for number in range(2000):
         data, chain = encode_record(Record(SAVE, number, b"payload"), 0, chain)
         assert all(data[-1] ^ (1 << bit) for bit in range(8))
+
+
+def test_an_acknowledged_record_whose_sectors_became_zeros_is_refused_in_the_last_segment() -> None:
+    """A cut append looks the same; but later records say that this one had been synced."""
+    disk, settings = SimDisk(), LogSettings(segment_bytes=64 * 1024)
+    log = found(disk, settings)
+    for index in range(1, 40):
+        log.save(persist(entry(index, 1, b"%d" % index * 50)))
+    (sequence,) = segment_sequences(disk, WAL)
+    whole = content_of(disk, path_of(sequence))
+    for start in range(512, len(whole.rstrip(b"\0")) - 1024, 512):
+        put(disk, path_of(sequence), whole[:start] + bytes(512) + whole[start + 512 :])
+        with pytest.raises(CorruptLog, match=path_of(sequence)):
+            reopen(disk, settings)

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from typing import TypeVar
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -160,6 +161,22 @@ def test_a_silent_receiver_is_asked_again_and_then_given_up() -> None:
         sender.tick()
     assert sender.has_failed
     assert offers == LIMITS.give_up_ticks // LIMITS.resend_ticks
+
+
+def test_a_late_answer_to_an_earlier_attempt_opens_no_window() -> None:
+    """The receiver may have thrown all away since; only the answer to the new offer says."""
+    sender = sending(bytes(100))
+    assert sender.take_offer() is not None
+    late = SnapshotPieceReply(
+        source=B, target=A, term=1, name="snapshot-5-1", attempt=1, received_bytes=60
+    )
+    for _ in range(LIMITS.resend_ticks):
+        sender.tick()
+    assert sender.take_offer() is not None
+    sender.replied(late)
+    assert sender.take_reads() == []
+    sender.replied(msgspec.structs.replace(late, attempt=2, received_bytes=10))
+    assert sender.take_reads() == [(10, 10), (20, 10), (30, 10)]
 
 
 def test_a_receiver_that_has_it_all_is_waited_for() -> None:
