@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from minigfs.errors import InvalidConfig
+from minigfs.errors import CorruptLog, InvalidConfig
 from minigfs.ports import RealDisk, Rng
 from minigfs.raft import Configuration, NodeId
 from minigfs.replication.durable_log import DurableLog, NoLog
@@ -64,6 +64,8 @@ def load_member(directory: Path) -> tuple[DurableLog, MembersFile] | None:
         if file is not None and file.complete:
             raise _lost(disk, file) from None
         return None
+    except CorruptLog as error:
+        raise CorruptLog(f"{directory}/{error.message}") from error
     if file is not None and not file.complete:
         log.close()
         return None

@@ -57,8 +57,9 @@ __all__ = ["WHAT_TO_DO", "LogSettings", "SegmentedLog", "segment_name", "segment
 logger = logging.getLogger(__name__)
 
 WHAT_TO_DO = (
-    "nothing was changed. The other members have the data: remove this member from the group and "
-    "add it again with an empty directory"
+    "nothing was changed. The other members have the data: move this directory away and run `up` "
+    "again, or remove this member from the group (admin masters remove) and start one with an "
+    "empty directory and --join"
 )
 SPARE_NAME = "spare.tmp"
 _SEGMENT_NAME = re.compile(r"(\d{16})\.wal")
