@@ -271,6 +271,7 @@ class PingReply(Message, frozen=True):
     known: bool
     cancel: tuple[AttemptId, ...]  # running attempts nobody needs any more
     finished_jobs: tuple[JobId, ...] = ()  # whose segments can go
+    masters: tuple[str, ...] = ()  # where all of them listen now
 
 
 class HelloWorker(Request[PingReply], frozen=True, tag="work.hello"):

@@ -83,6 +83,7 @@ class Heartbeats:
         beat = self._describe(report)
         try:
             reply = self._masters.call(beat, timeout_ms=_TIMEOUT_MS, once=True)
+            self._masters.know(reply.masters)
         except MinigfsError as error:
             log = logger.warning if self._is_connected else logger.debug
             log("no master takes the heartbeat: %s", error)

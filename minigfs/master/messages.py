@@ -250,6 +250,7 @@ class ReplicaReport(Message, frozen=True, array_like=True):
 class HeartbeatReply(Message, frozen=True):
     send_full_report: bool  # the master does not know this server's chunks (yet, or any more)
     delete: tuple[ChunkHandle, ...]
+    masters: tuple[str, ...] = ()  # where all of them listen now
 
 
 class Heartbeat(Request[HeartbeatReply], frozen=True, tag="cs.heartbeat"):

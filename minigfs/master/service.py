@@ -11,6 +11,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from msgspec.structs import replace as with_fields
+
 from minigfs.config import FileSystemConfig
 from minigfs.errors import (
     InvalidConfig,
@@ -71,10 +73,11 @@ from minigfs.replication.commands import (
 )
 from minigfs.replication.commands import OpenSession as OpenSessionCommand
 from minigfs.replication.host import Machine, MemberStatus, ReplicatedHost
+from minigfs.transport.address import Address
 from minigfs.transport.control_server import ControlHandler
 from minigfs.transport.messages import Empty, Request
 
-__all__ = ["FileSystemService"]
+__all__ = ["FileSystemService", "master_addresses"]
 
 logger = logging.getLogger(__name__)
 
@@ -385,7 +388,7 @@ class FileSystemService:
         tenure = self._leading()
         reply = tenure.membership.heartbeat(request, self._state, tenure.now_ms)
         tenure.server_spoke()
-        return reply
+        return with_fields(reply, masters=master_addresses(self._host))
 
     async def _report_damage(self, request: ReportDamage) -> Empty:
         tenure = self._leading()
@@ -429,6 +432,11 @@ class FileSystemService:
             may_still_report=tenure.may_still_report,
         )
         return ("DEGRADED" if word == "OK" and reasons else word), (*more, *reasons)
+
+
+def master_addresses(host: ReplicatedHost) -> tuple[Address, ...]:
+    """Where the masters listen, as far as this one knows."""
+    return tuple(member.address for member in host.members() if member.address)
 
 
 def _master_report(member: MemberStatus) -> MasterReport:

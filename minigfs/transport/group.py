@@ -45,7 +45,7 @@ PAUSE_MS_MAX = 160
 
 
 class GroupCaller:
-    """Thread-safe and fork-safe: what it remembers is one address, replaced in a single step."""
+    """Thread-safe and fork-safe: what it remembers is replaced in single steps."""
 
     def __init__(
         self,
@@ -56,7 +56,8 @@ class GroupCaller:
     ) -> None:
         assert addresses
         self._pool = pool
-        self._addresses = tuple(addresses)
+        self._given = tuple(addresses)
+        self._addresses = self._given
         self._clock: Clock = clock or SystemClock()
         self._leader = self._addresses[0]
 
@@ -64,6 +65,10 @@ class GroupCaller:
     def leader(self) -> Address:
         """The server that answered last, or was named as the leader."""
         return self._leader
+
+    def know(self, addresses: Sequence[Address]) -> None:
+        """The group has told who is in it now; those given at first stay, as a last resort."""
+        self._addresses = tuple(dict.fromkeys((*addresses, *self._given)))
 
     def call(
         self,

@@ -25,5 +25,9 @@ class MasterLink:
         through until ``timeout_ms`` on top have passed. See ``GroupCaller.call`` for errors."""
         return self._group.call(request, timeout_ms=timeout_ms + wait_ms, answer_ms=wait_ms)
 
+    def know(self, masters: tuple[str, ...]) -> None:
+        """They have told where all of them listen now."""
+        self._group.know(masters)
+
     def close(self) -> None:
         self._pool.close()

@@ -248,6 +248,8 @@ class WorkerSupervisor:
             self._obey(reply)
 
     def _obey(self, reply: PingReply) -> None:
+        for link in (self._link, self._ping_link):
+            link.know(reply.masters)
         progress = self._progress()
         if progress and progress[0].attempt in reply.cancel:
             self._executors.cancel()

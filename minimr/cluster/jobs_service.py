@@ -7,9 +7,11 @@ asks to the leader.
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
+from msgspec.structs import replace as with_fields
+
 from minigfs.errors import NotLeader
 from minigfs.master.barrier import SharedBarrier
-from minigfs.master.service import FileSystemService
+from minigfs.master.service import FileSystemService, master_addresses
 from minigfs.ports import Clock
 from minigfs.replication.host import Machine, ReplicatedHost
 from minigfs.transport.control_server import ControlHandler
@@ -18,7 +20,7 @@ from minimr.cluster.jobs_term import JOBS_MACHINE, CoordinatorTerm
 from minimr.cluster.publish import PUBLISH_MACHINE, PublishMachine
 from minimr.coordinator.events import CoordinatorRequest
 from minimr.coordinator.machine import CoordinatorMachine
-from minimr.messages import GetJob, GetJobSpec, ListJobs
+from minimr.messages import GetJob, GetJobSpec, ListJobs, PingReply
 
 __all__ = ["CoordinatorService"]
 
@@ -84,4 +86,7 @@ class CoordinatorService:
             await self._barrier.wait()
         if self._term is None:
             raise NotLeader("this master does not lead: try again")
-        return await self._term.answer(request)
+        answer = await self._term.answer(request)
+        if isinstance(answer, PingReply):
+            return with_fields(answer, masters=master_addresses(self._host))
+        return answer

@@ -14,8 +14,9 @@ from minigfs.client.masters import MasterCaller
 from minigfs.client.sessions import ClientSessions
 from minigfs.errors import NoQuorum, OutcomeUnknown, Unreachable
 from minigfs.ids import Origin, SessionId
-from minigfs.master.messages import MakeDirectory
+from minigfs.master.messages import MakeDirectory, OpenSession
 from minigfs.transport.client import ConnectionPool
+from minigfs.transport.group import GroupCaller
 from tests.minigfs.client.fake_masters import SECURITY, FakeMasters
 
 NewCaller = Callable[..., MasterCaller]
@@ -245,3 +246,16 @@ def test_a_change_that_hangs_never_fills_the_masters_memory_of_its_session() -> 
     assert max(origin.sequence for origin in of_first) - hanging.sequence < 1_024
     assert {origin.answered_below for origin in of_first} == {hanging.sequence}
     assert len({(o.session_id, o.sequence) for o in seen}) == len(seen)
+
+
+def test_masters_that_came_later_are_found_when_those_known_at_first_are_gone() -> None:
+    with FakeMasters() as masters:
+        pool = ConnectionPool(SECURITY)
+        group = GroupCaller(pool, masters.addresses[:1])
+        group.call(OpenSession(), timeout_ms=1_000)
+        group.know(masters.addresses)
+        masters.kill(0)
+        masters.elect(2)
+        assert group.call(OpenSession(), timeout_ms=1_000).session_id
+        assert group.leader == masters.addresses[2]
+        pool.close()
