@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -18,9 +19,11 @@ from typing import Self
 
 from minigfs.client.client import MinigfsClient
 from minigfs.client.config import ClientConfig
-from minigfs.errors import MinigfsError
+from minigfs.errors import ClusterError, MinigfsError
 from minigfs.master.messages import GetClusterReport, MasterReport
 from minigfs.ports import SystemRng
+from minigfs.raft import NodeId
+from minigfs.replication.admin import TransferLeadership
 from minigfs.replication.founding import found_group
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.messages import ReplyT, Request
@@ -153,6 +156,14 @@ class MasterGroup:
         master.process.terminate()
         assert master.process.wait(PATIENCE_S) == 0, self.log(name)
         master.process = None
+
+    def hand_over_to(self, name: str) -> None:
+        """Return when that master leads."""
+        report = self.report_of(name)
+        assert report is not None
+        while (leader := self.wait_for_leader()) != name:
+            with suppress(ClusterError):  # it is not caught up yet, or leads no more
+                self.ask(leader, TransferLeadership(member_id=NodeId(report.id)))
 
     def pause(self, name: str) -> None:
         self._signal(name, signal.SIGSTOP)
