@@ -6,6 +6,7 @@ Time runs five times as fast as in production, so that elections take a fifth of
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -33,6 +34,9 @@ class Tally:
     def apply(self, index: int, command: bytes) -> bytes:
         self.counts[command] = self.counts.get(command, 0) + 1
         return b"%d" % self.counts[command]
+
+    def has(self, command: bytes, count: int) -> bool:
+        return self.counts.get(command) == count
 
     def freeze(self) -> Iterator[bytes]:
         return iter([b"%d %s" % (count, name) for name, count in self.counts.items()])
@@ -146,9 +150,8 @@ class HostGroup:
         """Return when every running member has applied it."""
         for member in self.members:
             if member.host is not None:
-                tally = member.tally
                 assert await member.host.until(
-                    lambda tally=tally: tally.counts.get(name) == count, timeout_ms=PATIENCE_MS
+                    partial(member.tally.has, name, count), timeout_ms=PATIENCE_MS
                 )
 
 

@@ -110,12 +110,19 @@ class GroupAdmin:
         if member not in configuration.members:
             await host.change_membership(MembershipChange(ChangeKind.ADD_LEARNER, member))
             logger.info("master %s at %s is a learner now", member, request.address)
-        if member not in configuration.voters and await host.until_caught_up(
-            member, timeout_ms=CATCH_UP_MS
-        ):
+        if member not in configuration.voters and await self._until_caught_up(member):
             await host.change_membership(MembershipChange(ChangeKind.PROMOTE_LEARNER, member))
             logger.info("master %s has the log and votes from now on", member)
         return self._joined(member)
+
+    async def _until_caught_up(self, member: NodeId) -> bool:
+        host = self._host
+
+        def is_near() -> bool:
+            view = host.view()
+            return view.match_indexes.get(member, 0) >= view.commit_index or not host.is_leader
+
+        return await host.until(is_near, timeout_ms=CATCH_UP_MS) and host.is_leader
 
     def _joined(self, member: NodeId) -> Joined:
         configuration = self._host.view().configuration

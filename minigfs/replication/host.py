@@ -23,9 +23,7 @@ from pathlib import Path
 
 from minigfs.errors import (
     DeadlineExceeded,
-    MemberRemoved,
     MinigfsError,
-    NoSpace,
     NotLeader,
     ProtocolError,
     Unreachable,
@@ -41,7 +39,7 @@ from minigfs.raft import (
     TransferRefused,
 )
 from minigfs.replication.addresses import MemberAddresses
-from minigfs.replication.commands import MEMBERS_MACHINE, MemberAddress, encode_member_command
+from minigfs.replication.bulletin import Bulletin
 from minigfs.replication.durable_log import DurableLog
 from minigfs.replication.jobs import Job
 from minigfs.replication.lanes import LaneThreads
@@ -50,10 +48,12 @@ from minigfs.replication.member import Member, MemberView
 from minigfs.replication.old_copies import Acknowledgements
 from minigfs.replication.peer_messages import PeerMessage
 from minigfs.replication.peers import MemberHello, MemberReport, PeerLinks
+from minigfs.replication.pulse import Pulse
 from minigfs.replication.requests import OpenRequests
 from minigfs.replication.roster import MemberLocation, MemberStatus, Roster
 from minigfs.replication.settings import HostSettings
 from minigfs.replication.succession import Succession
+from minigfs.replication.ticker import Ticker
 from minigfs.replication.tickets import Ticket
 from minigfs.transport.address import Address
 from minigfs.transport.security import Security
@@ -61,8 +61,6 @@ from minigfs.transport.security import Security
 __all__ = ["HostSettings", "Machine", "MemberLocation", "MemberStatus", "ReplicatedHost"]
 
 logger = logging.getLogger(__name__)
-
-REPORT_INTERVAL_MS = 1_000
 
 
 LeadershipWatcher = Callable[[int | None], None]
@@ -107,17 +105,23 @@ class ReplicatedHost:
         self.links = PeerLinks(log.member_id, self._addresses, security, self)
         self._roster = Roster(log.member_id, directory, self._addresses, clock)
         self._succession = Succession(self._member, self._roster, self.links.is_heard)
-        self._acknowledgements = Acknowledgements()
-        self._clock = clock
         self._requests = OpenRequests(self._not_leader)
+        self._acknowledgements = Acknowledgements()
+        self._bulletin = Bulletin(
+            member=self._member,
+            links=self.links,
+            roster=self._roster,
+            addresses=self._addresses,
+            clock=clock,
+            new_ticket=self._requests.new_ticket,
+            acknowledged=self._acknowledged,
+        )
         self._watchers: list[LeadershipWatcher] = []
         self._leading: int | None = None
-        self._pulse: asyncio.Future[None] | None = None
+        self._pulse = Pulse()
         self._pump_is_due = False
         self._stopping = False
         self._ended = False
-        self._ticked_at_s = 0.0
-        self._reported_ms = 0
         self._lanes: LaneThreads | None = None
 
     # Life
@@ -129,9 +133,12 @@ class ReplicatedHost:
         self._lanes = LaneThreads(self._job_returned)
         self._addresses.says(self.member_id, address)
         self.links.start(address)
-        self._ticked_at_s = self._loop.time()
-        self._timer = self._loop.call_later(self.settings.tick_ms / 1000, self._on_timer)
-        self._greet_group()
+        self._ticker = Ticker(
+            self._on_tick,
+            tick_ms=self.settings.tick_ms,
+            catch_up_max=self.settings.catch_up_ticks_max,
+        )
+        self._bulletin.tell(leads=False)
         if self._member.status().configuration.voters == (self.member_id,):
             await self._lead_alone()
 
@@ -235,7 +242,7 @@ class ReplicatedHost:
             except NotLeader:
                 raise self._not_leader() from None
             except ProposalDropped:  # too much is on its way; some of it will have arrived
-                await self._next_pulse()
+                await self._pulse.next()
             else:
                 return await self._outcome(ticket)
 
@@ -332,7 +339,7 @@ class ReplicatedHost:
         self._acknowledgements.note(report.term, report.acknowledged)
 
     def connected(self, member: NodeId) -> None:
-        self._reported_ms = 0  # it knows nothing of this member yet
+        self._bulletin.hasten()  # it knows nothing of this member yet
 
     def unreachable(self, member: NodeId) -> None:
         self._member.unreachable(member)
@@ -384,9 +391,7 @@ class ReplicatedHost:
             return
         if due.more:
             self._mark()
-        if self._pulse is not None:
-            self._pulse.set_result(None)
-            self._pulse = None
+        self._pulse.beat()
 
     def _job_returned(self, job: Job, error: BaseException | None) -> None:
         if self._ended:
@@ -402,20 +407,13 @@ class ReplicatedHost:
             self._fail(fatal)
         self._mark()
 
-    def _on_timer(self) -> None:
-        """Time passes in ticks; those missed in a pause are not made up for."""
+    def _on_tick(self, count: int) -> None:
         if self._ended:
             return
-        tick_s = self.settings.tick_ms / 1000
-        now_s = self._loop.time()
-        due_ticks = int((now_s - self._ticked_at_s) / tick_s)
-        ticks = min(due_ticks, self.settings.catch_up_ticks_max)
-        self._ticked_at_s = now_s if ticks < due_ticks else self._ticked_at_s + ticks * tick_s
-        self._timer = self._loop.call_at(self._ticked_at_s + tick_s, self._on_timer)
         try:
-            for _ in range(ticks):
+            for _ in range(count):
                 self._member.tick()
-            self._tell_others()
+            self._bulletin.tell(leads=self.is_leader)
             if self._leading is not None and self._member.disk_is_full:
                 self._lead_from_another_disk()
         except Exception as error:  # whatever it is, the member's state is in doubt
@@ -426,7 +424,7 @@ class ReplicatedHost:
         leading = self._member.term if self._member.leads_for_certain else None
         if leading == self._leading:
             return
-        self._reported_ms = 0  # the others shall hear of it soon
+        self._bulletin.hasten()
         if self._leading is not None:
             logger.info("leads no more; term %d", self._member.term)
             undecided = self._requests.tickets()
@@ -438,7 +436,6 @@ class ReplicatedHost:
             logger.info("leads in term %d, from entry %d", leading, self._member.commit_index)
             self._leading = leading
             self._tell_watchers()
-            self._log_addresses()
 
     def _tell_watchers(self) -> None:
         for watcher in self._watchers:
@@ -462,48 +459,12 @@ class ReplicatedHost:
             return NotLeader("this master is about to lead: try again in a moment", leader.address)
         return NotLeader(f"this master does not lead: ask {leader.address}", leader.address)
 
-    def _next_pulse(self) -> "asyncio.Future[None]":
-        """Done when the next pump has run, or the host has ended."""
-        if self._pulse is None:
-            self._pulse = self._loop.create_future()
-        return asyncio.shield(self._pulse)
-
     async def until(self, holds: Callable[[], bool], *, timeout_ms: int | None) -> bool:
-        """Whether it held within the time; asked after each pump, at least once a tick."""
-        deadline_s = None if timeout_ms is None else self._loop.time() + timeout_ms / 1000
-        while not holds():
-            left_s = None if deadline_s is None else deadline_s - self._loop.time()
-            if self._ended or (left_s is not None and left_s <= 0):
-                return False
-            await asyncio.wait([self._next_pulse()], timeout=left_s)
-        return True
-
-    # The others
-
-    def _greet_group(self) -> None:
-        configuration = self._member.status().configuration
-        self.links.connect(configuration.members)
-        self.links.forget(configuration.retired)
-
-    def _tell_others(self) -> None:
-        """Once a second: how this member does, and whatever about addresses has changed."""
-        now_ms = self._clock.monotonic_ms()
-        if now_ms - self._reported_ms < REPORT_INTERVAL_MS:
-            return
-        self._reported_ms = now_ms
-        view = self._member.status()
-        if view.is_removed:
-            self._fail(
-                MemberRemoved(
-                    f"master {self.member_id} was removed from its group: to use this machine "
-                    f"again, start a master with an empty directory and --join"
-                )
-            )
-            return
-        self._greet_group()
-        self.links.send_report(self._roster.own_report(view, self._acknowledged(view)))
-        if self.is_leader:
-            self._log_addresses()
+        """Whether it held within the time; looked at after each pump, at least once a tick."""
+        return (
+            await self._pulse.until(lambda: self._ended or holds(), timeout_ms=timeout_ms)
+            and not self._ended
+        )
 
     def _lead_from_another_disk(self) -> None:
         """A leader whose disk is full takes no changes; one that has room does."""
@@ -512,17 +473,6 @@ class ReplicatedHost:
             with suppress(NotLeader, TransferRefused):  # it is being handed over, or lost
                 self._member.transfer_leadership(target)
                 logger.warning("the disk is full: master %s shall lead", target)
-
-    def _log_addresses(self) -> None:
-        """See that all members find each other by the log alone. Asked again while it is not so."""
-        members = self._member.status().configuration.members
-        for member, address in self._addresses.unlogged(members).items():
-            command = encode_member_command(MemberAddress(member, address))
-            try:
-                self._member.propose(MEMBERS_MACHINE, command, None, self._requests.new_ticket())
-            except (NotLeader, NoSpace, ProposalDropped) as error:
-                logger.info("the address of master %s is not logged yet: %s", member, error)
-        self._mark()
 
     # The end
 
@@ -534,11 +484,9 @@ class ReplicatedHost:
     def _end(self) -> None:
         """Nothing happens any more; whoever waits is told."""
         self._ended = True
-        self._timer.cancel()
+        self._ticker.stop()
         self._requests.give_up(self._requests.tickets())
         if self._leading is not None:
             self._leading = None
             self._tell_watchers()
-        if self._pulse is not None:
-            self._pulse.set_result(None)
-            self._pulse = None
+        self._pulse.beat()

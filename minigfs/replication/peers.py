@@ -146,16 +146,19 @@ class PeerLinks:
         for member in members:
             self._link_to(member)
 
-    async def forget(self, member: NodeId) -> None:
-        """A member left the group."""
-        link = self._links.pop(member, None)
-        if link is not None:
-            await link.close()
+    def forget(self, members: Iterable[NodeId]) -> None:
+        """These left the group: one that is not there any more is looked for no longer."""
+        for member in members:
+            link = self._links.get(member)
+            if link is not None and not link.is_open:
+                del self._links[member]
+                link.cancel()
 
     async def stop(self) -> None:
         self._stopped = True
-        for member in list(self._links):
-            await self.forget(member)
+        while self._links:
+            _, link = self._links.popitem()
+            await link.close()
 
     def send(self, messages: Iterable[PeerMessage]) -> list[NodeId]:
         """Send now. Answers with the members to whom something was lost."""

@@ -1,11 +1,11 @@
-"""The limits of one member. Ticks are calls of ``Member.tick``; 50 ms each in a real process."""
+"""The limits of one member, and its time. Ticks are calls of ``Member.tick``."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from minigfs.errors import InvalidConfig
 from minigfs.replication.snapshot_transfer import TransferLimits
 
-__all__ = ["MemberSettings"]
+__all__ = ["HostSettings", "MemberSettings"]
 
 _KIB, _MIB = 1 << 10, 1 << 20
 
@@ -50,3 +50,28 @@ class MemberSettings:
                 f"transfer_give_up_ticks is {self.transfer_give_up_ticks}; it must exceed "
                 f"transfer_resend_ticks ({self.transfer_resend_ticks}), five times is usual"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSettings:
+    """Time, for one group: all members should have the same.
+
+    An election begins when a leader was not heard of for one to two election timeouts: half a
+    second at least, so that a busy machine causes none, and a second at most, so that clients
+    hardly notice.
+    """
+
+    tick_ms: int = 50
+    heartbeat_ticks: int = 2
+    election_timeout_ticks: int = 10
+    succession_ms: int = 100
+    """After the leader's connection broke. If it was the connection alone, it is back by then; a
+    process that ended need not be waited for any longer."""
+    catch_up_ticks_max: int = 2
+    """After a pause of the process, it is not the others who were silent."""
+    member: MemberSettings = field(default_factory=MemberSettings)
+
+    @property
+    def election_timeout_ms(self) -> int:
+        """The shortest."""
+        return self.tick_ms * self.election_timeout_ticks

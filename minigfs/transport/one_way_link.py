@@ -116,8 +116,13 @@ class OneWayLink:
                 self._connection.abort()
             self.hurry()
 
-    async def close(self) -> None:
+    def cancel(self) -> None:
+        """End, in a moment."""
         self._task.cancel()
+
+    async def close(self) -> None:
+        """Return when it has ended."""
+        self.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
 

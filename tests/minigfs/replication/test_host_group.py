@@ -192,6 +192,8 @@ def test_a_newcomer_gets_the_log_votes_and_can_be_removed_for_ever(tmp_path) -> 
         await ask(leader, RemoveMaster(member_id=host.member_id))
         await newcomer.stop()  # it may not have heard
         await newcomer.start()
+        for other in group.members[:3]:  # as its process remembers
+            newcomer.running.addresses.says(other.running.member_id, other.address)
         with pytest.raises(MemberRemoved):
             await newcomer.running.wait_failed()
         await newcomer.stop()
