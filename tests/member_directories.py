@@ -1,5 +1,6 @@
 """What can happen to the directory of a master that does not run, done on purpose."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ __all__ = [
     "flip",
     "keep_snapshot",
     "leave_cut_append",
+    "nearly_fill_segment",
     "newest_segment",
     "open_log",
     "written_bytes",
@@ -108,3 +110,11 @@ def keep_snapshot(directory: Path, *, is_all: bool) -> Path:
         log.complete(log.begin_keep(metadata))
     log.close()
     return directory / "snapshots" / name
+
+
+def nearly_fill_segment(directory: Path, *, left_bytes: int) -> None:
+    """Leave so much of the segment that is written to, as if all else had been used; and give back
+    the space that is kept for the next one."""
+    segment = newest_segment(directory)
+    os.truncate(segment, written_bytes(segment) + left_bytes)
+    (directory / "wal" / "spare.tmp").unlink(missing_ok=True)

@@ -418,8 +418,8 @@ class Member:
         room_bytes = self._log.room_bytes - self._unsaved_bytes - self._settings.reserve_bytes
         if size_bytes > room_bytes:
             raise NoSpace(
-                "the master's disk is full, so it takes no changes: free space there, it goes on "
-                "by itself (reading and deleting on other disks is not affected)"
+                f"the disk of master {self.member_id} is full, so it takes no changes: free space "
+                "there (`admin masters list` shows where), and it goes on by itself"
             )
 
     def _not_leader(self) -> NotLeader:
