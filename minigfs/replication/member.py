@@ -418,7 +418,7 @@ class Member:
         room_bytes = self._log.room_bytes - self._unsaved_bytes - self._settings.reserve_bytes
         if size_bytes > room_bytes:
             raise NoSpace(
-                f"the disk of master {self.member_id} is full, so it takes no changes: free space "
+                f"master {self.member_id} takes no changes, because its disk is full: free space "
                 "there (`admin masters list` shows where), and it goes on by itself"
             )
 
