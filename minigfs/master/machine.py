@@ -40,13 +40,17 @@ class FileSystemMachine:
 
     def freeze(self) -> Iterator[bytes]:
         """The state as it is now, as records that are made as they are drawn."""
-        return freeze_state(self._state)
+        return self._frozen([self._state])
+
+    def _frozen(self, frozen: list[FileSystemState]) -> Iterator[bytes]:
+        yield from freeze_state(frozen[0])
+        _let_go(frozen, self._state)
 
     def restore(self, records: Iterator[bytes]) -> None:
         """Replace the state with a frozen one; no records: the state before the first entry."""
         restored = restore_state(records)
         replaced, self._state = [self._state], restored
-        _let_go(replaced)
+        _let_go(replaced, initial_state())  # the two share nothing
 
     def preview(self, command: Command) -> tuple[FileSystemState, CommandReply]:
         """What a command would lead to, for another machine's compound entry to ``adopt``."""
@@ -61,18 +65,31 @@ class FileSystemMachine:
         self._state = state
 
 
-def _let_go(replaced: list[FileSystemState]) -> None:
-    """Free a state, which nobody else may hold, in small parts.
+def _let_go(last_holder: list[FileSystemState], kept: FileSystemState) -> None:
+    """Free a state that was held until now, except for what ``kept`` shares with it.
 
-    To free a million files in one stroke takes a second in which no thread of the process runs.
+    What is large is freed in small parts: a million files in one stroke take more than a second in
+    which no thread of the process runs.
     """
-    state = replaced.pop()
-    maps: list[Map[Any, Any]] = [state.inodes, state.chunks, state.garbage, state.temporary]
+    state = last_holder.pop()
+    pairs: list[tuple[Map[Any, Any], Map[Any, Any]]] = [
+        (state.inodes, kept.inodes),
+        (state.chunks, kept.chunks),
+        (state.garbage, kept.garbage),
+    ]
     del state
-    while maps:
-        rest = maps.pop()
-        while rest:
-            smaller = rest.mutate()
-            for key in list(islice(rest, FREED_MAX)):
+    while pairs:
+        going, staying = pairs.pop()
+        keys = iter(_only_in(going, staying))
+        while part := list(islice(keys, FREED_MAX)):
+            smaller = going.mutate()
+            for key in part:
                 del smaller[key]
-            rest = smaller.finish()
+            going = smaller.finish()
+
+
+def _only_in(going: Map[Any, Any], staying: Map[Any, Any]) -> list[Any]:
+    """The keys of values that are freed with a map, if they may be many."""
+    if len(going) - len(staying) < FREED_MAX:  # else as many must have come as have gone
+        return []
+    return [key for key, value in going.items() if staying.get(key) is not value]

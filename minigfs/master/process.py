@@ -11,12 +11,14 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
 from minigfs.errors import InvalidConfig
+from minigfs.master.interpreter import collect_for_ever, steady_interpreter
 from minigfs.master.leadership import Leadership, LedService
 from minigfs.master.options import MasterOptions
 from minigfs.master.service import FileSystemService
@@ -42,7 +44,6 @@ __all__ = ["FileSystemService", "HostedService", "MasterOptions", "serve_master"
 
 logger = logging.getLogger(__name__)
 
-COLLECT_INTERVAL_MS = 10_000
 REMEMBER_INTERVAL_MS = 500
 READY_TIMEOUT_MS = 5_000  # without a leader: others may have to be started first
 
@@ -91,7 +92,7 @@ async def serve_master(
     options.directory.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         stack.enter_context(DirectoryLock(options.directory))
-        stack.enter_context(_collector_off())
+        stack.enter_context(steady_interpreter())
         host = _host_of(options, services)
         stack.push_async_callback(host.stop)
         gc.freeze()
@@ -101,7 +102,7 @@ async def serve_master(
         server = _server_of(host, options, services)
         bound = await server.start(options.listen)
         stack.push_async_callback(server.stop)
-        collector = asyncio.create_task(_collect_for_ever(), name="collector")
+        collector = asyncio.create_task(collect_for_ever(), name="collector")
         stack.callback(collector.cancel)
         memory = asyncio.create_task(_remember_for_ever(host, options.directory), name="memory")
         stack.push_async_callback(_ended, memory)
@@ -201,29 +202,6 @@ def _all_handlers(
         assert handlers.keys().isdisjoint(service.handlers()), "two handlers for one request"
         handlers.update(service.handlers())
     return handlers
-
-
-@contextmanager
-def _collector_off() -> Iterator[None]:
-    """No collection by itself: it would stop every call for as long as it walks the state."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        gc.enable()
-
-
-async def _collect_for_ever() -> None:
-    """Collect what was made since the last time, then look at it no more.
-
-    This costs what was allocated in the interval, however large the state, and still frees the
-    cycles that errors leave behind.
-    """
-    while True:
-        await asyncio.sleep(COLLECT_INTERVAL_MS / 1000)
-        gc.collect()
-        gc.freeze()
 
 
 async def _remember_for_ever(host: ReplicatedHost, directory: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigfs.ids import ChunkHandle, ChunkVersion, FileId
-from minigfs.master import commands, name_table, removal, snapshot
+from minigfs.master import commands, machine, name_table, removal, snapshot
 from minigfs.master.commands import encode_command
 from minigfs.master.machine import FileSystemMachine
 from minigfs.master.state import DirectoryInode, initial_state
@@ -18,11 +18,13 @@ from tests.minigfs.master.harness import SERVERS, Driver
 @pytest.fixture(scope="module", autouse=True)
 def _small_limits() -> Iterator[None]:
     """So that a few names are several blocks, a few chunks several records, and both are more than
-    one step of a removal."""
-    kept = name_table.BLOCK_NAMES_MAX, snapshot.ROWS_PER_RECORD, removal.REAP_WORK_MAX
-    name_table.BLOCK_NAMES_MAX, snapshot.ROWS_PER_RECORD, removal.REAP_WORK_MAX = 3, 4, 2
-    yield
-    name_table.BLOCK_NAMES_MAX, snapshot.ROWS_PER_RECORD, removal.REAP_WORK_MAX = kept
+    one step of a removal, or of letting go what was frozen."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(name_table, "BLOCK_NAMES_MAX", 3)
+        patch.setattr(snapshot, "ROWS_PER_RECORD", 4)
+        patch.setattr(removal, "REAP_WORK_MAX", 2)
+        patch.setattr(machine, "FREED_MAX", 2)
+        yield
 
 
 NAMES = ("a", "a-", "b", "c", "d", "é", "f", "g")
