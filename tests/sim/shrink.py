@@ -54,6 +54,8 @@ class _Shrinker:
         result = perform(run)
         if result.violation is None or result.violation.kind != self._kind:
             return False
+        if len(result.struck) > len(self.result.struck):
+            return False
         self.run, self.result = run, result
         return True
 
