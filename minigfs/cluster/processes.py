@@ -92,7 +92,7 @@ def start_missing(
     kinds: Mapping[str, ProcessKind],
     *,
     progress: Progress = lambda _event: None,
-    timeout_ms: int = 30_000,
+    timeout_ms: int = 60_000,
     only: Container[str] | None = None,
     leave_out: Container[str] = (),
 ) -> ClusterState:
