@@ -33,8 +33,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-CATCH_UP_MS = 5_000  # in one request; the newcomer asks again
-JOIN_TIMEOUT_MS = 15_000
+CATCH_UP_MS = 3_000  # in one request; the newcomer asks again
+JOIN_TIMEOUT_MS = 6_000
 JOIN_PAUSE_MS = 500
 JOIN_FIRST_ANSWER_MS = 30_000  # then the addresses are taken to be wrong
 

@@ -87,6 +87,7 @@ class OneWayLink:
         self._owner = owner
         self._limits = limits
         self._connection: _Connection | None = None
+        self._last_failure = ""
         self._hurry = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._connect_for_ever())
 
@@ -154,8 +155,11 @@ class OneWayLink:
             self._owner.refused(error)
             return False
         except (OSError, TimeoutError) as error:
-            logger.debug("no link to %s: %r", self.address, error)
+            if repr(error) != self._last_failure:
+                self._last_failure = repr(error)
+                logger.info("no connection to %s yet: %r", self.address, error)
             return False
+        self._last_failure = ""
         await connection.ended
         self._owner.lost()
         return True
