@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 SIZE ?= 100MB
 LOG ?=
 MUTANTS ?=
+ROUNDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast mutants check format sim sim-long bench install clean
+.PHONY: help demo test test-fast faults mutants check format sim sim-long bench install clean
 
 help: ## list the recipes
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +42,13 @@ test: $(VENV)/.dev ## the test suite, real processes and Ray included
 
 test-fast: $(VENV)/.dev ## the tests that start no cluster
 	$(BIN)/python -m pytest -m 'not e2e and not slow'
+
+faults: $(VENV)/.dev ## masters killed, paused, cut off, damaged, filled up at other moments each round (ROUNDS=10)
+	@for seed in $$(seq $(ROUNDS)); do \
+	  echo "MASTERS_SEED=$$seed"; \
+	  MASTERS_SEED=$$seed $(BIN)/python -m pytest -q tests/e2e/test_master*.py \
+	    tests/e2e/test_no_majority.py tests/e2e/test_url_count_failover.py || exit 1; \
+	done
 
 mutants: $(VENV)/.dev ## plant known mistakes in copies of the source; every one must be found (MUTANTS='r01 r3*')
 	$(BIN)/python -m tests.mutants $(MUTANTS)
