@@ -1,7 +1,6 @@
 """The file system as a replicated machine: commands in as bytes, replies out as bytes."""
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from immutables import Map
@@ -18,7 +17,8 @@ from minigfs.master.transition import transition
 
 __all__ = ["FILE_SYSTEM_MACHINE", "FileSystemMachine"]
 
-FREED_MAX = 500  # at once
+FREED_MAX = 500  # at once, since it takes a millisecond
+MANY = 10_000
 FILE_SYSTEM_MACHINE = "fs"  # its name in the log
 
 
@@ -44,13 +44,13 @@ class FileSystemMachine:
 
     def _frozen(self, frozen: list[FileSystemState]) -> Iterator[bytes]:
         yield from freeze_state(frozen[0])
-        _let_go(frozen, self._state)
+        _let_go(frozen, lambda: self._state)
 
     def restore(self, records: Iterator[bytes]) -> None:
         """Replace the state with a frozen one; no records: the state before the first entry."""
         restored = restore_state(records)
         replaced, self._state = [self._state], restored
-        _let_go(replaced, initial_state())  # the two share nothing
+        _let_go(replaced, initial_state)  # the two share nothing
 
     def preview(self, command: Command) -> tuple[FileSystemState, CommandReply]:
         """What a command would lead to, for another machine's compound entry to ``adopt``."""
@@ -65,31 +65,32 @@ class FileSystemMachine:
         self._state = state
 
 
-def _let_go(last_holder: list[FileSystemState], kept: FileSystemState) -> None:
-    """Free a state that was held until now, except for what ``kept`` shares with it.
+def _let_go(last_holder: list[FileSystemState], kept: Callable[[], FileSystemState]) -> None:
+    """Free a state that was held until now, except for what the one kept shares with it.
 
     What is large is freed in small parts: a million files in one stroke take more than a second in
-    which no thread of the process runs.
+    which no thread of the process runs. Meanwhile the state that is kept moves on.
     """
     state = last_holder.pop()
-    pairs: list[tuple[Map[Any, Any], Map[Any, Any]]] = [
-        (state.inodes, kept.inodes),
-        (state.chunks, kept.chunks),
-        (state.garbage, kept.garbage),
+    maps: list[tuple[Map[Any, Any], Callable[[FileSystemState], Map[Any, Any]]]] = [
+        (state.inodes, lambda state: state.inodes),
+        (state.chunks, lambda state: state.chunks),
+        (state.garbage, lambda state: state.garbage),
     ]
     del state
-    while pairs:
-        going, staying = pairs.pop()
-        keys = iter(_only_in(going, staying))
-        while part := list(islice(keys, FREED_MAX)):
-            smaller = going.mutate()
-            for key in part:
-                del smaller[key]
-            going = smaller.finish()
+    while maps:
+        going, same_of = maps.pop()
+        while keys := _only_in(going, same_of(kept())):
+            while keys:
+                smaller = going.mutate()
+                for key in keys[-FREED_MAX:]:
+                    del smaller[key]
+                del keys[-FREED_MAX:]
+                going = smaller.finish()
 
 
 def _only_in(going: Map[Any, Any], staying: Map[Any, Any]) -> list[Any]:
     """The keys of values that are freed with a map, if they may be many."""
-    if len(going) - len(staying) < FREED_MAX:  # else as many must have come as have gone
+    if len(going) - len(staying) < MANY:  # else as many must have come as have gone
         return []
     return [key for key, value in going.items() if staying.get(key) is not value]

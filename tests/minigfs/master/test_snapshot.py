@@ -24,6 +24,7 @@ def _small_limits() -> Iterator[None]:
         patch.setattr(snapshot, "ROWS_PER_RECORD", 4)
         patch.setattr(removal, "REAP_WORK_MAX", 2)
         patch.setattr(machine, "FREED_MAX", 2)
+        patch.setattr(machine, "MANY", 1)
         yield
 
 
