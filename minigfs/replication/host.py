@@ -23,6 +23,7 @@ from pathlib import Path
 
 from minigfs.errors import (
     DeadlineExceeded,
+    InvalidConfig,
     MinigfsError,
     NotLeader,
     ProtocolError,
@@ -316,6 +317,21 @@ class ReplicatedHost:
         view = self._member.status()
         self._acknowledgements.note(view.term, self._acknowledged(view))
         self._acknowledgements.check(hello.member, hello.term, hello.last_index)
+
+    def mistaken(self, hello: MemberHello) -> None:
+        """A group of one where another group has a member: the directory was lost and made anew, so
+        there would be two file systems in one cluster, and clients would see either."""
+        configuration = self._member.status().configuration
+        were_ours = {hello.member, hello.target} & set(configuration.retired)
+        if configuration.members == (self.member_id,) and not were_ours:
+            self._fail(
+                InvalidConfig(
+                    f"master {hello.member} at {hello.address} expects master {hello.target} of "
+                    f"its group here, and this is {self.member_id}, a group of its own: was the "
+                    "directory lost and made anew? Move it away, remove the lost master from the "
+                    f"group (admin masters remove), start a new one with --join {hello.address}"
+                )
+            )
 
     def _acknowledged(self, view: MemberView) -> dict[NodeId, int]:
         """What a leader knows to be on disks, its own included, which only grows in its term."""

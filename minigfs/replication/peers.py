@@ -93,6 +93,10 @@ class PeerEvents(Protocol):
         """Raise ``MemberRolledBack`` or ``MemberRemoved`` to turn a member away."""
         ...
 
+    def mistaken(self, hello: MemberHello) -> None:
+        """Somebody takes this member for another one, which may have listened here before."""
+        ...
+
     def message(self, message: PeerMessage) -> None: ...
 
     def report(self, member: NodeId, report: MemberReport) -> None: ...
@@ -281,6 +285,7 @@ class PeerReceiver:
                 f"this one {PROTOCOL_VERSION}: install the same release on both"
             )
         if hello.target != self._links.member:
+            self._links.events.mistaken(hello)
             raise ProtocolError(f"this is master {self._links.member}, not {hello.target}")
         self._links.events.examine(hello)
         self._member = hello.member

@@ -6,9 +6,18 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from minigfs.errors import DamageError, MemberRemoved, NotLeader, OutcomeUnknown, Unreachable
+from minigfs.errors import (
+    DamageError,
+    InvalidConfig,
+    MemberRemoved,
+    NotLeader,
+    OutcomeUnknown,
+    Unreachable,
+)
+from minigfs.ports import SystemRng
 from minigfs.raft import Role
 from minigfs.replication.admin import JoinMaster, RemoveMaster, join_group
+from minigfs.replication.founding import found_group
 from minigfs.transport.client import ConnectionPool
 from tests.host_group import PATIENCE_MS, SECURITY, GroupMember, HostGroup, free_address
 
@@ -258,6 +267,23 @@ def test_an_old_copy_of_a_members_directory_is_told_so_and_harms_nobody(tmp_path
         await follower.stop()
         assert leader.running.is_leader
         assert leader.running.term == term
+        assert await propose(group, b"afterwards") == b"1"
+
+    in_group(test, tmp_path)
+
+
+def test_a_directory_that_was_lost_and_made_a_group_of_its_own_ends_where_it_is_missed(
+    tmp_path,
+) -> None:
+    async def test(group: HostGroup) -> None:
+        (lost, _) = await group.followers()
+        await lost.stop()
+        shutil.rmtree(lost.directory)
+        found_group([(lost.directory, lost.address)], SystemRng())
+        await lost.start()
+        with pytest.raises(InvalidConfig, match="group of its own"):
+            await lost.running.wait_failed()
+        await lost.stop()
         assert await propose(group, b"afterwards") == b"1"
 
     in_group(test, tmp_path)

@@ -42,6 +42,7 @@ class Events:
     unreachables: asyncio.Queue[NodeId] = field(default_factory=asyncio.Queue)
     arrivals: asyncio.Queue[NodeId] = field(default_factory=asyncio.Queue)
     leavers: asyncio.Queue[NodeId] = field(default_factory=asyncio.Queue)
+    strangers: asyncio.Queue[NodeId] = field(default_factory=asyncio.Queue)
     verdicts: asyncio.Queue[MinigfsError] = field(default_factory=asyncio.Queue)
 
     def durable_end(self) -> tuple[int, int]:
@@ -51,6 +52,9 @@ class Events:
         assert (hello.term, hello.last_index) == (3, 7)
         if self.turn_away is not None:
             raise self.turn_away
+
+    def mistaken(self, hello: MemberHello) -> None:
+        self.strangers.put_nowait(hello.member)
 
     def message(self, message: PeerMessage) -> None:
         self.messages.put_nowait(message)
