@@ -1,7 +1,8 @@
 """Where the members of a group listen, from the three places that know.
 
-1. What a member said itself when it connected: newest, but known here only.
-2. What the log says (``MemberAddress``). It is later than what a member said before it.
+1. What a member said itself when it connected. It dials all others at every start, so whoever it
+   can reach at all has heard it, later than anything else.
+2. What the log says (``MemberAddress``): for those it has not connected to yet.
 3. What the directory was made with: founding members before the log names them.
 """
 
@@ -21,18 +22,14 @@ class MemberAddresses:
     ) -> None:
         self._founding = dict(founding)
         self._logged = logged
-        self._said: dict[NodeId, tuple[Address, Address | None]] = {}  # and the log's, at that time
+        self._said: dict[NodeId, Address] = {}
 
     def get(self, member: NodeId) -> Address | None:
-        logged = self._logged().get(member)
-        said = self._said.get(member)
-        if said is not None and said[1] == logged:
-            return said[0]
-        return logged if logged is not None else self._founding.get(member)
+        return self._said.get(member) or self._logged().get(member) or self._founding.get(member)
 
     def says(self, member: NodeId, address: Address) -> None:
         """A member, proved to be one, named its own address."""
-        self._said[member] = (address, self._logged().get(member))
+        self._said[member] = address
 
     def unlogged(self, members: Iterable[NodeId]) -> dict[NodeId, Address]:
         """Addresses of these members that the log does not have, or has another for."""
