@@ -55,6 +55,7 @@ HEADER_BYTES = _HEADER.size
 _CHECKED = struct.Struct("<HHIQQ")  # the header's fields that the crc covers
 _CHAIN = struct.Struct("<Q")
 _TOP_BITS = 0b11 << 62
+_ZERO_PAGES = bytes(64 * 1024)
 _SECTOR_BYTES = 512  # the smallest piece a disk writes whole or not at all
 
 
@@ -143,7 +144,7 @@ def decode_record(buffer: bytes, at: int, chain: int) -> tuple[Record, int, int]
 
 def judge_tail(rest: bytes, base: int) -> Tail:
     """What the bytes after the last good record are; ``base`` is their offset in the file."""
-    written = rest.rstrip(b"\0")
+    written = _without_zeros(rest)
     if not written:
         return Tail.CLEAN
     if _has_later_proof(rest, base):
@@ -160,6 +161,14 @@ def judge_tail(rest: bytes, base: int) -> Tail:
     # Bytes that never were a header are no record of ours, unless a whole file is not.
     was_header = header.magic_is_right or header.crc_is_right
     return Tail.DAMAGED if was_header or base == 0 else Tail.TORN
+
+
+def _without_zeros(rest: bytes) -> bytes:
+    """Cut the zeros at the end; by pages, because most of a preallocated segment is zeros."""
+    end = len(rest)
+    while rest.endswith(_ZERO_PAGES, 0, end):
+        end -= len(_ZERO_PAGES)
+    return rest[:end].rstrip(b"\0")
 
 
 def _has_later_proof(rest: bytes, base: int) -> bool:
