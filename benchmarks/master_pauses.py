@@ -180,8 +180,8 @@ class _Group:
             _end(process)
 
     def pauses(self, number: int, name: str, phases: Phases) -> Figures:
-        """The longest in each phase, in all lives of a master that has ended: by the clock, and
-        of its own making."""
+        """The longest in each phase, in all lives of a master that has ended: by the clock, at work
+        itself, and at work in the loop."""
         lives = self.directories[number].glob("pauses-*.json")
         late = [pause for life in lives for pause in json.loads(life.read_text())]
         figures: Figures = {}
@@ -189,6 +189,7 @@ class _Group:
             inside = [pause for pause in late if begun <= pause[0] <= ended]
             figures[f"{name}_{phase}_max_ms"] = max((pause[1] for pause in inside), default=0)
             figures[f"{name}_{phase}_own_ms"] = max((pause[2] for pause in inside), default=0)
+            figures[f"{name}_{phase}_loop_ms"] = max((pause[3] for pause in inside), default=0)
         return figures
 
 
@@ -309,12 +310,13 @@ async def _serve_metered(directory: Path, address: str, ready: Event) -> None:
 
 
 class _Meter:
-    """Notes when the loop came late: when, by how many ms, and of these the process's own."""
+    """Notes when the loop came late: when, by how many ms, in how many of them the process was at
+    work, and in how many the loop's own thread was."""
 
     KEPT_MS = 5
 
     def __init__(self) -> None:
-        self.late: list[tuple[float, float, float]] = []
+        self.late: list[tuple[float, float, float, float]] = []
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -326,12 +328,13 @@ class _Meter:
 
     async def _run(self) -> None:
         while True:
-            cpu_s, started = time.process_time(), time.perf_counter()
+            cpu_s, loop_s, started = time.process_time(), time.thread_time(), time.perf_counter()
             await asyncio.sleep(METER_S)
             late_ms = (_since(started) - METER_S) * 1e3
             if late_ms > self.KEPT_MS:
                 own_ms = min((time.process_time() - cpu_s) * 1e3, late_ms)
-                self.late.append((time.time(), late_ms, own_ms))
+                loop_ms = (time.thread_time() - loop_s) * 1e3
+                self.late.append((time.time(), late_ms, own_ms, loop_ms))
 
 
 # Those who keep them busy.
