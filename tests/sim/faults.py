@@ -60,7 +60,7 @@ class FaultPlan:
         }
         self._kinds = arena.site.options.kinds
         if self._kinds:
-            first_us = 1500 * MS if arena.site.options.calm_start else 50 * MS
+            first_us = 700 * MS if arena.site.options.calm_start else 50 * MS
             arena.site.scheduler.after(first_us, self._strike)
 
     def stop(self) -> None:

@@ -134,7 +134,7 @@ def draw_options(seed: int, events: int) -> Options:
         replay_permille=choose((0, 2, 20)) if often else 0,
         clients=choose((2, 3, 4)),
         window=choose((1, 2, 3)),
-        think_us=choose((10 * MS, 40 * MS, 80 * MS)),
+        think_us=choose((20 * MS, 50 * MS, 100 * MS)),
         request_loss_permille=choose((0, 10, 80)),
         request_late_permille=choose((0, 20, 100)),
         patience_us=choose((150 * MS, 400 * MS, 1000 * MS)),

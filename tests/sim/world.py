@@ -186,7 +186,11 @@ class World:
                 return
             for name in missing:
                 self._provoke_one(name, chance)
-            self._run_until(lambda: False, SECOND)
+            for _ in range(10):
+                self._run_until(lambda: False, 100 * MS)
+                self._count_transfers()
+                if not self.coverage.missing():
+                    break
         raise Violation("not provoked", f"{missing}, {self.coverage['delivered']} delivered")
 
     def _provoke_one(self, name: str, chance: random.Random) -> None:
