@@ -20,6 +20,7 @@ __all__ = ["Operator"]
 
 MEMBERS_MAX = 6
 VOTERS_MIN = 3
+GOALS_MAX = 3  # at a time; what a group without a leader was asked for does not pile up
 GIVE_UP_US = 600 * MS
 
 
@@ -54,13 +55,15 @@ class Operator:
     def join(self, members_max: int = MEMBERS_MAX) -> bool:
         """Add one member."""
         joining = sum(goal.joining is not None for goal in self._goals)
-        if len(self._arena.members) + joining >= members_max:
+        if len(self._goals) >= GOALS_MAX or len(self._arena.members) + joining >= members_max:
             return False
         self._goals.append(Goal(joining=self._arena.newcomer().id))
         return True
 
     def remove(self, node: NodeId) -> bool:
         """Get one member out; where few are left, another one comes in first."""
+        if len(self._goals) >= GOALS_MAX:
+            return False
         if any(goal.leaving for goal in self._goals) or not self._arena.can_remove(node):
             return False  # two at once might take the majority away, each of them not
         if len(self._site.ledger.configuration.voters) <= VOTERS_MIN:
