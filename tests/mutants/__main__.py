@@ -3,7 +3,8 @@
     python -m tests.mutants                  all of them, their named tests
     python -m tests.mutants r01 'r3*'        some, by name, by the part before the dash, by pattern
     python -m tests.mutants --slice 6        six of them, other ones every day
-    python -m tests.mutants --seeds 2000     the simulator too, up to so many seeds each
+    python -m tests.mutants --seeds 2000     the simulator too, up to so many seeds each; what
+                                             results.json knows already is not run again
     python -m tests.mutants --record         keep what is found in results.json and docs/mutants.md
     python -m tests.mutants --table          write docs/mutants.md anew from results.json
 
@@ -77,7 +78,8 @@ def _is_named(mutant: Mutant, name: str) -> bool:
 
 
 def _run(chosen: Sequence[Mutant], options: argparse.Namespace) -> int:
-    results = load_results()
+    names = {mutant.name for mutant in load_catalogue()}
+    results = {name: result for name, result in load_results().items() if name in names}
     bad = 0
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         clean = Tree.copy_of_sources(Path(folder) / "clean")
@@ -88,7 +90,7 @@ def _run(chosen: Sequence[Mutant], options: argparse.Namespace) -> int:
             tree = clean.with_mutant(mutant, Path(folder) / mutant.name)
             result = _try_one(mutant, tree, results.get(mutant.name), options)
             tree.remove()
-            bad += not result.killed or _survived_simulator(result)
+            bad += not result.killed
             results[mutant.name] = result
             if options.record:
                 save_results(results)
@@ -124,7 +126,8 @@ def _try_one(
             missed = [node for node in mutant.killed_by if node not in verdict.failed]
             print("\n    not by", *missed, f"\n    {verdict.first_line}", end=" ")
     if options.seeds and mutant.simulator:
-        simulator = tree.run_simulator(options.seeds)
+        if simulator is None or not simulator.answers(options.seeds):
+            simulator = tree.run_simulator(options.seeds)
         print(_say(simulator), end=" ")
     return Result(fingerprint=mutant.fingerprint, killed=killed, simulator=simulator)
 
@@ -133,10 +136,6 @@ def _say(simulator: SimulatorResult) -> str:
     if simulator.killed_in is None:
         return f"no seed of {simulator.seeds} finds it"
     return f"seed {simulator.killed_in} finds it ({simulator.reason[:60]})"
-
-
-def _survived_simulator(result: Result) -> bool:
-    return result.simulator is not None and result.simulator.killed_in is None
 
 
 if __name__ == "__main__":

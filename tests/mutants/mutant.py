@@ -129,8 +129,17 @@ def _is_test(node: str, root: Path) -> bool:
 def _functions_in(path: Path) -> frozenset[str]:
     if not path.is_file():
         return frozenset()
-    return frozenset(
+    tree = ast.parse(path.read_text())
+    functions = {
         found.name
-        for found in ast.walk(ast.parse(path.read_text()))
+        for found in ast.walk(tree)
         if isinstance(found, (ast.FunctionDef, ast.AsyncFunctionDef))
-    )
+    }
+    machines = {
+        target.id
+        for found in tree.body
+        if isinstance(found, ast.Assign)
+        for target in found.targets
+        if isinstance(target, ast.Name)
+    }  # hypothesis: ``test_it = Machine.TestCase``
+    return frozenset(functions | machines)

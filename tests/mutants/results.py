@@ -47,6 +47,10 @@ class SimulatorResult(msgspec.Struct, frozen=True, kw_only=True):
     killed_in: int | None
     reason: str = ""
 
+    def answers(self, seeds: int) -> bool:
+        """Whether it says already what so many seeds would find."""
+        return self.killed_in is not None or self.seeds >= seeds
+
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
@@ -94,10 +98,10 @@ def render_table(catalogue: Sequence[Mutant], results: Mapping[str, Result]) -> 
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     killed = sum(1 for mutant in catalogue if _is_killed(mutant, results))
     by_simulator = sum(1 for result in results.values() if _in_simulator(result))
-    asked = sum(1 for mutant in catalogue if mutant.simulator)
+    asked = sum(1 for result in results.values() if result.simulator is not None)
     summary = (
-        f"{killed} of {len(catalogue)} are killed by tests. The simulator, which is asked about "
-        f"{asked} of them, finds {by_simulator}.\n\n"
+        f"{killed} of {len(catalogue)} are killed by tests. The simulator was asked about "
+        f"{asked} of them and finds {by_simulator}.\n\n"
     )
     reasons = [f"- `{mutant.name}`: {mutant.why}" for mutant in catalogue if mutant.why]
     tail = "\n\nNot for the simulator (`-`), and why:\n\n" + "\n".join(reasons) if reasons else ""

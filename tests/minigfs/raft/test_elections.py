@@ -500,6 +500,19 @@ def test_heartbeats_do_not_wait_for_a_disk() -> None:
     assert [type(m) for m in leader.take_ready()] == [Heartbeat, Heartbeat]
 
 
+def test_nothing_is_said_in_a_term_before_it_is_recorded() -> None:
+    """A heartbeat's answer confirms reads: after a crash the member would deny the term it was
+    given in."""
+    group = Group(3)
+    voter = group["2"]
+    voter.node.step(
+        Heartbeat(source=NodeId("1"), target=voter.id, term=4, commit_index=0, read_sequence=1)
+    )
+    assert voter.take_ready() == ()
+    voter.finish_write()
+    assert [message.term for message in voter.take_ready()] == [4]
+
+
 def test_one_write_at_a_time_gathers_what_came_meanwhile() -> None:
     group = Group(1)
     leader = group.elect("1")
