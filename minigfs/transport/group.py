@@ -9,8 +9,10 @@ call's deadline.
 
 A server may also be silent: stopped, cut off, or busy with this very request. Its first try gets
 ``TRY_MS`` on top of what the request asks it to wait; then the others are asked, who know by then
-if somebody else leads. If for ``SETTLE_MS`` nobody does, the silent one is asked again and has
-twice the time, so that a leader which is merely slow gets its answer through.
+if somebody else leads. If for ``SETTLE_MS`` nobody does, the silent one is asked again; from its
+third try on it has twice the time of the one before, so that a leader which is merely slow gets its
+answer through. (Not from the second: a stopped leader and a long election would cost three seconds
+and more.)
 
 Every request must bear repetition: a try that broke or was late may have been executed, and the
 next try is the same request (a change carries its origin, see ``minigfs.ids.Origin``).
@@ -180,7 +182,7 @@ class _Search:
         return pause_ms
 
     def try_ms(self, address: Address, answer_ms: int) -> int:
-        patience_ms = answer_ms + (TRY_MS << self._late.get(address, 0))
+        patience_ms = answer_ms + (TRY_MS << max(0, self._late.get(address, 0) - 1))
         return max(1, min(patience_ms, self._deadline_ms - self._clock.monotonic_ms()))
 
     def redirected(self, address: Address, error: NotLeader) -> None:
