@@ -14,9 +14,7 @@ from contextlib import contextmanager
 __all__ = ["collect_for_ever", "steady_interpreter"]
 
 SWITCH_INTERVAL_S = 0.0005  # of what was measured (0.1 to 5 ms) the one with the shortest waits
-COLLECT_LOOK_MS = 100
-COLLECT_INTERVAL_MS = 1_000
-COLLECT_OBJECTS = 3_000  # new ones are walked in about twenty milliseconds
+COLLECT_INTERVAL_MS = 100  # at ten times this a busy second is a pause of 0.15 s
 
 
 @contextmanager
@@ -37,13 +35,9 @@ async def collect_for_ever() -> None:
     """Collect what was made since the last time, then look at it no more.
 
     This costs what was made in the interval, however large the state, and still frees the cycles
-    that errors leave behind. The more is made, the shorter the interval.
+    that errors leave behind, but for the few of which a part was made an interval before.
     """
-    waited_ms = 0
     while True:
-        await asyncio.sleep(COLLECT_LOOK_MS / 1000)
-        waited_ms += COLLECT_LOOK_MS
-        if waited_ms >= COLLECT_INTERVAL_MS or gc.get_count()[0] >= COLLECT_OBJECTS:
-            gc.collect()
-            gc.freeze()
-            waited_ms = 0
+        await asyncio.sleep(COLLECT_INTERVAL_MS / 1000)
+        gc.collect()
+        gc.freeze()

@@ -241,7 +241,7 @@ class ReportDamage(Request[Empty], frozen=True, tag="fs.damage"):
     reason: str
 
 
-class ReplicaReport(Message, frozen=True, array_like=True):
+class ReplicaReport(Message, frozen=True, array_like=True, gc=False):
     handle: ChunkHandle
     version: ChunkVersion
     length_bytes: int
