@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 TICK_MS = 1_000
 CREATIONS_HALVED_TICKS = 10
 DISCARDS_MAX = 1_000  # per tick
-REAP_PAUSE_MS = 20  # between steps: taking a tree apart leaves the masters most of their time
+REAP_PAUSE_MS = 40  # between steps: taking a tree apart leaves the masters most of their time
 
 
 class Housekeeping:

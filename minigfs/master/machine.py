@@ -1,9 +1,6 @@
 """The file system as a replicated machine: commands in as bytes, replies out as bytes."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
-
-from immutables import Map
+from collections.abc import Iterator
 
 from minigfs.master.commands import (
     Command,
@@ -11,14 +8,13 @@ from minigfs.master.commands import (
     decode_command,
     encode_reply,
 )
+from minigfs.master.release import let_go
 from minigfs.master.snapshot import freeze_state, restore_state
 from minigfs.master.state import FileSystemState, initial_state
 from minigfs.master.transition import transition
 
 __all__ = ["FILE_SYSTEM_MACHINE", "FileSystemMachine"]
 
-FREED_MAX = 500  # at once, since it takes a millisecond
-MANY = 10_000
 FILE_SYSTEM_MACHINE = "fs"  # its name in the log
 
 
@@ -44,13 +40,13 @@ class FileSystemMachine:
 
     def _frozen(self, frozen: list[FileSystemState]) -> Iterator[bytes]:
         yield from freeze_state(frozen[0])
-        _let_go(frozen, lambda: self._state)
+        let_go(frozen, lambda: self._state)
 
     def restore(self, records: Iterator[bytes]) -> None:
         """Replace the state with a frozen one; no records: the state before the first entry."""
         restored = restore_state(records)
         replaced, self._state = [self._state], restored
-        _let_go(replaced, initial_state)  # the two share nothing
+        let_go(replaced, initial_state)  # the two share nothing
 
     def preview(self, command: Command) -> tuple[FileSystemState, CommandReply]:
         """What a command would lead to, for another machine's compound entry to ``adopt``."""
@@ -63,34 +59,3 @@ class FileSystemMachine:
         the log.
         """
         self._state = state
-
-
-def _let_go(last_holder: list[FileSystemState], kept: Callable[[], FileSystemState]) -> None:
-    """Free a state that was held until now, except for what the one kept shares with it.
-
-    What is large is freed in small parts: a million files in one stroke take more than a second in
-    which no thread of the process runs. Meanwhile the state that is kept moves on.
-    """
-    state = last_holder.pop()
-    maps: list[tuple[Map[Any, Any], Callable[[FileSystemState], Map[Any, Any]]]] = [
-        (state.inodes, lambda state: state.inodes),
-        (state.chunks, lambda state: state.chunks),
-        (state.garbage, lambda state: state.garbage),
-    ]
-    del state
-    while maps:
-        going, same_of = maps.pop()
-        while keys := _only_in(going, same_of(kept())):
-            while keys:
-                smaller = going.mutate()
-                for key in keys[-FREED_MAX:]:
-                    del smaller[key]
-                del keys[-FREED_MAX:]
-                going = smaller.finish()
-
-
-def _only_in(going: Map[Any, Any], staying: Map[Any, Any]) -> list[Any]:
-    """The keys of values that are freed with a map, if they may be many."""
-    if len(going) - len(staying) < MANY:  # else as many must have come as have gone
-        return []
-    return [key for key, value in going.items() if staying.get(key) is not value]

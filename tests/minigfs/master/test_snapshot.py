@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigfs.ids import ChunkHandle, ChunkVersion, FileId
-from minigfs.master import commands, machine, name_table, removal, snapshot
+from minigfs.master import commands, name_table, release, removal, snapshot
 from minigfs.master.commands import encode_command
 from minigfs.master.machine import FileSystemMachine
 from minigfs.master.state import DirectoryInode, initial_state
@@ -23,8 +23,8 @@ def _small_limits() -> Iterator[None]:
         patch.setattr(name_table, "BLOCK_NAMES_MAX", 3)
         patch.setattr(snapshot, "ROWS_PER_RECORD", 4)
         patch.setattr(removal, "REAP_WORK_MAX", 2)
-        patch.setattr(machine, "FREED_MAX", 2)
-        patch.setattr(machine, "MANY", 1)
+        patch.setattr(release, "FREED_MAX", 2)
+        patch.setattr(release, "MANY", 1)
         yield
 
 
