@@ -19,13 +19,14 @@ from tests.sim.arena import Arena
 from tests.sim.checks.histories import check_acknowledged, check_histories
 from tests.sim.checks.ledger import Ledger
 from tests.sim.checks.states import StateBook
-from tests.sim.clients import Client, Group
+from tests.sim.clients import Client
 from tests.sim.coverage import Coverage
 from tests.sim.faults import FaultPlan
 from tests.sim.message_network import MessageNetwork
 from tests.sim.operators import Operator
 from tests.sim.options import Options
 from tests.sim.process import Process
+from tests.sim.requests import Group
 from tests.sim.scheduler import MS, SECOND, Scheduler
 from tests.sim.setting import Site, State
 from tests.sim.trace import Trace
@@ -100,8 +101,6 @@ class World:
             trace=self.trace,
             coverage=self.coverage,
             ledger=self.ledger,
-            registers=self.registers,
-            lists=self.lists,
             processes=lambda: self.arena.present,
         )
         self.clients = [self._client(number) for number in range(options.clients)]
@@ -112,7 +111,8 @@ class World:
 
     def _client(self, number: int) -> Client:
         first = (number + 1) * OPERATIONS_PER_CLIENT_MAX
-        return Client(self._group, f"c{number}", first, f"client {self.seed} {number}")
+        seed = f"client {self.seed} {number}"
+        return Client(self._group, self.registers, self.lists, f"c{number}", first, seed)
 
     # What connects its parts
 
