@@ -17,7 +17,7 @@ the process must end, since nobody can know what the disk holds.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,6 +41,7 @@ from minigfs.raft import (
 )
 from minigfs.replication.addresses import MemberAddresses
 from minigfs.replication.bulletin import Bulletin
+from minigfs.replication.commit_news import CommitNews
 from minigfs.replication.durable_log import DurableLog
 from minigfs.replication.jobs import Job
 from minigfs.replication.lanes import LaneThreads
@@ -132,6 +133,7 @@ class ReplicatedHost:
         self._loop = asyncio.get_running_loop()
         self._failure: asyncio.Future[None] = self._loop.create_future()
         self._lanes = LaneThreads(self._job_returned)
+        self._commit_news = CommitNews(self._send)
         self._addresses.says(self.member_id, address)
         self.links.start(address)
         self._ticker = Ticker(
@@ -394,13 +396,11 @@ class ReplicatedHost:
             return
         try:
             due = self._member.due()
-            lost = self.links.send(due.messages)
+            self._send(self._commit_news.hold(due.messages))
             for job in due.jobs:
                 self._lanes.run(job)
             for outcome in due.outcomes:
                 self._requests.settle(outcome)
-            for member in lost:
-                self._member.unreachable(member)
             self._notice_leadership()
         except Exception as error:  # whatever it is, the member's state is in doubt
             self._fail(error)
@@ -408,6 +408,10 @@ class ReplicatedHost:
         if due.more:
             self._mark()
         self._pulse.beat()
+
+    def _send(self, messages: Iterable[PeerMessage]) -> None:
+        for member in self.links.send(messages):
+            self._member.unreachable(member)
 
     def _job_returned(self, job: Job, error: BaseException | None) -> None:
         if self._ended:
@@ -501,6 +505,7 @@ class ReplicatedHost:
         """Nothing happens any more; whoever waits is told."""
         self._ended = True
         self._ticker.stop()
+        self._commit_news.stop()
         self._requests.give_up(self._requests.tickets())
         if self._leading is not None:
             self._leading = None
