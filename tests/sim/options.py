@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tests.sim.scheduler import MS
 
-__all__ = ["FAULT_KINDS", "Options", "draw_options", "with_settings"]
+__all__ = ["FAULT_KINDS", "FILES", "JOBS", "KEY_VALUE", "Options", "draw_options", "with_settings"]
 
 FAULT_KINDS = (
     "cut-one-way",
@@ -42,6 +42,9 @@ FAULT_KINDS = (
     "transfer",
 )
 
+FILES_SHARE = 0.25  # of the seeds
+KEY_VALUE, FILES, JOBS = "key-value", "files", "jobs"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -49,6 +52,8 @@ class Options:
 
     members: int
     events: int
+    machines: tuple[str, ...] = (KEY_VALUE,)
+    """What else the members host beside the key-value machine: files, or files and jobs."""
     guards: bool = True
     """Pre-Vote, CheckQuorum and refusal of votes while a leader is heard."""
 
@@ -107,7 +112,10 @@ def draw_options(seed: int, events: int) -> Options:
     message_bytes_max, inflight_count_max = choose((1, 200, 1000, 1 << 20)), choose((1, 3, 16, 256))
     # A group that sends one entry at a time must push back early, or it is busy for minutes.
     is_narrow = message_bytes_max <= 200 and inflight_count_max <= 3
+    # Of its own chance: the worlds without them stay what they are.
+    hosts = random.Random(f"machines {seed}").random()
     return Options(
+        machines=(KEY_VALUE, FILES) if hosts < FILES_SHARE else (KEY_VALUE,),
         members=choose((3, 3, 3, 4, 5)),
         events=events,
         guards=chance.random() >= 0.04,

@@ -16,14 +16,16 @@ from minigfs.errors import ClusterError, DamageError, NoSpace
 from minigfs.raft import Configuration, NodeId, RaftConfig, Role, SafetyViolation
 from minigfs.raft.core import RaftNode
 from minigfs.replication.durable_log import DurableLog, LogSettings
-from minigfs.replication.machines import ReplicatedMachines
+from minigfs.replication.machines import Machine, ReplicatedMachines
 from minigfs.replication.member import Job, Lane, Member, MemberSettings, Outcome, Ticket
 from minigfs.replication.peer_messages import PeerMessage
 from minigfs.replication.sessions import SessionSettings
 from tests.sim.checks.states import MachineWatch
 from tests.sim.clock import SimRng
 from tests.sim.disk import SimDisk
+from tests.sim.hosted import Hosted
 from tests.sim.key_value_machine import KeyValueMachine
+from tests.sim.options import FILES
 from tests.sim.scheduler import MS
 from tests.sim.setting import CrashPoint, Site, State
 from tests.sim.violation import ProcessCrash, Violation
@@ -61,6 +63,7 @@ class Process:
         self.member: Member | None = None
         self.log: DurableLog
         self.kv: KeyValueMachine
+        self.hosted: Hosted
         self.machines: ReplicatedMachines
         self.paused = False
         self.disk_factor = 1
@@ -161,8 +164,12 @@ class Process:
         watch = MachineWatch(site.book, self.id)
         watch.before_execution = lambda: self._pass(CrashPoint.APPLY)
         self.kv = KeyValueMachine(watch)
+        machines: dict[str, Machine] = {KV_MACHINE: self.kv}
+        if FILES in options.machines:
+            self.hosted = Hosted.make(watch, lambda: self.machines.applied_index)
+            machines |= self.hosted.machines()
         self.machines = ReplicatedMachines(
-            {KV_MACHINE: self.kv}, SessionSettings(expire_after_ms=options.session_unused_ms)
+            machines, SessionSettings(expire_after_ms=options.session_unused_ms)
         )
         guards = options.guards
         member = Member(
@@ -448,12 +455,13 @@ class Process:
         """Hand a request to the process, if there is one; its outcome may never come."""
         if self.member is None:
             return False
-        self.handle(self._ask, action, then)
+        self.handle(self.ask_within, action, then)
         return True
 
-    def _ask(
+    def ask_within(
         self, action: Callable[[Member, Ticket], None], then: Callable[[Outcome], None]
     ) -> None:
+        """The same from inside the process: to be called by one of its own events."""
         assert self.member is not None
         self._last_ticket += 1
         ticket = Ticket(self._last_ticket)

@@ -16,17 +16,19 @@ from minigfs.raft.messages import TimeoutNow
 from minigfs.replication.peer_messages import PeerMessage
 from tests.linearizability.history import History
 from tests.sim.arena import Arena
-from tests.sim.checks.histories import check_acknowledged, check_histories
+from tests.sim.checks.histories import check_acknowledged, check_histories, check_namespace
 from tests.sim.checks.ledger import Ledger
 from tests.sim.checks.states import StateBook
 from tests.sim.clients import Client
 from tests.sim.coverage import Coverage
 from tests.sim.faults import FaultPlan
+from tests.sim.file_clients import FileClient
+from tests.sim.housekeeping import Housekeeping
 from tests.sim.message_network import MessageNetwork
 from tests.sim.operators import Operator
-from tests.sim.options import Options
+from tests.sim.options import FILES, Options
 from tests.sim.process import Process
-from tests.sim.requests import Group
+from tests.sim.requests import Group, Requester
 from tests.sim.scheduler import MS, SECOND, Scheduler
 from tests.sim.setting import Site, State
 from tests.sim.trace import Trace
@@ -40,6 +42,7 @@ MEMBERS_PROVOKED_MAX = 15
 STORM_US_MAX = 40 * SECOND
 PROVOKE_US_MAX = 60 * SECOND
 OPERATIONS_PER_CLIENT_MAX = 1_000_000
+FILE_CLIENTS = 2  # so few that a history is judged quickly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +106,12 @@ class World:
             ledger=self.ledger,
             processes=lambda: self.arena.present,
         )
-        self.clients = [self._client(number) for number in range(options.clients)]
+        self.files = History(lambda: self.scheduler.now_us)
+        self.clients: list[Requester] = []
+        if FILES in options.machines:
+            self._host_files()
+        else:
+            self.clients += [self._client(number) for number in range(options.clients)]
         self._timeouts_now: list[tuple[NodeId, int]] = []
         chance = random.Random(f"world {seed}")
         for process in self.arena.processes.values():
@@ -113,6 +121,23 @@ class World:
         first = (number + 1) * OPERATIONS_PER_CLIENT_MAX
         seed = f"client {self.seed} {number}"
         return Client(self._group, self.registers, self.lists, f"c{number}", first, seed)
+
+    def _host_files(self) -> None:
+        """A client of keys, and some of files; they share what a narrow group can do."""
+        options, seed = self.options, self.seed
+        Housekeeping(self.scheduler, self.coverage, lambda: self.arena.up, f"housekeeping {seed}")
+        self.clients.append(self._client(0))
+        is_wide = min(options.message_bytes_max, options.uncommitted_bytes_max) >= 1 << 20
+        for number in range(1, FILE_CLIENTS + 1):
+            client = FileClient(
+                self._group,
+                self.files,
+                f"f{number}",
+                (number + 1) * OPERATIONS_PER_CLIENT_MAX,
+                f"file client {seed} {number}",
+                hoards=is_wide and number == 1 and options.piece_bytes >= 2048,
+            )
+            self.clients.append(client)
 
     # What connects its parts
 
@@ -259,6 +284,7 @@ class World:
         acknowledged = (number for client in self.clients for number in client.acknowledged)
         check_acknowledged(acknowledged, self.book, self.ledger.commit_index)
         check_histories(self.registers, self.lists, self.coverage)
+        check_namespace(self.files, self.coverage)
 
     def _states(self) -> str:
         return "; ".join(

@@ -7,13 +7,14 @@ operation is executed at one index only; a restored snapshot is the state that w
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import msgspec
 
 from tests.sim.key_value_machine import Command
 from tests.sim.violation import Violation, require
 
-__all__ = ["MachineWatch", "StateBook"]
+__all__ = ["Applied", "MachineWatch", "StateBook"]
 
 _commands = msgspec.msgpack.Decoder(Command)
 
@@ -26,6 +27,8 @@ class StateBook:
         self._executed: dict[int, tuple[bytes, bytes, bytes]] = {}
         self._index_of_operation: dict[int, int] = {}
         self._frozen: set[int] = {zlib.crc32(b"")}
+        self._applied: dict[tuple[str, int], tuple[bytes, bytes, int | None]] = {}
+        self._states_at: dict[tuple[str, int], int] = {}
 
     def executed(
         self, member: str, index: int, command: bytes, reply: bytes, digest: bytes
@@ -46,6 +49,37 @@ class StateBook:
                 "machines differ", f"{member} at entry {index}: {now}, elsewhere {known}"
             )
 
+    def applied(self, member: str, machine: str, index: int, facts: "Applied") -> bool:
+        """A production machine applied an entry; whether it is the first to do so."""
+        now = (facts.command, facts.reply, facts.state)
+        known = self._applied.setdefault((machine, index), now)
+        if known is not now:
+            require(
+                known == now,
+                "machines differ",
+                f"{machine} of {member} at entry {index}: {now}, elsewhere {known}",
+            )
+            return False
+        if facts.operation is not None:
+            first = self._index_of_operation.setdefault(facts.operation, index)
+            require(
+                first == index,
+                "executed twice",
+                f"operation {facts.operation} at entries {first} and {index} (on {member})",
+            )
+        return True
+
+    def state_at(self, member: str, machine: str, index: int, state: bytes) -> None:
+        """A machine was frozen when its member had applied ``index``."""
+        checksum = zlib.crc32(state)
+        known = self._states_at.setdefault((machine, index), checksum)
+        require(
+            known == checksum,
+            "machines differ",
+            f"{machine} of {member} is in another state at entry {index} than elsewhere",
+        )
+        self._frozen.add(checksum)
+
     def executions_of(self, operation: int) -> int | None:
         """The index at which it was executed, if it was."""
         return self._index_of_operation.get(operation)
@@ -59,6 +93,16 @@ class StateBook:
             "snapshot differs",
             f"{member} restored a state that no machine ever was in",
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """``state``: its checksum, of one entry in some; ``operation``: a client's, executed by it."""
+
+    command: bytes
+    reply: bytes
+    state: int | None
+    operation: int | None
 
 
 class MachineWatch:
@@ -81,4 +125,14 @@ class MachineWatch:
     def restored(self, state: bytes) -> None:
         if self.is_live:
             self._book.coverage["snapshot installs"] += 1
+        self._book.restored(self._member, state)
+
+    def applied(self, machine: str, index: int, facts: Applied) -> None:
+        self._book.applied(self._member, machine, index, facts)
+        self.before_execution()
+
+    def state_at(self, machine: str, index: int, state: bytes) -> None:
+        self._book.state_at(self._member, machine, index, state)
+
+    def machine_restored(self, state: bytes) -> None:
         self._book.restored(self._member, state)

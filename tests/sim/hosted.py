@@ -1,0 +1,110 @@
+"""The production machines of the file system, as one member of the simulated group hosts them.
+
+Each stands behind a watch that shows the world what it did: an entry's command, reply and, for one
+entry in some, the checksum of the whole state; what was frozen, at which entry; what was restored.
+Clients stamp a change with ``stamp(operation, tries)`` where a master would put its clock. That
+differs from try to try as it does there, and tells which operation an entry executes.
+"""
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from minigfs.master.commands import (
+    AllocateChunks,
+    CreateFile,
+    MakeDirectory,
+    PublishFile,
+    Remove,
+    Rename,
+    decode_command,
+)
+from minigfs.master.machine import FILE_SYSTEM_MACHINE, FileSystemMachine
+from minigfs.replication.machines import Machine
+from tests.sim.checks.states import Applied, MachineWatch
+
+__all__ = ["Hosted", "operation_of_stamp", "stamp"]
+
+STATE_CHECK_EVERY = 8  # entries of which the state behind one is compared
+TRIES_PER_OPERATION = 100
+_FROM_CLIENTS = (AllocateChunks, CreateFile, MakeDirectory, PublishFile, Remove, Rename)
+_OPERATIONS_END = 10**10  # a client's stamps are below it; a clock's milliseconds above
+
+
+def stamp(operation: int, tries: int) -> int:
+    """The ``now_ms`` of a client's change."""
+    return operation * TRIES_PER_OPERATION + tries
+
+
+def operation_of_stamp(now_ms: int) -> int:
+    return now_ms // TRIES_PER_OPERATION
+
+
+def _operation_of(command: bytes) -> int | None:
+    decoded = decode_command(command)
+    if not isinstance(decoded, _FROM_CLIENTS) or decoded.now_ms >= _OPERATIONS_END:
+        return None
+    return operation_of_stamp(decoded.now_ms)
+
+
+@dataclass(slots=True, kw_only=True)
+class Hosted:
+    """One life's machines. ``applied_index`` is that of the member."""
+
+    watch: MachineWatch
+    applied_index: Callable[[], int]
+    files: FileSystemMachine
+
+    @classmethod
+    def make(cls, watch: MachineWatch, applied_index: Callable[[], int]) -> "Hosted":
+        return cls(watch=watch, applied_index=applied_index, files=FileSystemMachine())
+
+    def machines(self) -> dict[str, Machine]:
+        """By their names in the log."""
+        files = _Watched(FILE_SYSTEM_MACHINE, self.files, self, _operation_of)
+        return {FILE_SYSTEM_MACHINE: files}
+
+
+class _Watched:
+    """A ``Machine`` that is another one and tells what it does."""
+
+    def __init__(
+        self,
+        name: str,
+        machine: Machine,
+        hosted: Hosted,
+        operation_of: Callable[[bytes], int | None],
+    ) -> None:
+        self._name = name
+        self._machine = machine
+        self._hosted = hosted
+        self._operation_of = operation_of
+
+    def apply(self, index: int, command: bytes) -> bytes:
+        reply = self._machine.apply(index, command)
+        state: int | None = None
+        if index % STATE_CHECK_EVERY == 0:
+            state = zlib.crc32(_content(self._machine.freeze()))
+        applied = Applied(
+            command=command, reply=reply, state=state, operation=self._operation_of(command)
+        )
+        self._hosted.watch.applied(self._name, index, applied)
+        return reply
+
+    def freeze(self) -> Iterator[bytes]:
+        """The records are drawn later, while entries are applied; what they must show is now."""
+        now = _content(self._machine.freeze())
+        self._hosted.watch.state_at(self._name, self._hosted.applied_index(), now)
+        return self._machine.freeze()
+
+    def restore(self, records: Iterator[bytes]) -> None:
+        drawn = list(records)
+        self._machine.restore(iter(drawn))
+        self._hosted.watch.machine_restored(_content(drawn))
+        again = _content(self._machine.freeze())
+        self._hosted.watch.machine_restored(again if drawn else b"")
+
+
+def _content(records: Iterator[bytes] | list[bytes]) -> bytes:
+    """Records told apart: a frozen state is a sequence of them."""
+    return b"".join(len(record).to_bytes(4, "big") + record for record in records)
