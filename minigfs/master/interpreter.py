@@ -15,13 +15,14 @@ from minigfs.transport.memory import keep_freed_memory
 
 __all__ = ["collect_for_ever", "steady_interpreter"]
 
-SWITCH_INTERVAL_S = 0.0005  # of what was measured (0.1 to 5 ms) the one with the shortest waits
+SWITCH_INTERVAL_S = 0.0005  # at Python's own 5 ms the loop's waits are two to four times as long
 COLLECT_INTERVAL_MS = 50  # what is made in it is walked in ten milliseconds, or twenty
 
 
 @contextmanager
 def steady_interpreter() -> Iterator[None]:
-    """No collection by itself; the threads take short turns. As before, once the block is left.
+    """No collection by itself; the threads take short turns. As before, once the block is left,
+    but for what was frozen: looking through a large state once more would make its end take seconds.
 
     Freed memory is kept for good: the loop takes 256 KiB for whatever it receives, and getting them
     from the kernel each time costs more than the message does.
@@ -33,7 +34,6 @@ def steady_interpreter() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.unfreeze()
         gc.enable()
         sys.setswitchinterval(switch_interval_s)
 

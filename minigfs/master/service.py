@@ -62,7 +62,6 @@ from minigfs.master.messages import (
 from minigfs.master.namespace import get_inode, split_path
 from minigfs.master.options import MasterOptions
 from minigfs.master.placement import choose_replica_sets
-from minigfs.master.release import let_go
 from minigfs.master.state import Chunk, FileInode, FileSystemState
 from minigfs.master.tenure import Tenure
 from minigfs.master.transition import get_temporary
@@ -426,9 +425,7 @@ class FileSystemService:
         reasons = tuple(f"master {master.address} is not heard of" for master in silent)
         if tenure is None:
             return "DEGRADED", (*reasons, "told by a master that does not lead")
-        holder = [self._state]
-        tally = await tenure.tally(holder[0].chunks.values())
-        await asyncio.to_thread(let_go, holder, lambda: self._state)
+        tally = await tenure.tally(lambda: self._state)
         word, more = tally.verdict(
             alive_count=tenure.alive_count,
             replication=self._config.replication,

@@ -7,13 +7,14 @@ counts as present until its server says otherwise, and placement waits a moment 
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable
 from itertools import islice
 
 from minigfs.ids import FileId
 from minigfs.master.health import HealthTally
 from minigfs.master.membership import Membership
-from minigfs.master.state import Chunk
+from minigfs.master.release import let_go
+from minigfs.master.state import FileSystemState
 from minigfs.master.writers import WriterLeases
 from minigfs.ports import Clock
 
@@ -34,6 +35,7 @@ class Tenure:
         self._began_ms = clock.monotonic_ms()
         self._server_joined = asyncio.Event()
         self._is_over = False
+        self._tally: asyncio.Task[HealthTally] | None = None
 
     @property
     def now_ms(self) -> int:
@@ -77,13 +79,23 @@ class Tenure:
             return False
         return not self._is_over
 
-    async def tally(self, chunks: Iterable[Chunk]) -> HealthTally:
-        """Count in slices, between which other calls are answered."""
+    async def tally(self, state: Callable[[], FileSystemState]) -> HealthTally:
+        """Count all chunks. Who asks while a count is under way waits for that one: where there
+        are many, it takes longer than a client waits before it asks again."""
+        if self._tally is None or self._tally.done():
+            self._tally = asyncio.create_task(self._count(state), name="tally")
+        return await asyncio.shield(self._tally)
+
+    async def _count(self, state: Callable[[], FileSystemState]) -> HealthTally:
+        """In slices, between which other calls are answered."""
         tally = HealthTally()
-        left = iter(chunks)
+        counted = [state()]
+        left = iter(counted[0].chunks.values())
         while part := list(islice(left, HEALTH_SLICE_CHUNKS)):
             now_ms = self.now_ms
             for chunk in part:
                 tally.add(chunk, self.membership, now_ms)
             await asyncio.sleep(0)
+        del left
+        asyncio.get_running_loop().run_in_executor(None, let_go, counted, state)
         return tally

@@ -354,11 +354,14 @@ class Member:
         if not queue:
             return
         decide = self._proposals.applied if self._proposals else None
-        count = min(len(queue), self._settings.apply_entries_max)
-        size_bytes = 0
-        for _ in range(count):
+        end_ms = self._now_ms() + self._settings.apply_ms_max
+        count = size_bytes = 0
+        while queue and count < self._settings.apply_entries_max:
+            if count and self._now_ms() >= end_ms:
+                break
             entry = queue.popleft()
             answer = apply(entry)
+            count += 1
             size_bytes += len(entry.data)
             if decide is not None:
                 decide(entry.index, entry.term, answer, outcomes)

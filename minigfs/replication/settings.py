@@ -30,6 +30,8 @@ class MemberSettings:
     """Log space that clients may not use when the disk is full: votes and no-ops need it."""
     apply_entries_max: int = 256
     """Entries applied in one ``due``: applying never holds up the loop for long."""
+    apply_ms_max: int = 10
+    """After so much time no more of them: a late member may have to apply many large ones."""
 
     @property
     def transfer_limits(self) -> TransferLimits:

@@ -71,6 +71,7 @@ class Seat:
         self.settings = settings
         self.log_settings = log_settings
         self.lives = 0
+        self.now_ms = 1_000
         self.held: set[Lane | str] = set()  # lanes, or names of jobs
         self.jobs: list[Job] = []
         self.outcomes: dict[Ticket, Outcome] = {}
@@ -93,7 +94,7 @@ class Seat:
             log=self.log,
             machines=self.machines,
             rng=Dice(self.lives + int.from_bytes(self.id.encode(), "big")),
-            now_ms=lambda: 1_000,
+            now_ms=lambda: self.now_ms,
             settings=self.settings,
         )
 

@@ -115,6 +115,32 @@ def test_many_commands_are_applied_in_slices_so_that_others_get_their_turn() -> 
     assert slices == [(10, True), (10, True), (10, True), (5, False)]
 
 
+def test_large_commands_are_applied_for_as_long_as_a_slice_may_take() -> None:
+    hub = Hub(settings=MemberSettings(apply_ms_max=10))
+    leader = hub.leader()
+    apply = leader.machine.apply
+
+    def apply_slowly(index: int, command: bytes) -> bytes:
+        leader.now_ms += 20 if command == b"5" else 4
+        return apply(index, command)
+
+    leader.machine.apply = apply_slowly  # type: ignore[method-assign]
+    tickets = [hub.propose(leader, b"%d" % number) for number in range(8)]
+    slices = []
+    while sum(slices) < len(tickets):
+        for seat in hub.alive:
+            due = seat.member.due()
+            hub.in_flight.extend(due.messages)
+            seat.jobs.extend(due.jobs)
+            seat.run_jobs()
+            if seat is leader and due.outcomes:
+                slices.append(len(due.outcomes))
+        messages, hub.in_flight = hub.in_flight, []
+        for message in messages:
+            hub.deliver(message)
+    assert slices == [3, 3, 2]
+
+
 def test_a_follower_refuses_and_names_the_leader() -> None:
     hub = Hub()
     leader, follower = hub.leader(), hub.follower()
