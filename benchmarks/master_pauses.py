@@ -1,4 +1,4 @@
-"""``make bench-masters``: the longest pause of masters that hold many files and are busy (6.12).
+"""``make bench-master``: the longest pause of masters that hold many files and are busy (6.12).
 
 A group of real master processes is founded on a snapshot of a million files. Clients make
 directories without end, so that a snapshot is nearly always being written; meanwhile five
