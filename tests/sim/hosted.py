@@ -1,4 +1,4 @@
-"""The production machines of the file system, as one member of the simulated group hosts them.
+"""The production machines of files and jobs, as one member of the simulated group hosts them.
 
 Each stands behind a watch that shows the world what it did: an entry's command, reply and, for one
 entry in some, the checksum of the whole state; what was frozen, at which entry; what was restored.
@@ -9,6 +9,9 @@ differs from try to try as it does there, and tells which operation an entry exe
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
 
 from minigfs.master.commands import (
     AllocateChunks,
@@ -20,10 +23,16 @@ from minigfs.master.commands import (
     decode_command,
 )
 from minigfs.master.machine import FILE_SYSTEM_MACHINE, FileSystemMachine
+from minigfs.master.state import FileSystemState
 from minigfs.replication.machines import Machine
+from minimr.cluster.jobs_term import JOBS_MACHINE
+from minimr.cluster.publish import PUBLISH_MACHINE, PublishCommand, PublishMachine
+from minimr.coordinator.machine import CoordinatorMachine
+from minimr.coordinator.state import CoordinatorState
+from minimr.ids import JobId
 from tests.sim.checks.states import Applied, MachineWatch
 
-__all__ = ["Hosted", "operation_of_stamp", "stamp"]
+__all__ = ["Hosted", "HostedObserver", "operation_of_stamp", "stamp"]
 
 STATE_CHECK_EVERY = 8  # entries of which the state behind one is compared
 TRIES_PER_OPERATION = 100
@@ -53,43 +62,99 @@ class Hosted:
 
     watch: MachineWatch
     applied_index: Callable[[], int]
+    observer: "HostedObserver | None"
+    """None: there are no jobs."""
     files: FileSystemMachine
+    jobs: CoordinatorMachine
 
     @classmethod
-    def make(cls, watch: MachineWatch, applied_index: Callable[[], int]) -> "Hosted":
-        return cls(watch=watch, applied_index=applied_index, files=FileSystemMachine())
+    def make(
+        cls,
+        watch: MachineWatch,
+        applied_index: Callable[[], int],
+        observer: "HostedObserver | None",
+    ) -> "Hosted":
+        return cls(
+            watch=watch,
+            applied_index=applied_index,
+            observer=observer,
+            files=FileSystemMachine(),
+            jobs=CoordinatorMachine(),
+        )
 
     def machines(self) -> dict[str, Machine]:
         """By their names in the log."""
-        files = _Watched(FILE_SYSTEM_MACHINE, self.files, self, _operation_of)
-        return {FILE_SYSTEM_MACHINE: files}
+        machines: dict[str, Machine] = {
+            FILE_SYSTEM_MACHINE: _Watched(FILE_SYSTEM_MACHINE, self.files, self)
+        }
+        if self.observer is not None:
+            publish = PublishMachine(self.files, self.jobs)
+            machines[JOBS_MACHINE] = _Watched(JOBS_MACHINE, self.jobs, self)
+            machines[PUBLISH_MACHINE] = _Watched(PUBLISH_MACHINE, publish, self)
+        return machines
+
+    def content(self) -> bytes:
+        """The state of all of them."""
+        return _content(self.files.freeze()) + _content(self.jobs.freeze())
+
+
+class HostedObserver(Protocol):
+    """Sees every entry when it is applied for the first time."""
+
+    def changed(
+        self, index: int, command: bytes, before: CoordinatorState, after: CoordinatorState
+    ) -> None: ...
+
+    def publishes(
+        self,
+        job_id: JobId,
+        files: tuple[FileSystemState, FileSystemState],
+        jobs: tuple[CoordinatorState, CoordinatorState],
+    ) -> None: ...
+
+    def files_changed(self, state: FileSystemState) -> None: ...
 
 
 class _Watched:
     """A ``Machine`` that is another one and tells what it does."""
 
-    def __init__(
-        self,
-        name: str,
-        machine: Machine,
-        hosted: Hosted,
-        operation_of: Callable[[bytes], int | None],
-    ) -> None:
+    def __init__(self, name: str, machine: Machine, hosted: Hosted) -> None:
         self._name = name
         self._machine = machine
         self._hosted = hosted
-        self._operation_of = operation_of
 
     def apply(self, index: int, command: bytes) -> bytes:
+        hosted = self._hosted
+        files, jobs = hosted.files.state, hosted.jobs.state
         reply = self._machine.apply(index, command)
         state: int | None = None
         if index % STATE_CHECK_EVERY == 0:
-            state = zlib.crc32(_content(self._machine.freeze()))
-        applied = Applied(
-            command=command, reply=reply, state=state, operation=self._operation_of(command)
-        )
-        self._hosted.watch.applied(self._name, index, applied)
+            state = zlib.crc32(hosted.content())
+        operation = _operation_of(command) if self._name == FILE_SYSTEM_MACHINE else None
+        applied = Applied(command=command, reply=reply, state=state, operation=operation)
+        if hosted.watch.applied(self._name, index, applied) and hosted.observer is not None:
+            self._show(hosted.observer, index, command, files, jobs)
+        hosted.watch.before_execution()
         return reply
+
+    def _show(
+        self,
+        observer: HostedObserver,
+        index: int,
+        command: bytes,
+        files: FileSystemState,
+        jobs: CoordinatorState,
+    ) -> None:
+        hosted = self._hosted
+        if self._name == JOBS_MACHINE:
+            observer.changed(index, command, jobs, hosted.jobs.state)
+        elif self._name == PUBLISH_MACHINE:
+            publish = msgspec.msgpack.decode(command, type=PublishCommand)
+            observer.publishes(
+                publish.job_id, (files, hosted.files.state), (jobs, hosted.jobs.state)
+            )
+        else:
+            observer.files_changed(hosted.files.state)
 
     def freeze(self) -> Iterator[bytes]:
         """The records are drawn later, while entries are applied; what they must show is now."""

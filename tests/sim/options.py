@@ -42,8 +42,9 @@ FAULT_KINDS = (
     "transfer",
 )
 
-FILES_SHARE = 0.25  # of the seeds
+JOBS_SHARE, FILES_SHARE = 0.1, 0.15  # of the seeds
 KEY_VALUE, FILES, JOBS = "key-value", "files", "jobs"
+HOSTED = ((KEY_VALUE, FILES, JOBS), (KEY_VALUE, FILES), (KEY_VALUE,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +116,7 @@ def draw_options(seed: int, events: int) -> Options:
     # Of its own chance: the worlds without them stay what they are.
     hosts = random.Random(f"machines {seed}").random()
     return Options(
-        machines=(KEY_VALUE, FILES) if hosts < FILES_SHARE else (KEY_VALUE,),
+        machines=HOSTED[0 if hosts < JOBS_SHARE else 1 if hosts < JOBS_SHARE + FILES_SHARE else 2],
         members=choose((3, 3, 3, 4, 5)),
         events=events,
         guards=chance.random() >= 0.04,

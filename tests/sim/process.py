@@ -166,7 +166,7 @@ class Process:
         self.kv = KeyValueMachine(watch)
         machines: dict[str, Machine] = {KV_MACHINE: self.kv}
         if FILES in options.machines:
-            self.hosted = Hosted.make(watch, lambda: self.machines.applied_index)
+            self.hosted = Hosted.make(watch, lambda: self.machines.applied_index, site.jobs)
             machines |= self.hosted.machines()
         self.machines = ReplicatedMachines(
             machines, SessionSettings(expire_after_ms=options.session_unused_ms)

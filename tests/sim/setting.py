@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from tests.sim.checks.ledger import Ledger
 from tests.sim.checks.states import StateBook
 from tests.sim.coverage import Coverage
+from tests.sim.hosted import HostedObserver
 from tests.sim.message_network import MessageNetwork
 from tests.sim.options import Options
 from tests.sim.scheduler import Scheduler
@@ -43,3 +44,4 @@ class Site:
     network: MessageNetwork
     ledger: Ledger
     book: StateBook
+    jobs: HostedObserver | None

@@ -17,6 +17,7 @@ from minigfs.replication.peer_messages import PeerMessage
 from tests.linearizability.history import History
 from tests.sim.arena import Arena
 from tests.sim.checks.histories import check_acknowledged, check_histories, check_namespace
+from tests.sim.checks.jobs import JobBook
 from tests.sim.checks.ledger import Ledger
 from tests.sim.checks.states import StateBook
 from tests.sim.clients import Client
@@ -24,9 +25,10 @@ from tests.sim.coverage import Coverage
 from tests.sim.faults import FaultPlan
 from tests.sim.file_clients import FileClient
 from tests.sim.housekeeping import Housekeeping
+from tests.sim.job_world import JobWorld
 from tests.sim.message_network import MessageNetwork
 from tests.sim.operators import Operator
-from tests.sim.options import FILES, Options
+from tests.sim.options import FILES, JOBS, Options
 from tests.sim.process import Process
 from tests.sim.requests import Group, Requester
 from tests.sim.scheduler import MS, SECOND, Scheduler
@@ -42,6 +44,8 @@ MEMBERS_PROVOKED_MAX = 15
 STORM_US_MAX = 40 * SECOND
 PROVOKE_US_MAX = 60 * SECOND
 OPERATIONS_PER_CLIENT_MAX = 1_000_000
+JOB_OPERATIONS = 50  # the workers' begin behind those of so many clients
+JOBS_US_MAX = 120 * SECOND
 FILE_CLIENTS = 2  # so few that a history is judged quickly
 
 
@@ -84,6 +88,7 @@ class World:
         )
         self.network.deliver = self._deliver
         self.network.lost = self._lost
+        self.job_book = JobBook(self.coverage) if JOBS in options.machines else None
         site = Site(
             scheduler=self.scheduler,
             options=options,
@@ -92,6 +97,7 @@ class World:
             network=self.network,
             ledger=self.ledger,
             book=self.book,
+            jobs=self.job_book,
         )
         self.arena = Arena(site, seed)
         self.operator = Operator(self.arena, seed)
@@ -108,6 +114,7 @@ class World:
         )
         self.files = History(lambda: self.scheduler.now_us)
         self.clients: list[Requester] = []
+        self.jobs: JobWorld | None = None
         if FILES in options.machines:
             self._host_files()
         else:
@@ -138,6 +145,16 @@ class World:
                 hoards=is_wide and number == 1 and options.piece_bytes >= 2048,
             )
             self.clients.append(client)
+        if self.job_book is not None:
+            first = JOB_OPERATIONS * OPERATIONS_PER_CLIENT_MAX
+            self.jobs = JobWorld(
+                self._group,
+                self.job_book,
+                lambda: self.arena.up,
+                seed,
+                first,
+                OPERATIONS_PER_CLIENT_MAX,
+            )
 
     # What connects its parts
 
@@ -257,8 +274,18 @@ class World:
         if not self._run_until(lambda: bool(probe.acknowledged), 4 * limit_us):
             raise Violation("no progress", f"no new client is answered: {self._states()}")
         probe.stop()
+        self._end_jobs()
         if not self._run_until(self._is_settled, 2 * limit_us):
             raise Violation("members do not come to one state", self._states())
+
+    def _end_jobs(self) -> None:
+        """In a healed world every job ends."""
+        if self.jobs is None:
+            return
+        self.jobs.rest()
+        if not self._run_until(lambda: self.jobs is None or self.jobs.is_idle, JOBS_US_MAX):
+            raise Violation("jobs never end", self._states())
+        self.jobs.stop()
 
     def _final_members(self) -> list[Process]:
         """The live members of the final configuration."""
@@ -266,7 +293,8 @@ class World:
         return [process for process in members if process.state in (State.UP, State.DOWN)]
 
     def _is_settled(self) -> bool:
-        if any(client.open_requests for client in self.clients):
+        busy: list[Requester] = [*self.clients, *(self.jobs.workers if self.jobs else ())]
+        if any(client.open_requests for client in busy):
             return False
         processes = self._final_members()
         if not all(process.is_up for process in processes):
@@ -284,6 +312,8 @@ class World:
         acknowledged = (number for client in self.clients for number in client.acknowledged)
         check_acknowledged(acknowledged, self.book, self.ledger.commit_index)
         check_histories(self.registers, self.lists, self.coverage)
+        if self.job_book is not None:
+            self.job_book.check_end(processes[0].hosted.jobs.state)
         check_namespace(self.files, self.coverage)
 
     def _states(self) -> str:

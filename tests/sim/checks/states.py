@@ -127,9 +127,8 @@ class MachineWatch:
             self._book.coverage["snapshot installs"] += 1
         self._book.restored(self._member, state)
 
-    def applied(self, machine: str, index: int, facts: Applied) -> None:
-        self._book.applied(self._member, machine, index, facts)
-        self.before_execution()
+    def applied(self, machine: str, index: int, facts: Applied) -> bool:
+        return self._book.applied(self._member, machine, index, facts)
 
     def state_at(self, machine: str, index: int, state: bytes) -> None:
         self._book.state_at(self._member, machine, index, state)

@@ -1,0 +1,137 @@
+"""The jobs of a simulated world: who submits them, who runs them, and how they end.
+
+One client submits a job, watches it to its end, and submits the next until it is stopped; now and
+then it cancels one.
+"""
+
+import random
+from collections.abc import Callable
+
+from minigfs.errors import MinigfsError
+from minigfs.transport.messages import Message
+from minimr.ids import JobId, WorkerId
+from minimr.messages import CancelJob, FileRange, GetJob, JobSpec, JobStatus, Split, SubmitJob
+from tests.sim.callers import Caller
+from tests.sim.checks.jobs import JobBook, output_path
+from tests.sim.coordinators import Coordinators, staging_url
+from tests.sim.process import Process
+from tests.sim.requests import Group
+from tests.sim.scheduler import MS, SECOND
+from tests.sim.workers import Worker
+
+__all__ = ["JobWorld"]
+
+WORKERS = 3
+ATTEMPT_LIMIT = 12
+WAIT_MS = 1_000
+CANCELLED_SHARE = 0.1
+
+
+class JobWorld:
+    """``first`` sets the workers' operations apart from all others'."""
+
+    def __init__(
+        self,
+        group: Group,
+        book: JobBook,
+        processes: Callable[[], list[Process]],
+        seed: int,
+        first: int,
+        apart: int,
+    ) -> None:
+        self._group = group
+        self._book = book
+        self._chance = random.Random(f"jobs {seed}")
+        self._stopped = False
+        self._submitted = 0
+        self._open: JobId | None = None
+        coordinators = Coordinators(group.scheduler, group.trace, book, processes)
+
+        def caller(name: str) -> Caller:
+            loss = group.options.request_loss_permille
+            return Caller(
+                group.scheduler, coordinators, group.processes, loss, f"caller {seed} {name}"
+            )
+
+        self._caller = caller("client")
+        others: dict[WorkerId, Worker] = {}
+        self.workers = [
+            Worker(
+                group,
+                caller(f"w{number}"),
+                caller(f"w{number} pings"),
+                book,
+                others,
+                f"w{number}",
+                first + number * apart,
+                f"worker {seed} {number}",
+            )
+            for number in range(WORKERS)
+        ]
+        group.scheduler.after(self._chance.randrange(SECOND), self._submit)
+
+    @property
+    def is_idle(self) -> bool:
+        return self._open is None
+
+    def rest(self) -> None:
+        """No new jobs, and nothing happens to workers."""
+        self._stopped = True
+        for worker in self.workers:
+            worker.recover()
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            worker.stop()
+
+    def _submit(self) -> None:
+        if self._stopped and self._submitted:
+            return
+        self._submitted += 1
+        job_id = self._open = JobId(f"job-{self._submitted}")
+        spec = self._spec(job_id)
+        self._book.submitted[job_id] = spec
+        self._group.trace.note(f"submit {job_id}: {len(spec.splits)} + {spec.partition_count}")
+        self._caller.call(SubmitJob(spec=spec), self._see)
+        if self._chance.random() < CANCELLED_SHARE:
+            delay_us = self._chance.randrange(4 * SECOND)
+            self._group.scheduler.after(delay_us, self._cancel, job_id)
+
+    def _spec(self, job_id: JobId) -> JobSpec:
+        splits = tuple(
+            Split(
+                index=index,
+                ranges=(FileRange(url="minigfs:///in", start=0, length=1, file_bytes=1),),
+                size_bytes=1,
+                hosts=(f"w{self._chance.randrange(WORKERS)}",),
+            )
+            for index in range(self._chance.randrange(1, 5))
+        )
+        return JobSpec(
+            job_id=job_id,
+            name="simulated",
+            code=b"",
+            inputs=("minigfs:///in",),
+            output=f"minigfs://{output_path(job_id)}",
+            staging=staging_url(job_id),
+            splits=splits,
+            partition_count=self._chance.randrange(1, 4),
+            published_by_master=True,
+            attempt_limit=ATTEMPT_LIMIT,
+        )
+
+    def _cancel(self, job_id: JobId) -> None:
+        self._book.cancelled[job_id] = None
+        self._caller.call(CancelJob(job_id=job_id), lambda answer: None)
+
+    def _see(self, answer: Message | MinigfsError) -> None:
+        assert isinstance(answer, JobStatus), answer
+        self._book.told(answer)
+        if not answer.state.is_final:
+            request = GetJob(job_id=answer.job_id, known_version=answer.version, wait_ms=WAIT_MS)
+            self._caller.call(request, self._see, (WAIT_MS + 500) * MS)
+            return
+        self._group.trace.note(f"{answer.job_id} is {answer.state.value}")
+        self._open = None
+        if not self._stopped:
+            self._group.scheduler.after(self._chance.randrange(SECOND), self._submit)
