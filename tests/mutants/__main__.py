@@ -94,9 +94,8 @@ def _run(chosen: Sequence[Mutant], options: argparse.Namespace) -> int:
             results[mutant.name] = result
             if options.record:
                 save_results(results)
+                TABLE.write_text(render_table(load_catalogue(), results))
             print(f"{time.monotonic() - started:7.1f} s", flush=True)
-    if options.record:
-        TABLE.write_text(render_table(load_catalogue(), results))
     print(f"{len(chosen) - bad} of {len(chosen)} mutants killed")
     return 1 if bad else 0
 
