@@ -22,7 +22,7 @@ COLLECT_INTERVAL_MS = 50  # what is made in it is walked in ten milliseconds, or
 @contextmanager
 def steady_interpreter() -> Iterator[None]:
     """No collection by itself; the threads take short turns. As before, once the block is left,
-    but for what was frozen: looking through a large state once more would make its end take seconds.
+    but for what was frozen: to look through a large state once more would take seconds.
 
     Freed memory is kept for good: the loop takes 256 KiB for whatever it receives, and getting them
     from the kernel each time costs more than the message does.

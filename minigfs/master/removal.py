@@ -24,7 +24,7 @@ from minigfs.master.state import Condemned, DirectoryInode, FileSystemState, Ino
 
 __all__ = ["REAP_WORK_MAX", "condemn", "condemned_file", "condemned_inode", "reap"]
 
-REAP_WORK_MAX = 2_000  # inodes and chunks in one step: a few milliseconds of every master
+REAP_WORK_MAX = 1_000  # inodes and chunks in one step: a few milliseconds of every master
 _NO_NAMES = NameTable()
 
 

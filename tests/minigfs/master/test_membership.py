@@ -229,6 +229,7 @@ def test_delete_orders_are_bounded_and_come_again_until_done(scene) -> None:
     file_id = driver.open_file()
     handles = driver.allocate(file_id, 0, DELETE_ORDERS_MAX + 5)
     driver.apply(commands.DiscardFiles(9, (file_id,)))
+    driver.apply(commands.Reap(9))
     reports = [ReplicaReport(handle=h, version=1, length_bytes=5) for h in handles]
     first = scene.says(S0, full=True, chunks=reports).delete
     assert len(first) == DELETE_ORDERS_MAX
