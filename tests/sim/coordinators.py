@@ -57,6 +57,8 @@ class Desk:
     scheduler: Scheduler
     trace: Trace
     book: JobBook
+    before_publication: Callable[[Process], None]
+    opened: Callable[[], None]
 
 
 class Coordinators:
@@ -68,8 +70,16 @@ class Coordinators:
         trace: Trace,
         book: JobBook,
         processes: Callable[[], list[Process]],
+        before_publication: Callable[[Process], None],
+        opened: Callable[[], None],
     ) -> None:
-        self._desk = Desk(scheduler=scheduler, trace=trace, book=book)
+        self._desk = Desk(
+            scheduler=scheduler,
+            trace=trace,
+            book=book,
+            before_publication=before_publication,
+            opened=opened,
+        )
         self._processes = processes
         self._terms: dict[str, _Term | None] = {}
         self._opening: dict[str, tuple[int, int]] = {}
@@ -126,6 +136,7 @@ class Coordinators:
         assert member is not None
         if (process.life, member.term) == tenure and member.is_leader:
             self._terms[process.id] = _Term(self._desk, process, member.term)
+            self._desk.opened()
 
 
 class _Term:
@@ -263,6 +274,7 @@ class _Term:
                 failure = Failure(kind=FailureKind.OUTPUT, error=refusal.message)
                 self._handle(PublishRefused(job_id=spec.job_id, failure=failure))
 
+        self._desk.before_publication(self._process)
         self._commit(PUBLISH_MACHINE, encode_publish(command), committed)
 
     def _discard(self, staging: str) -> None:

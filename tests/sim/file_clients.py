@@ -34,16 +34,18 @@ ACTIONS = (
     *("stat",) * 4,
     *("list",) * 3,
 )
+HOARD_SHARE = 0.1  # of its operations, while it may
 HOARD_CHUNKS = 2_100  # more than is taken apart in one step
 SERVERS = tuple(ChunkserverId(f"s{number}") for number in range(3))
 LIST_MAX = 100
 
 
 class FileClient(Requester):
-    """One operation at a time until ``stop``; ``first`` sets its operations apart."""
+    """One operation at a time until ``stop``. ``first`` sets its operations apart; ``hoards`` times
+    it begins a file of very many chunks."""
 
     def __init__(
-        self, group: Group, history: History, name: str, first: int, seed: str, *, hoards: bool
+        self, group: Group, history: History, name: str, first: int, seed: str, *, hoards: int
     ) -> None:
         super().__init__(group, name, seed)
         self._history = history
@@ -63,8 +65,8 @@ class FileClient(Requester):
             self._group.scheduler.after(20 * MS, self._begin)
         elif not self._is_configured:
             self._look("is there a file system?", _is_configured, self._see_configured)
-        elif self._hoards:
-            self._hoards = False
+        elif self._hoards and self._chance.random() < HOARD_SHARE:
+            self._hoards -= 1
             self._hoard()
         else:
             self._submit(self._draw_call())
@@ -200,7 +202,7 @@ class FileClient(Requester):
         )
 
     def _allocate(self, file_id: FileId, count: int, then: Callable[[Answer], None]) -> None:
-        sets = (SERVERS[:2],) * count
+        sets = (SERVERS[:1],) * count
         self._change(
             f"{count} chunks of {file_id}",
             lambda now: commands.AllocateChunks(now, file_id, 0, sets),

@@ -23,6 +23,7 @@ CONFIG = FileSystemConfig(cluster_id="simulated", chunk_bytes=1 << 20, replicati
 TURN_US = 60 * MS
 SILENT_WRITER_US = 1500 * MS
 FORGOTTEN_MAX = 1_000
+REAP_SHARE = 0.2  # of the turns: what is condemned shall be in snapshots too
 
 
 class Housekeeping:
@@ -78,7 +79,7 @@ class Housekeeping:
         silent = self._silent(process, tenure)
         if silent:
             return commands.DiscardFiles(now_ms, silent)
-        if state.condemned:
+        if state.condemned and self._chance.random() < REAP_SHARE:
             return commands.Reap(now_ms)
         if state.garbage and self._chance.random() < 0.2:
             handles = tuple(sorted(state.garbage))[:FORGOTTEN_MAX]

@@ -1,6 +1,6 @@
 """The jobs of a simulated world: who submits them, who runs them, and how they end.
 
-One client submits a job, watches it to its end, and submits the next until it is stopped; now and
+A client submits a few jobs, watches each to its end, and submits the next until the calm; now and
 then it cancels one.
 """
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from minigfs.errors import MinigfsError
 from minigfs.transport.messages import Message
+from minimr.config import RECOVERY_HOLD_MS, WORKER_DEAD_AFTER_MS
 from minimr.ids import JobId, WorkerId
 from minimr.messages import CancelJob, FileRange, GetJob, JobSpec, JobStatus, Split, SubmitJob
 from tests.sim.callers import Caller
@@ -22,9 +23,12 @@ from tests.sim.workers import Worker
 __all__ = ["JobWorld"]
 
 WORKERS = 3
-ATTEMPT_LIMIT = 12
+ATTEMPT_LIMITS = (1, 4, 12)
+JOBS_AT_A_TIME = 2
+KILLED_SHARE = 0.3
+SILENCED_SHARE = 0.4
 WAIT_MS = 1_000
-CANCELLED_SHARE = 0.1
+CANCELLED_SHARE = 0.15
 
 
 class JobWorld:
@@ -44,8 +48,15 @@ class JobWorld:
         self._chance = random.Random(f"jobs {seed}")
         self._stopped = False
         self._submitted = 0
-        self._open: JobId | None = None
-        coordinators = Coordinators(group.scheduler, group.trace, book, processes)
+        self._open: dict[JobId, None] = {}
+        coordinators = Coordinators(
+            group.scheduler,
+            group.trace,
+            book,
+            processes,
+            self._before_publication,
+            self._opened,
+        )
 
         def caller(name: str) -> Caller:
             loss = group.options.request_loss_permille
@@ -68,11 +79,12 @@ class JobWorld:
             )
             for number in range(WORKERS)
         ]
-        group.scheduler.after(self._chance.randrange(SECOND), self._submit)
+        for _ in range(JOBS_AT_A_TIME):
+            group.scheduler.after(self._chance.randrange(SECOND), self._submit)
 
     @property
     def is_idle(self) -> bool:
-        return self._open is None
+        return not self._open
 
     def rest(self) -> None:
         """No new jobs, and nothing happens to workers."""
@@ -84,17 +96,33 @@ class JobWorld:
         for worker in self.workers:
             worker.stop()
 
+    def _before_publication(self, process: Process) -> None:
+        """A bad moment to die: the output may stand at its place, and nobody was told."""
+        if self._stopped or self._chance.random() > KILLED_SHARE:
+            return
+        self._group.coverage["kills at publication"] += 1
+        delay_us = self._chance.randrange(30 * MS)
+        self._group.scheduler.after(delay_us, lambda: process.crash(power=False))
+
+    def _opened(self) -> None:
+        """A new coordinator gives out again what a silent worker has."""
+        busy = [worker for worker in self.workers if worker.is_busy]
+        if busy and not self._stopped and self._chance.random() < SILENCED_SHARE:
+            silence_us = self._chance.randrange(RECOVERY_HOLD_MS, WORKER_DEAD_AFTER_MS) * MS
+            self._chance.choice(busy).fall_silent(silence_us)
+
     def _submit(self) -> None:
         if self._stopped and self._submitted:
             return
         self._submitted += 1
-        job_id = self._open = JobId(f"job-{self._submitted}")
+        job_id = JobId(f"job-{self._submitted}")
+        self._open[job_id] = None
         spec = self._spec(job_id)
         self._book.submitted[job_id] = spec
         self._group.trace.note(f"submit {job_id}: {len(spec.splits)} + {spec.partition_count}")
         self._caller.call(SubmitJob(spec=spec), self._see)
         if self._chance.random() < CANCELLED_SHARE:
-            delay_us = self._chance.randrange(4 * SECOND)
+            delay_us = self._chance.randrange(2 * SECOND)
             self._group.scheduler.after(delay_us, self._cancel, job_id)
 
     def _spec(self, job_id: JobId) -> JobSpec:
@@ -117,7 +145,7 @@ class JobWorld:
             splits=splits,
             partition_count=self._chance.randrange(1, 4),
             published_by_master=True,
-            attempt_limit=ATTEMPT_LIMIT,
+            attempt_limit=self._chance.choice(ATTEMPT_LIMITS),
         )
 
     def _cancel(self, job_id: JobId) -> None:
@@ -132,6 +160,6 @@ class JobWorld:
             self._caller.call(request, self._see, (WAIT_MS + 500) * MS)
             return
         self._group.trace.note(f"{answer.job_id} is {answer.state.value}")
-        self._open = None
+        del self._open[answer.job_id]
         if not self._stopped:
             self._group.scheduler.after(self._chance.randrange(SECOND), self._submit)

@@ -105,6 +105,20 @@ class Options:
     gap_us: int = 300 * MS
     kinds: tuple[str, ...] = FAULT_KINDS
 
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.machines if name not in HOSTED[0]]
+        if unknown:
+            raise ValueError(f"there is no machine {unknown[0]}; there are: {', '.join(HOSTED[0])}")
+
+    @property
+    def has_jobs(self) -> bool:
+        return JOBS in self.machines
+
+    @property
+    def has_files(self) -> bool:
+        """Outputs of jobs are files."""
+        return FILES in self.machines or self.has_jobs
+
 
 def draw_options(seed: int, events: int) -> Options:
     chance = random.Random(f"options {seed}")

@@ -25,7 +25,6 @@ from tests.sim.clock import SimRng
 from tests.sim.disk import SimDisk
 from tests.sim.hosted import Hosted
 from tests.sim.key_value_machine import KeyValueMachine
-from tests.sim.options import FILES
 from tests.sim.scheduler import MS
 from tests.sim.setting import CrashPoint, Site, State
 from tests.sim.violation import ProcessCrash, Violation
@@ -165,7 +164,7 @@ class Process:
         watch.before_execution = lambda: self._pass(CrashPoint.APPLY)
         self.kv = KeyValueMachine(watch)
         machines: dict[str, Machine] = {KV_MACHINE: self.kv}
-        if FILES in options.machines:
+        if options.has_files:
             self.hosted = Hosted.make(watch, lambda: self.machines.applied_index, site.jobs)
             machines |= self.hosted.machines()
         self.machines = ReplicatedMachines(

@@ -14,6 +14,7 @@ from tests.sim.world import Result
 __all__ = ["shrink"]
 
 SIMPLER: dict[str, tuple[str, ...]] = {
+    "machines": ("key-value", "files"),
     "guards": ("true",),
     "drop_permille": ("0",),
     "double_permille": ("0",),

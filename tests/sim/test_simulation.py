@@ -12,7 +12,7 @@ import pytest
 
 from tests.sim.campaign import Run, perform, replay_command, report_failure
 from tests.sim.coverage import Coverage
-from tests.sim.options import FAULT_KINDS
+from tests.sim.options import FAULT_KINDS, draw_options
 from tests.sim.shrink import shrink
 
 FIRST_SEED = int(os.environ.get("SIM_FIRST_SEED", "0"))
@@ -32,10 +32,12 @@ def test_no_seed_breaks_a_promise(batch: int) -> None:
         assert not result.coverage.missing(), result.coverage.summary()
 
 
-def test_a_seed_is_the_same_run_in_another_process_whatever_its_hashes() -> None:
+@pytest.mark.parametrize("machines", ["key-value", "files,jobs"])
+def test_a_seed_is_the_same_run_in_another_process_whatever_its_hashes(machines: str) -> None:
     digests = []
     for hash_seed in ("1", "2"):
         command = [sys.executable, "-m", "tests.sim", "--seed", "11", "--events", "500"]
+        command += ["--set", f"machines={machines}"]
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
@@ -43,6 +45,20 @@ def test_a_seed_is_the_same_run_in_another_process_whatever_its_hashes() -> None
         digests.append(done.stdout)
     assert digests[0] == digests[1]
     assert "trace" in digests[0]
+
+
+def test_files_and_jobs_have_their_share_of_the_worlds_and_all_of_them_happens() -> None:
+    total = Coverage()
+    for seed in range(FIRST_SEED, FIRST_SEED + 4):
+        run = Run(seed=seed, settings={"machines": "files,jobs"})
+        result = perform(run)
+        assert result.violation is None, report_failure(run, result)
+        total.update(result.coverage)
+    for name in ("file operations", "Configure", "DiscardFiles", "publications", "task commits"):
+        assert total[name], total.summary()
+    drawn = [draw_options(seed, 1) for seed in range(400)]
+    assert 20 < sum(options.has_jobs for options in drawn) < 60
+    assert 70 < sum(options.has_files for options in drawn) < 130
 
 
 def test_each_fault_can_be_left_out_and_the_others_stay_what_they_are() -> None:

@@ -49,7 +49,8 @@ from tests.sim.scheduler import MS, SECOND
 
 __all__ = ["Worker"]
 
-WORK_US_MAX = 600 * MS
+WORK_US_MAXES = (200 * MS, 400 * MS, 3 * SECOND)  # short, but some outlive their leader
+SILENCES_US = (SECOND, 3 * SECOND, 4 * SECOND, 7 * SECOND)  # also beyond a hold, and beyond death
 POLL_WAIT_MS = 2_000
 LIST_MAX = 200
 _Then = Callable[[object], None]
@@ -108,9 +109,19 @@ class Worker(Requester):
         if drawn < 0.18:
             self.crash(loses_disk=drawn < 0.08)
         else:
-            self._group.coverage["silent workers"] += 1
-            self._caller.cut_off = self._pings.cut_off = True
-            self._group.scheduler.after(self._chance.randrange(8 * SECOND), self._be_heard)
+            silence_us = self._chance.choice(SILENCES_US) + self._chance.randrange(SECOND)
+            self.fall_silent(silence_us)
+
+    @property
+    def is_busy(self) -> bool:
+        return self._running is not None
+
+    def fall_silent(self, silence_us: int) -> None:
+        """Nothing comes through to the coordinator; the attempt it runs goes on."""
+        self._group.coverage["silent workers"] += 1
+        self._group.trace.note(f"{self.name} falls silent")
+        self._caller.cut_off = self._pings.cut_off = True
+        self._group.scheduler.after(silence_us, self._be_heard)
 
     def _be_heard(self) -> None:
         self._caller.cut_off = self._pings.cut_off = False
@@ -221,7 +232,7 @@ class Worker(Requester):
 
     def _run(self, assignment: Assignment) -> None:
         attempt = self._running = assignment.attempt
-        work_us = self._chance.randrange(WORK_US_MAX)
+        work_us = self._chance.randrange(self._chance.choice(WORK_US_MAXES))
         if self._chance.random() < 0.03:
             self._if_still(work_us, attempt, lambda: self._fail(attempt, FailureKind.USER))
             return

@@ -28,7 +28,7 @@ from tests.sim.housekeeping import Housekeeping
 from tests.sim.job_world import JobWorld
 from tests.sim.message_network import MessageNetwork
 from tests.sim.operators import Operator
-from tests.sim.options import FILES, JOBS, Options
+from tests.sim.options import Options
 from tests.sim.process import Process
 from tests.sim.requests import Group, Requester
 from tests.sim.scheduler import MS, SECOND, Scheduler
@@ -46,6 +46,7 @@ PROVOKE_US_MAX = 60 * SECOND
 OPERATIONS_PER_CLIENT_MAX = 1_000_000
 JOB_OPERATIONS = 50  # the workers' begin behind those of so many clients
 JOBS_US_MAX = 120 * SECOND
+HOARDS = 3
 FILE_CLIENTS = 2  # so few that a history is judged quickly
 
 
@@ -88,7 +89,7 @@ class World:
         )
         self.network.deliver = self._deliver
         self.network.lost = self._lost
-        self.job_book = JobBook(self.coverage) if JOBS in options.machines else None
+        self.job_book = JobBook(self.coverage) if options.has_jobs else None
         site = Site(
             scheduler=self.scheduler,
             options=options,
@@ -115,7 +116,7 @@ class World:
         self.files = History(lambda: self.scheduler.now_us)
         self.clients: list[Requester] = []
         self.jobs: JobWorld | None = None
-        if FILES in options.machines:
+        if options.has_files:
             self._host_files()
         else:
             self.clients += [self._client(number) for number in range(options.clients)]
@@ -134,7 +135,6 @@ class World:
         options, seed = self.options, self.seed
         Housekeeping(self.scheduler, self.coverage, lambda: self.arena.up, f"housekeeping {seed}")
         self.clients.append(self._client(0))
-        is_wide = min(options.message_bytes_max, options.uncommitted_bytes_max) >= 1 << 20
         for number in range(1, FILE_CLIENTS + 1):
             client = FileClient(
                 self._group,
@@ -142,7 +142,7 @@ class World:
                 f"f{number}",
                 (number + 1) * OPERATIONS_PER_CLIENT_MAX,
                 f"file client {seed} {number}",
-                hoards=is_wide and number == 1 and options.piece_bytes >= 2048,
+                hoards=HOARDS if number == 1 and options.piece_bytes >= 2048 else 0,
             )
             self.clients.append(client)
         if self.job_book is not None:
