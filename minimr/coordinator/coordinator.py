@@ -123,6 +123,9 @@ class Coordinator:
         assert now_ms >= self._now_ms, "time went backwards"
         self._now_ms = now_ms
         self._effects = []
+        for record in self.state.jobs.values():  # the machine is ahead of the events that tell so
+            if record.job_id not in self._queues:
+                self._queues[record.job_id] = JobQueue(record)
         match event:
             case Called(token=token, request=request):
                 self._on_request(token, request)
@@ -299,10 +302,6 @@ class Coordinator:
                 pass
             case NoteWorkers():
                 self._noting_workers = False
-            case AdmitJob(spec=spec):
-                record = self.state.jobs.get(spec.job_id)
-                if record is not None and spec.job_id not in self._queues:
-                    self._queues[spec.job_id] = JobQueue(record)
             case CommitAttempt(attempt=attempt, result=result):
                 self._after_end(attempt)
                 self._lose_if_orphan(result)
@@ -312,7 +311,7 @@ class Coordinator:
                 self._after_end(*attempts)
             case EndJob(job_id=job_id):
                 self._effects.append(DiscardStaging(spec=self._ending.pop(job_id)))
-            case StopJob() | PublishJob():
+            case AdmitJob() | StopJob() | PublishJob():
                 pass
             case _:
                 assert_never(command)

@@ -5,8 +5,8 @@ import pytest
 from minigfs.errors import ProtocolError
 from minimr.config import RECOVERY_HOLD_MS, TASK_END_COUNT_MAX, WORKER_DEAD_AFTER_MS
 from minimr.coordinator.commands import OpenTerm, encode_command
-from minimr.coordinator.effects import PublishOutput
-from minimr.coordinator.events import CallerGone
+from minimr.coordinator.effects import Propose, PublishOutput
+from minimr.coordinator.events import Applied, CallerGone
 from minimr.errors import JobUsageError, NoSuchJob
 from minimr.ids import JobId, TaskPhase
 from minimr.messages import (
@@ -601,3 +601,19 @@ def test_the_same_events_at_the_same_times_give_the_same_effects() -> None:
     first, second = campaign(), campaign()
     assert first.trace == second.trace
     assert first.log == second.log
+
+
+def test_a_request_between_an_admission_and_the_news_of_it_finds_the_job() -> None:
+    """The machine applies an entry a turn of the loop before the coordinator hears of it."""
+    stand = Stand()
+    stand.hello(ALICE)
+    stand.lazy = True
+    stand.call(SubmitJob(spec=make_spec(maps=1)))
+    admission = stand.pending.popleft()
+    assert isinstance(admission, Propose)
+    stand._append(admission.command)
+
+    assert stand.take(ALICE).attempt.task.phase is TaskPhase.MAP
+
+    stand.handle(Applied(command=admission.command, token=admission.token))
+    assert stand.poll(BOB) is None
