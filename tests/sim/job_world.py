@@ -47,6 +47,7 @@ class JobWorld:
         self._book = book
         self._chance = random.Random(f"jobs {seed}")
         self._stopped = False
+        self._is_safe = False
         self._submitted = 0
         self._open: dict[JobId, None] = {}
         coordinators = Coordinators(
@@ -86,9 +87,12 @@ class JobWorld:
     def is_idle(self) -> bool:
         return not self._open
 
-    def rest(self) -> None:
-        """No new jobs, and nothing happens to workers."""
+    def submit_no_more(self) -> None:
         self._stopped = True
+
+    def rest(self) -> None:
+        """Nothing happens to workers any more, nor to who publishes."""
+        self._is_safe = True
         for worker in self.workers:
             worker.recover()
 
@@ -98,7 +102,7 @@ class JobWorld:
 
     def _before_publication(self, process: Process) -> None:
         """A bad moment to die: the output may stand at its place, and nobody was told."""
-        if self._stopped or self._chance.random() > KILLED_SHARE:
+        if self._is_safe or self._chance.random() > KILLED_SHARE:
             return
         self._group.coverage["kills at publication"] += 1
         delay_us = self._chance.randrange(30 * MS)
@@ -107,7 +111,7 @@ class JobWorld:
     def _opened(self) -> None:
         """A new coordinator gives out again what a silent worker has."""
         busy = [worker for worker in self.workers if worker.is_busy]
-        if busy and not self._stopped and self._chance.random() < SILENCED_SHARE:
+        if busy and not self._is_safe and self._chance.random() < SILENCED_SHARE:
             silence_us = self._chance.randrange(RECOVERY_HOLD_MS, WORKER_DEAD_AFTER_MS) * MS
             self._chance.choice(busy).fall_silent(silence_us)
 

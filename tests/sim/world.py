@@ -45,6 +45,7 @@ STORM_US_MAX = 40 * SECOND
 PROVOKE_US_MAX = 60 * SECOND
 OPERATIONS_PER_CLIENT_MAX = 1_000_000
 JOB_OPERATIONS = 50  # the workers' begin behind those of so many clients
+BAD_LUCK_US = 10 * SECOND
 JOBS_US_MAX = 120 * SECOND
 HOARDS = 3
 FILE_CLIENTS = 2  # so few that a history is judged quickly
@@ -279,13 +280,16 @@ class World:
             raise Violation("members do not come to one state", self._states())
 
     def _end_jobs(self) -> None:
-        """In a healed world every job ends."""
-        if self.jobs is None:
+        """First workers and publishers go on having bad luck; in a healed world every job ends."""
+        jobs = self.jobs
+        if jobs is None:
             return
-        self.jobs.rest()
-        if not self._run_until(lambda: self.jobs is None or self.jobs.is_idle, JOBS_US_MAX):
+        jobs.submit_no_more()
+        self._run_until(lambda: jobs.is_idle, BAD_LUCK_US)
+        jobs.rest()
+        if not self._run_until(lambda: jobs.is_idle, JOBS_US_MAX):
             raise Violation("jobs never end", self._states())
-        self.jobs.stop()
+        jobs.stop()
 
     def _final_members(self) -> list[Process]:
         """The live members of the final configuration."""
