@@ -388,7 +388,11 @@ class ReplicatedHost:
         """Something happened: see to what is due, once this turn's events are all in."""
         if not self._pump_is_due:
             self._pump_is_due = True
-            self._loop.call_soon(self._pump)
+            self._loop.call_soon(self._marked)
+
+    def _marked(self) -> None:
+        if self._pump_is_due:  # else it was done on the way
+            self._pump()
 
     def _pump(self) -> None:
         self._pump_is_due = False
@@ -425,7 +429,7 @@ class ReplicatedHost:
                 raise error
         except Exception as fatal:  # the log, or a snapshot, is in doubt
             self._fail(fatal)
-        self._mark()
+        self._pump()  # at once: whoever waits for this write has waited long enough
 
     def _on_tick(self, count: int) -> None:
         if self._ended:
