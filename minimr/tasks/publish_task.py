@@ -73,7 +73,9 @@ def _name_parts(context: AttemptContext, parts: tuple[Part, ...]) -> None:
                 f"{source} is gone, it held {part.name} of job {context.spec.job_id}: "
                 "somebody removed it; run the job again"
             )
-    names = {part.name for part in parts}
+    # A manifest that another attempt wrote stays: this one may be the late one of the two, and the
+    # job may be published by the other before this one writes the same bytes again.
+    names = {MANIFEST_NAME, *(part.name for part in parts)}
     for entry in storage.list_directory(staging):
         if entry.name not in names:
             storage.remove(entry.url)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+from minimr.formats.storage import Storage
 from minimr.ids import AttemptId, JobId, TaskId, TaskPhase, WorkerId
 from minimr.job import Job
 from minimr.messages import (
@@ -67,6 +68,7 @@ class Bench:
     overwrite: bool = False
     job_id: JobId = JOB_ID
     is_cancelled: Callable[[], bool] = lambda: False
+    storage: Storage = field(default_factory=Storage)
     counters: Counter[str] = field(default_factory=Counter)
     progress: list[tuple[int, int]] = field(default_factory=list)
     attempt_numbers: Iterator[int] = field(default_factory=count)
@@ -112,6 +114,7 @@ class Bench:
                 fetcher=SegmentFetcher("here"),
                 report_progress=lambda done, total: self.progress.append((done, total)),
                 is_cancelled=self.is_cancelled,
+                storage=self.storage,
             )
         )
         if isinstance(result, MapResult | ReduceResult):

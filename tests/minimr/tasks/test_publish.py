@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from minimr import agg
+from minimr.formats.storage import Storage
 from minimr.ids import JobId
 from minimr.job import Job
 from minimr.messages import FailureKind, Part
@@ -98,6 +99,26 @@ def test_a_crash_while_parts_got_their_names_is_taken_up(
     bench.publish(parts)
     assert names(bench.output) == WHOLE
     assert json.loads((bench.output / "_manifest.json").read_bytes())["job_id"] == bench.job_id
+
+
+class StorageOfOneWhoDies(Storage):
+    """Its process ends when it is about to write the manifest."""
+
+    def write_bytes(self, url: str, content: bytes) -> None:
+        raise OSError(f"died before it wrote {url}")
+
+
+def test_a_late_attempt_leaves_the_manifest_of_the_one_that_took_over(
+    bench: Bench, parts: list[Part]
+) -> None:
+    """The master may publish at any moment from then on (found by reading; a zombie's window)."""
+    for part in parts:
+        (bench.staging / part.attempt_name).rename(bench.staging / part.name)
+    (bench.staging / "_manifest.json").write_bytes(b"{}")
+    bench.storage = StorageOfOneWhoDies()
+    with pytest.raises(AttemptFailed, match="died"):
+        bench.publish(parts)
+    assert (bench.staging / "_manifest.json").read_bytes() == b"{}"
 
 
 def test_a_part_that_is_gone_is_an_error_and_nothing_appears(
