@@ -37,8 +37,8 @@ install: $(VENV)/.run ## install minimr and minigfs into .venv
 demo: $(VENV)/.run ## count a web log on a cluster of this machine (LOG=access.log for your own, SIZE=1GB)
 	@$(BIN)/python examples/demo.py --size $(SIZE) $(if $(LOG),--log '$(LOG)')
 
-test: $(VENV)/.dev ## the test suite, real processes and Ray included
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev ## the test suite, real processes and Ray included; the longer campaigns are in faults
+	$(BIN)/python -m pytest -m 'not slow'
 
 test-fast: $(VENV)/.dev ## the tests that start no cluster
 	$(BIN)/python -m pytest -m 'not e2e and not slow'

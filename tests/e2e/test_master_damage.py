@@ -228,12 +228,13 @@ def test_a_leader_that_comes_back_from_an_old_copy_of_its_directory_harms_nobody
         group.hand_over_to(leader)
         work.wait_for_answers(200)
         group.kill(leader)
-        shutil.rmtree(directory)
+        directory.rename(directory.with_name("newest"))
         old.rename(directory)
         group.start(leader)
         told = group.wait_until_ended(leader)
         assert "its directory is an old copy" in told
         work.wait_for_answers(50)
+        put_back(group, leader, directory.with_name("newest"))
     operations = work.read_everything()
     work.history.save(tmp_path / "history.jsonl")
     assert check(operations, NamespaceModel()).ok

@@ -19,7 +19,7 @@ from tests.member_directories import nearly_fill_segment
 from tests.namespace_workload import NamespaceWorkload
 from tests.small_disk import SmallDisk, small_disk
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(120)]
 
 DISK_BYTES = 144 << 20  # two segments of a log and a little more
 RESERVE_BYTES = 1 << 20  # that only votes and the like may use

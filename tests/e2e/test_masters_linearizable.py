@@ -23,7 +23,7 @@ from tests.master_group import MasterGroup
 from tests.namespace_workload import NamespaceWorkload
 from tests.storage_cluster import StorageCluster
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(120)]
 
 STALL_S_MAX = 3.0
 JUDGE_S = 20.0

@@ -26,7 +26,7 @@ from minimr.cluster.status import MasterLine
 from minimr.datasets import access_log
 from tests.oracles import read_counts, url_counts
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
 
 SEED = int(os.environ.get("MASTERS_SEED", "1"))
 LOG_BYTES = 2_000_000
