@@ -13,7 +13,9 @@ call id joins the frames of one call; id 0 speaks of the connection as a whole (
 Errors travel as a kind of their own, with the class's code and the message for the user.
 """
 
+import os
 import struct
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -145,7 +147,18 @@ def decode_body(body: bytes | bytearray | memoryview, message_type: type[StructT
 
 @lru_cache(maxsize=1024)
 def decoder_of(message_type: type[msgspec.Struct]) -> "msgspec.msgpack.Decoder[Any]":
-    return msgspec.msgpack.Decoder(message_type)
+    with _making_decoder:
+        return msgspec.msgpack.Decoder(message_type)
+
+
+# msgspec looks at a struct class when it is first decoded, and leaves what it knows so far for all
+# to see: a second thread that wants the same class meanwhile reads through a null pointer.
+_making_decoder = threading.Lock()
+os.register_at_fork(  # no child may begin with the lock held by a thread that it does not have
+    before=_making_decoder.acquire,
+    after_in_parent=_making_decoder.release,
+    after_in_child=_making_decoder.release,
+)
 
 
 class RequestDecoder:
