@@ -131,7 +131,9 @@ def _try_one(
     return Result(fingerprint=mutant.fingerprint, killed=killed, simulator=simulator)
 
 
-def _say(simulator: SimulatorResult) -> str:
+def _say(simulator: SimulatorResult | None) -> str:
+    if simulator is None:
+        return "the simulator was ended from outside"
     if simulator.killed_in is None:
         return f"no seed of {simulator.seeds} finds it"
     return f"seed {simulator.killed_in} finds it ({simulator.reason[:60]})"

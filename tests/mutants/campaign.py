@@ -132,8 +132,8 @@ class Tree:
             outcome = Outcome.SURVIVED
         return Verdict(outcome=outcome, failed=failed, output=output)
 
-    def run_simulator(self, seeds: int) -> SimulatorResult:
-        """Seeds from 0 until one fails, at most ``seeds``.
+    def run_simulator(self, seeds: int) -> SimulatorResult | None:
+        """Seeds from 0 until one fails, at most ``seeds``; None if somebody ended it.
 
         A seed fails by a broken promise, by an error nobody expected, or by going on for ever.
         """
@@ -143,6 +143,8 @@ class Tree:
                 ["-m", "tests.sim", "--seed", str(first), "--count", str(count)],
                 _SEEDS_TIMEOUT_S,
             )
+            if code < 0:
+                return None
             if code != 0:
                 finished = len(_FINISHED_SEED.findall(output))
                 found = _FAILED_SEED.search(output)
