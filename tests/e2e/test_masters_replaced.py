@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 import signal
 import subprocess
 import sys
@@ -80,7 +81,11 @@ def check_that_a_new_one_came(home: Home, name: str, before: dict[str, dict[str,
     after = home.masters()
     assert set(after) == set(before)
     assert after[name]["id"] not in {master["id"] for master in before.values()}
-    assert {master["role"] for master in after.values()} == {"leader", "follower"}
+    # Masters tell each other their roles once a second: until then it is called a learner.
+    deadline = time.monotonic() + 10
+    while {master["role"] for master in after.values()} != {"leader", "follower"}:
+        assert time.monotonic() < deadline, after
+        after = home.masters()
     home.ok("admin", "masters", "transfer", str(after[name]["id"]))
     assert home.masters()[name]["role"] == "leader"
     home.check_that_all_is_there()
