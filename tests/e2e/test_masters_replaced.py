@@ -3,10 +3,10 @@
 import json
 import os
 import shutil
-import time
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
