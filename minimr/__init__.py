@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     from minimr.counters import increment
     from minimr.errors import MinimrError
     from minimr.job import Job
+    from minimr.partition import HashPartition, RangePartition
     from minimr.runner import JobHandle, Result, run
 
 __all__ = [
+    "HashPartition",
     "Job",
     "JobHandle",
     "LocalCluster",
     "MinimrError",
+    "RangePartition",
     "Result",
     "__version__",
     "agg",
@@ -39,10 +42,12 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOME_OF = {
+    "HashPartition": "minimr.partition",
     "Job": "minimr.job",
     "JobHandle": "minimr.runner",
     "LocalCluster": "minimr.cluster",
     "MinimrError": "minimr.errors",
+    "RangePartition": "minimr.partition",
     "Result": "minimr.runner",
     "increment": "minimr.counters",
     "run": "minimr.runner",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from minimr.errors import JobUsageError
+from minimr.partition import Partition
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,7 +74,8 @@ class Job:
         always holds all values of its keys. If the object has a ``close()`` method it is called
         after the partition's last table and may return a last one. Without ``reduce`` and
         ``reduce_batches`` the job is map-only.
-    partition : callable, optional
+    partition : HashPartition, RangePartition or callable, optional
+        Which part of the output a key goes to; see `minimr.partition`. A function is called as
         ``partition(key, partition_count) -> int``. Default: a stable hash of the key.
     input_format : {"lines", "blocks"}
     output_format : {"text"}
@@ -86,7 +88,7 @@ class Job:
     combine: "Aggregation | ReduceRecords | None" = None
     reduce: "Aggregation | ReduceRecords | None" = None
     reduce_batches: "ReduceBatches | None" = None
-    partition: Callable[[Key, int], int] | None = None
+    partition: Partition | None = None
     input_format: str = "lines"
     output_format: str = "text"
 
@@ -113,6 +115,8 @@ class Job:
             )
         if self.is_map_only and self.combine is not None:
             raise JobUsageError(f"job {self.name!r}: combine= without a reduce has nothing to do")
+        if self.is_map_only and self.partition is not None:
+            raise JobUsageError(f"job {self.name!r}: partition= without a reduce has nothing to do")
         if self.combine is not None:
             from minimr.agg import check_combination
 

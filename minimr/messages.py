@@ -36,6 +36,7 @@ __all__ = [
     "ReportFailure",
     "ReportSuccess",
     "Split",
+    "SplitPoint",
     "SubmitJob",
     "TaskOffer",
     "WorkerInfo",
@@ -63,6 +64,17 @@ class Split(Message, frozen=True):
     hosts: tuple[str, ...] = ()  # where most of its bytes are stored, best first
 
 
+class SplitPoint(Message, frozen=True, array_like=True):
+    """Where a range of keys begins (`minimr.plan.range_partition`).
+
+    ``key`` is in its ordered form; of its own values, the first ``share`` in 65,536 (by map task)
+    are before the point.
+    """
+
+    key: bytes
+    share: int
+
+
 class JobSpec(Message, frozen=True):
     """All that is fixed when a job is submitted."""
 
@@ -84,6 +96,7 @@ class JobSpec(Message, frozen=True):
     submitted_ms: int = 0
     code_fingerprint: str = ""
     input_fingerprint: str = ""
+    split_points: tuple[SplitPoint, ...] = ()  # of a job with a range partition, increasing
 
 
 class MapOutput(Message, frozen=True):

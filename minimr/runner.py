@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
 import xxhash
 
 from minimr.backends.base import Backend
@@ -28,6 +29,7 @@ from minimr.formats.storage import Storage
 from minimr.ids import JobId
 from minimr.job import Job
 from minimr.messages import Failure, JobSpec, JobState, JobStatus, Part
+from minimr.partition import RangePartition
 from minimr.plan.naming import join_url, staging_url
 from minimr.plan.splits import InputFile
 
@@ -281,6 +283,11 @@ def submit(
         backend=backend, processes=processes, overwrite=overwrite, home=home,
     )  # fmt: skip
     spec = _specify(plan, memory=memory, settings=settings or {})
+    if isinstance(job.partition, RangePartition):
+        from minimr.backends.key_sampling import sampled_split_points  # Arrow, and all of a task
+
+        points = sampled_split_points(job, spec, storage)
+        spec = msgspec.structs.replace(spec, split_points=points)
     chosen = _open_backend(plan, storage, home)
     handle = JobHandle(chosen, spec, plan_ms=_monotonic_ms() - started_ms, storage=storage)
     try:

@@ -15,6 +15,7 @@ from types import ModuleType
 
 from minimr.errors import JobUsageError
 from minimr.job import Job
+from minimr.partition import HashPartition
 from minimr.registry import modules_by_value
 
 __all__ = ["pack_job"]
@@ -63,8 +64,9 @@ def _local_modules(job: Job) -> list[ModuleType]:
 
 
 def _modules_of(job: Job) -> Iterator[str]:
+    partition = job.partition.by if isinstance(job.partition, HashPartition) else job.partition
     for function in (
-        job.map, job.map_batches, job.combine, job.reduce, job.reduce_batches, job.partition
+        job.map, job.map_batches, job.combine, job.reduce, job.reduce_batches, partition
     ):  # fmt: skip
         inner = function
         while isinstance(inner, partial):

@@ -16,13 +16,13 @@ from minimr.agg_kernels import Kernel
 from minimr.columns import from_numpy
 from minimr.pairs import Pairs, check_same_types, concat_pairs
 from minimr.shuffle.combine import (
-    Assign,
     PartitionedRun,
     aggregate_partitioned,
     aggregate_stream,
     sort_partitioned,
 )
 from minimr.shuffle.merge import MemoryMeter, SortedRun, merge_runs
+from minimr.shuffle.partitioners import Partitioner
 from minimr.shuffle.segment import FrameRef, SegmentReader, SegmentSummary, SegmentWriter
 
 __all__ = ["CombineSorted", "MapOutputBuffer"]
@@ -40,14 +40,13 @@ class MapOutputBuffer:
         self,
         path: Path,
         *,
-        partition_count: int,
-        assign: Assign,
+        partitioner: Partitioner,
         combine: "Aggregation | CombineSorted | None",
         budget_bytes: int,
     ) -> None:
         self._path = path
-        self._partition_count = partition_count
-        self._assign = assign
+        self._partitioner = partitioner
+        self._partition_count = partitioner.partition_count
         self._combine = combine
         self._budget_bytes = budget_bytes
         self._added: list[Pairs] = []
@@ -112,7 +111,7 @@ class MapOutputBuffer:
         parts = [self._combined, *self._added] if self._combined is not None else self._added
         if not parts:
             return None
-        run = sort_partitioned(concat_pairs(parts), self._assign, self._partition_count)
+        run = sort_partitioned(concat_pairs(parts), self._partitioner)
         return run if self._combine is None else self._combined_run(run, self._combine)
 
     def _aggregated(self, aggregation: Aggregation) -> PartitionedRun | None:
@@ -125,7 +124,7 @@ class MapOutputBuffer:
         return self._group(concat_pairs(parts), aggregation.merge)
 
     def _group(self, pairs: Pairs, kernel: Kernel) -> PartitionedRun:
-        return aggregate_partitioned(pairs, kernel, self._assign, self._partition_count)
+        return aggregate_partitioned(pairs, kernel, self._partitioner)
 
     def _combined_run(self, run: PartitionedRun, combine: CombineSorted) -> PartitionedRun:
         bounds, parts = [0], []

@@ -1,30 +1,25 @@
 """Groups of equal keys: combined on the map side, aggregated or cut whole on the reduce side."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from minimr.agg import Aggregation
 from minimr.agg_kernels import Kernel
 from minimr.columns import from_numpy, to_numpy
 from minimr.pairs import Pairs, concat_pairs, make_pairs
-from minimr.shuffle.keys import group_starts, partition_bounds, partition_order
+from minimr.shuffle.keys import group_starts
+from minimr.shuffle.partitioners import Partitioner
 
 __all__ = [
-    "Assign",
     "PartitionedRun",
     "aggregate_partitioned",
     "aggregate_stream",
     "sort_partitioned",
     "whole_groups",
 ]
-
-Assign: TypeAlias = Callable[[pa.Array], NDArray[np.uint32]]
-"""The partition of each key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,25 +34,18 @@ class PartitionedRun:
         return self.pairs.slice(start, int(self.bounds[index + 1]) - start)
 
 
-def sort_partitioned(pairs: Pairs, assign: Assign, partition_count: int) -> PartitionedRun:
+def sort_partitioned(pairs: Pairs, partitioner: Partitioner) -> PartitionedRun:
     """Every pair, in order; equal keys stay in the order they came in."""
-    partitions = assign(pairs.column(0))
-    order = partition_order(pairs.column(0), partitions, partition_count)
-    return PartitionedRun(
-        pairs=pairs.take(from_numpy(order)),
-        bounds=partition_bounds(partitions[order], partition_count),
-    )
+    order, bounds = partitioner.arrange(pairs.column(0))
+    return PartitionedRun(pairs=pairs.take(from_numpy(order)), bounds=bounds)
 
 
-def aggregate_partitioned(
-    pairs: Pairs, kernel: Kernel, assign: Assign, partition_count: int
-) -> PartitionedRun:
+def aggregate_partitioned(pairs: Pairs, kernel: Kernel, partitioner: Partitioner) -> PartitionedRun:
     """The kernel's results per key, sorted. Keys are hashed first, so only distinct ones are
     sorted: map output repeats its keys many times."""
     encoded = pairs.column(0).dictionary_encode()
     distinct = encoded.dictionary
-    partitions = assign(distinct)
-    order = partition_order(distinct, partitions, partition_count)
+    order, bounds = partitioner.arrange(distinct)
     rank = np.empty(len(order), np.uint64)
     rank[order] = np.arange(len(order), dtype=np.uint64)
     codes = to_numpy(encoded.indices)
@@ -70,7 +58,7 @@ def aggregate_partitioned(
     chosen = order if groups is None else order[groups]
     return PartitionedRun(
         pairs=make_pairs(distinct.take(from_numpy(chosen)), values),
-        bounds=partition_bounds(partitions[chosen], partition_count),
+        bounds=bounds if groups is None else np.searchsorted(groups, bounds),
     )
 
 

@@ -11,6 +11,8 @@ Hashing
     process and release. It never changes.
 """
 
+from bisect import bisect_left, bisect_right
+
 import numpy as np
 import pyarrow as pa
 import xxhash
@@ -24,6 +26,7 @@ __all__ = [
     "partition_bounds",
     "partition_order",
     "partitions_of",
+    "rows_below",
     "sort_order",
     "stable_hash",
     "words_of",
@@ -93,6 +96,27 @@ def group_starts(keys: pa.Array) -> Rows:
 
     changes = to_numpy(pc.not_equal(keys[1:], keys[:-1]))
     return np.concatenate((np.zeros(1, np.int64), np.flatnonzero(changes) + 1))
+
+
+def rows_below(
+    keys: pa.Array, words: Words, bound: pa.Array, *, with_equal: bool, order: Rows | None = None
+) -> int:
+    """How many rows are less than the one key in ``bound``, or up to it.
+
+    ``words`` are the words of the keys in increasing order; ``order`` tells which row of ``keys``
+    is at each place of that order, if it is not the one at the same place.
+    """
+    word = words_of(bound)[0]
+    low = int(np.searchsorted(words, word, side="left"))
+    high = int(np.searchsorted(words, word, side="right"))
+    if not is_binary(keys.type):
+        return high if with_equal else low
+    bisect = bisect_right if with_equal else bisect_left
+
+    def key_at(place: int) -> object:
+        return keys[place if order is None else int(order[place])].as_py()
+
+    return bisect(range(high), bound[0].as_py(), low, high, key=key_at)
 
 
 def partitions_of(keys: pa.Array, partition_count: int) -> NDArray[np.uint32]:

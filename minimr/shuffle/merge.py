@@ -8,7 +8,6 @@ one cursor, even if one key fills many blocks. Runs too many to hold a frame of 
 passes, neighbours together, which keeps that order.
 """
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from minimr.columns import from_numpy
-from minimr.pairs import Pairs, check_same_types, concat_pairs, is_binary
-from minimr.shuffle.keys import sort_order, words_of
+from minimr.pairs import Pairs, check_same_types, concat_pairs
+from minimr.shuffle.keys import rows_below, sort_order, words_of
 from minimr.shuffle.segment import FRAME_BYTES, SegmentReader, SegmentWriter
 
 __all__ = ["MemoryMeter", "SortedRun", "merge_runs"]
@@ -156,16 +155,8 @@ class _Cursor:
     def take_below(self, key: pa.Array, *, with_equal: bool) -> Pairs:
         """Take rows with keys less than the one in ``key``, or up to it."""
         assert self.pairs is not None
-        keys, word = self.pairs.column(0), words_of(key)[0]
-        low = int(np.searchsorted(self.words, word, side="left"))
-        high = int(np.searchsorted(self.words, word, side="right"))
-        if is_binary(keys.type):
-            bisect = bisect_right if with_equal else bisect_left
-            wanted = key[0].as_py()
-            end = bisect(range(high), wanted, low, high, key=lambda row: keys[row].as_py())
-        else:
-            end = high if with_equal else low
-        return self.take_rows(end)
+        keys = self.pairs.column(0)
+        return self.take_rows(rows_below(keys, self.words, key, with_equal=with_equal))
 
     def take_rows(self, count: int) -> Pairs:
         assert self.pairs is not None

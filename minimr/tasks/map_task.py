@@ -27,9 +27,10 @@ from minimr.shuffle.segment import SegmentSummary
 from minimr.tasks.context import AttemptContext
 from minimr.tasks.failures import InputFailed, UserCodeFailed, shown
 from minimr.tasks.part_output import part_output
-from minimr.tasks.user_code import RecordCalls, assign_by, call_batches, combine_by
+from minimr.tasks.partitioning import partitioner_of
+from minimr.tasks.user_code import RecordCalls, call_batches, combine_by
 
-__all__ = ["run_map"]
+__all__ = ["map_split", "run_map"]
 
 BATCH_BLOCK_BYTES = 8 << 20  # a few milliseconds of a vectorised kernel
 RECORD_BLOCK_BYTES = 1 << 20  # its lines become Python objects, several times as large
@@ -40,7 +41,7 @@ def run_map(context: AttemptContext, assignment: MapAssignment) -> MapResult:
     with collecting() as counters:
         if assignment.partition_count == 0:
             with part_output(context, assignment.split.index) as output:
-                _map_split(context, assignment, output.write)
+                map_split(context, assignment, output.write)
             assert output.part is not None
             increment("output.records", output.part.record_count)
             return MapResult(counters=dict(counters), output=None, part=output.part)
@@ -54,15 +55,14 @@ def _write_segment(context: AttemptContext, assignment: MapAssignment) -> Segmen
     combine = context.job.combine
     buffer = MapOutputBuffer(
         segment_path(context.scratch, assignment.attempt),
-        partition_count=assignment.partition_count,
-        assign=assign_by(context.job, assignment.partition_count),
+        partitioner=partitioner_of(context.job.partition, context.spec, assignment.split.index),
         combine=combine
         if combine is None or isinstance(combine, Aggregation)
         else combine_by(combine),
         budget_bytes=context.spec.memory_bytes // _BUFFER_SHARE,
     )
     try:
-        _map_split(context, assignment, buffer.add)
+        map_split(context, assignment, buffer.add)
         return buffer.finish()
     finally:
         buffer.discard()
@@ -84,7 +84,7 @@ def _output(
     )
 
 
-def _map_split(
+def map_split(
     context: AttemptContext, assignment: MapAssignment, add: Callable[[Pairs], None]
 ) -> None:
     """Map every record of the split and hand the pairs on, in order."""

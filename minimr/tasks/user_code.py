@@ -10,20 +10,14 @@ from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any, NoReturn
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from minimr.columns import to_numpy
 from minimr.errors import UnsupportedType
-from minimr.job import Job
 from minimr.pairs import Pairs, from_arrow, from_python
 from minimr.shuffle.buffer import CombineSorted
-from minimr.shuffle.combine import Assign
-from minimr.shuffle.keys import partitions_of
 from minimr.tasks.failures import UserCodeFailed, described, has_user_frame, shown
 
-__all__ = ["RecordCalls", "assign_by", "call_batches", "combine_by", "reduce_records"]
+__all__ = ["RecordCalls", "blame", "call_batches", "combine_by", "reduce_records"]
 
 PAIRS_PER_BATCH = 64 << 10
 _GROUP_ROWS = 64 << 10  # rows turned into Python objects at a time
@@ -62,7 +56,7 @@ class RecordCalls:
                     break
         except (Exception, SystemExit) as error:  # whatever a user's function does
             self.failed_index = position + len(ends)
-            _blame("map", error)
+            blame("map", error)
         return pairs, ends
 
     def _convert(self, pairs: list[Any], ends: list[int], position: int) -> Pairs:
@@ -97,35 +91,7 @@ def call_batches(function: Callable[[Any], Any], argument: Any, name: str) -> It
     except GeneratorExit:
         raise
     except (Exception, SystemExit) as error:  # whatever a user's function does
-        _blame(name, error)
-
-
-def assign_by(job: Job, partition_count: int) -> Assign:
-    """The job's partition of each key."""
-    function = job.partition
-    if function is None:
-        return lambda keys: partitions_of(keys, partition_count)
-
-    def assign(keys: pa.Array) -> NDArray[np.uint32]:
-        encoded = keys.dictionary_encode()
-        found = [_partition_of(key) for key in encoded.dictionary.to_pylist()]
-        codes = to_numpy(encoded.indices)
-        partitions: NDArray[np.uint32] = np.array(found, np.uint32)[codes]
-        return partitions
-
-    def _partition_of(key: Any) -> int:
-        try:
-            partition = function(key, partition_count)
-        except (Exception, SystemExit) as error:  # whatever a user's function does
-            _blame("partition", error, record=f"key {shown(key)}")
-        if isinstance(partition, int) and 0 <= partition < partition_count:
-            return partition
-        raise UserCodeFailed(
-            f"partition returned {shown(partition)} for key {shown(key)}: "
-            f"return an int from 0 to {partition_count - 1}"
-        )
-
-    return assign
+        blame(name, error)
 
 
 def combine_by(
@@ -140,7 +106,7 @@ def combine_by(
             try:
                 made.extend(function(key, values))
             except (Exception, SystemExit) as error:  # whatever a user's function does
-                _blame("combine", error, record=f"key {shown(key)}")
+                blame("combine", error, record=f"key {shown(key)}")
             for other, _ in _checked(made[before:], "combine"):
                 if other != key:
                     raise UserCodeFailed(
@@ -172,7 +138,7 @@ def _reduce_records(
         try:
             made.extend(function(key, values))
         except (Exception, SystemExit) as error:  # whatever a user's function does
-            _blame("reduce", error, record=f"key {shown(key)}")
+            blame("reduce", error, record=f"key {shown(key)}")
         if len(made) >= PAIRS_PER_BATCH:
             yield _from_pairs(made, "reduce")
             made = []
@@ -219,7 +185,8 @@ def _checked(pairs: list[Any], name: str) -> list[tuple[Any, Any]]:
     return [(pair[0], pair[1]) for pair in pairs]  # subclasses of tuple
 
 
-def _blame(name: str, error: BaseException, record: str = "") -> NoReturn:
+def blame(name: str, error: BaseException, record: str = "") -> NoReturn:
+    """What a user's function raised becomes `UserCodeFailed`."""
     if isinstance(error, TypeError) and not has_user_frame(error.__traceback__):
         message = f"{name} did not return {_PAIRS} ({error})"
     else:

@@ -16,7 +16,8 @@ from minimr.errors import JobUsageError, UnsupportedType
 from minimr.job import Job
 from minimr.pairs import concat_pairs, from_python
 from minimr.shuffle.combine import aggregate_partitioned, aggregate_stream, whole_groups
-from minimr.shuffle.keys import partitions_of, sort_order
+from minimr.shuffle.keys import sort_order
+from minimr.shuffle.partitioners import hashed_partitions
 
 EXAMPLES = settings(max_examples=40, deadline=None)
 ORACLE: dict[agg.Aggregation, Callable[[list[int]], Any]] = {
@@ -69,7 +70,7 @@ def test_combining_pieces_first_changes_nothing(
     aggregation: agg.Aggregation, rows: list[tuple[bytes, int]], cuts: list[int]
 ) -> None:
     partial = [
-        aggregate_partitioned(batch, aggregation.partial, lambda keys: partitions_of(keys, 1), 1)
+        aggregate_partitioned(batch, aggregation.partial, hashed_partitions(1))
         for batch in batches_of(rows, cuts)
     ]
     together = concat_pairs([run.pairs for run in partial])

@@ -15,6 +15,7 @@ from minimr.pairs import Pairs, from_python
 from minimr.shuffle.buffer import MapOutputBuffer
 from minimr.shuffle.combine import aggregate_stream
 from minimr.shuffle.keys import partitions_of
+from minimr.shuffle.partitioners import hashed_partitions
 from minimr.shuffle.segment import SegmentReader
 
 EXAMPLES = settings(max_examples=15, deadline=None)
@@ -32,8 +33,7 @@ def write(
 ) -> tuple[int, list[list[tuple[bytes, Any]]]]:
     buffer = MapOutputBuffer(
         path,
-        partition_count=PARTITION_COUNT,
-        assign=lambda keys: partitions_of(keys, PARTITION_COUNT),
+        partitioner=hashed_partitions(PARTITION_COUNT),
         combine=combine,
         budget_bytes=budget_bytes,
     )
@@ -121,8 +121,7 @@ def test_a_combiner_that_shrinks_well_needs_no_spill(tmp_path: Path) -> None:
 def test_the_type_of_keys_may_not_change_on_the_way(tmp_path: Path) -> None:
     buffer = MapOutputBuffer(
         tmp_path / "x",
-        partition_count=1,
-        assign=lambda keys: partitions_of(keys, 1),
+        partitioner=hashed_partitions(1),
         combine=None,
         budget_bytes=1 << 20,
     )
@@ -134,8 +133,7 @@ def test_the_type_of_keys_may_not_change_on_the_way(tmp_path: Path) -> None:
 def test_a_few_rows_of_a_large_batch_do_not_keep_it_alive(tmp_path: Path) -> None:
     buffer = MapOutputBuffer(
         tmp_path / "x",
-        partition_count=1,
-        assign=lambda keys: partitions_of(keys, 1),
+        partitioner=hashed_partitions(1),
         combine=None,
         budget_bytes=1 << 30,
     )
