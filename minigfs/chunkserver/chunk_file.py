@@ -82,6 +82,7 @@ class StoredChunk:
     handle: ChunkHandle
     version: ChunkVersion
     length_bytes: int
+    digest: int = 0  # 0: not known
 
 
 def plan_layout(cluster_id: str, path_hint: str, chunk_bytes: int) -> ChunkLayout:

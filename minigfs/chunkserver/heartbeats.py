@@ -4,12 +4,15 @@ Twice a second, or at once when the master asks for a full report, which it does
 know this server: after either of them has restarted, or another master leads. The parts of such a
 report follow each other with short pauses, in which the master serves others. Deleting stops after
 a while and goes on after the next heartbeat (the master repeats what it has not heard to be gone),
-so that a large order does not make the server look dead.
+so that a large order does not make the server look dead. A master that begins to know this server
+also hears what lies in the trash, and asks for what should never have gone there.
 """
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
+
+from msgspec.structs import replace as with_fields
 
 from minigfs.chunkserver.chunk_file import StoredChunk
 from minigfs.chunkserver.reports import ChunkReport
@@ -31,6 +34,7 @@ _NEXT_PART_SECONDS = 0.02
 _TIMEOUT_MS = 1_200  # one silent leader, and a look at who leads now
 _STOP_TIMEOUT_S = 3.0
 _DELETING_MS_MAX = 500
+_TRASHED_PER_BEAT_MAX = 2_000
 
 Describe = Callable[[ChunkReport], Heartbeat]
 
@@ -54,6 +58,7 @@ class Heartbeats:
         self._clock: Clock = clock or SystemClock()
         self._stopping = threading.Event()
         self._is_connected = True
+        self._trash_untold: tuple[ChunkHandle, ...] = ()
         self._thread = threading.Thread(target=self._run, name="minigfs-heartbeats", daemon=True)
 
     def start(self) -> None:
@@ -75,12 +80,16 @@ class Heartbeats:
             pause = _NEXT_PART_SECONDS if report.more else _INTERVAL_SECONDS
             if reply.send_full_report:
                 self._store.owe_full_report()
+                self._trash_untold = self._store.trash.handles()
                 pause = 0.0
-            self._delete(reply.delete)
+            for handle in reply.restore:
+                self._store.restore(handle)
+            self._delete(reply.delete, frozenset(reply.delete_at_once))
 
     def _beat(self, report: ChunkReport) -> HeartbeatReply | None:
         """One heartbeat to the master that leads; None if none takes it."""
-        beat = self._describe(report)
+        trashed = self._trash_untold[:_TRASHED_PER_BEAT_MAX]
+        beat = with_fields(self._describe(report), trashed=trashed)
         try:
             reply = self._masters.call(beat, timeout_ms=_TIMEOUT_MS, once=True)
             self._masters.know(reply.masters)
@@ -93,18 +102,21 @@ class Heartbeats:
             logger.info("the master at %s leads", self._masters.leader)
         self._is_connected = True
         self._store.report_delivered(report)
+        self._trash_untold = self._trash_untold[len(trashed) :]
         return reply
 
-    def _delete(self, handles: Sequence[ChunkHandle]) -> None:
+    def _delete(self, handles: Sequence[ChunkHandle], at_once: Container[ChunkHandle]) -> None:
         until_ms = self._clock.monotonic_ms() + _DELETING_MS_MAX
         for handle in handles:
-            self._store.delete(handle)
+            self._store.delete(handle, at_once=handle in at_once)
             if self._stopping.is_set() or self._clock.monotonic_ms() > until_ms:
                 return
 
 
 def as_replica_reports(chunks: Sequence[StoredChunk]) -> tuple[ReplicaReport, ...]:
     return tuple(
-        ReplicaReport(handle=c.handle, version=c.version, length_bytes=c.length_bytes)
+        ReplicaReport(
+            handle=c.handle, version=c.version, length_bytes=c.length_bytes, digest=c.digest
+        )
         for c in chunks
     )

@@ -19,6 +19,8 @@ from minigfs.chunkserver.heartbeats import Heartbeats, as_replica_reports
 from minigfs.chunkserver.identity import lock_directory, open_identity
 from minigfs.chunkserver.messages import PingChunkserver, ReadChunk, WriteChunk
 from minigfs.chunkserver.reports import ChunkReport
+from minigfs.chunkserver.scrub_schedule import SCRUB_BOUND_MS
+from minigfs.chunkserver.scrubber import Scrubber
 from minigfs.chunkserver.store import ChunkStore
 from minigfs.chunkserver.write_chain import WriteChain
 from minigfs.errors import MinigfsError
@@ -49,6 +51,7 @@ class ChunkserverOptions:
     host: str = ""  # label for placement and locality; "" for this machine's name
     rack: str = ""
     insecure: bool = False  # listen beyond loopback without TLS
+    scrub_bound_ms: int = SCRUB_BOUND_MS  # every byte here is read again within this time
 
 
 class Chunkserver:
@@ -64,9 +67,9 @@ class Chunkserver:
         except BaseException:
             os.close(self._lock)
             raise
-        self._store = ChunkStore(
-            disk or RealDisk(options.directory), cluster_id=self.identity.cluster_id
-        )
+        disk = disk or RealDisk(options.directory)
+        self._store = ChunkStore(disk, cluster_id=self.identity.cluster_id)
+        self._scrubber = Scrubber(self._store, disk, bound_ms=options.scrub_bound_ms)
         self._pool = ConnectionPool(options.security)
         self._chain = WriteChain(
             self._store, chunkserver_id=self.identity.chunkserver_id, pool=self._pool
@@ -94,9 +97,11 @@ class Chunkserver:
         bound = self._server.start(self._options.listen)
         self._address = self._options.advertise or bound
         self._heartbeats.start()
+        self._scrubber.start()
         return bound
 
     def stop(self) -> None:
+        self._scrubber.stop()
         self._heartbeats.stop()
         self._server.stop()
         self._pool.close()
@@ -140,6 +145,9 @@ class Chunkserver:
             report=report.report,
             part=report.part,
             more=report.more,
+            damaged=report.damaged,
+            damaged_count=self._store.damaged_count,
+            last_scrubbed_ms=self._scrubber.last_scrubbed_ms,
         )
 
 

@@ -4,7 +4,9 @@ The ledger remembers what the master has not acknowledged yet. A report is *take
 either *delivered*, which forgets what it said, or lost, in which case the next one says it again.
 A chunk that is sealed while a report is under way is not in that report and so stays for the next
 one. A full report is of the moment it was begun at, and comes in parts, since the master answers
-nobody else while it takes one in. Pure; the caller's lock guards it.
+nobody else while it takes one in. Damage is told apart: a damaged chunk is still here, a last
+resort of readers, and a master that begins to know this server hears of all of it again. Pure; the
+caller's lock guards it.
 """
 
 from collections.abc import Iterable
@@ -20,7 +22,7 @@ _CHUNKS_PER_REPORT_MAX = 2_000  # a few milliseconds of the master; the rest goe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkReport:
-    """What one heartbeat says; the last three fields are those of ``Heartbeat``."""
+    """What one heartbeat says; the last four fields are those of ``Heartbeat``."""
 
     full: bool
     chunks: tuple[StoredChunk, ...]
@@ -28,6 +30,7 @@ class ChunkReport:
     report: int = 0
     part: int = 0
     more: bool = False
+    damaged: tuple[ChunkHandle, ...] = ()
 
 
 class ReportLedger:
@@ -40,24 +43,45 @@ class ReportLedger:
         self._part = 0
         self._new: dict[ChunkHandle, StoredChunk] = {}
         self._gone: dict[ChunkHandle, None] = {}
+        self._damaged: dict[ChunkHandle, None] = {}  # all that are
+        self._damage_untold: dict[ChunkHandle, None] = {}
+
+    @property
+    def damaged_count(self) -> int:
+        return len(self._damaged)
 
     def sealed(self, chunk: StoredChunk) -> None:
+        self._sound(chunk.handle)
         self._gone.pop(chunk.handle, None)
         self._new[chunk.handle] = chunk
 
     def lost(self, handle: ChunkHandle) -> None:
         """Deleted: it cannot be read here any more."""
+        self._sound(handle)
         self._new.pop(handle, None)
         self._gone[handle] = None
+
+    def damaged(self, handle: ChunkHandle) -> bool:
+        """Here, and not what was written; whether that is news."""
+        if handle in self._damaged:
+            return False
+        self._damaged[handle] = self._damage_untold[handle] = None
+        return True
+
+    def _sound(self, handle: ChunkHandle) -> None:
+        self._damaged.pop(handle, None)
+        self._damage_untold.pop(handle, None)
 
     def owe_full_report(self) -> None:
         """Owe one from its start."""
         self._owes_full_report = True
         self._parts = []
+        self._damage_untold = dict(self._damaged)
 
     def take(self, all_chunks: Iterable[StoredChunk]) -> ChunkReport:
         """The next report; ``all_chunks`` are the good ones here now (used if it begins a full
         one)."""
+        damaged = tuple(self._damage_untold)[:_CHUNKS_PER_REPORT_MAX]
         if self._owes_full_report:
             if not self._parts:
                 self._begin_full_report(tuple(all_chunks))
@@ -68,11 +92,13 @@ class ReportLedger:
                 report=self._report,
                 part=self._part,
                 more=self._part + 1 < len(self._parts),
+                damaged=damaged,
             )
         return ChunkReport(
             full=False,
             chunks=tuple(self._new.values())[:_CHUNKS_PER_REPORT_MAX],
             gone=tuple(self._gone)[:_CHUNKS_PER_REPORT_MAX],
+            damaged=damaged,
         )
 
     def _begin_full_report(self, chunks: tuple[StoredChunk, ...]) -> None:
@@ -86,6 +112,8 @@ class ReportLedger:
 
     def delivered(self, report: ChunkReport) -> None:
         """The master has it: forget what it said, but nothing that happened since it was taken."""
+        for handle in report.damaged:
+            self._damage_untold.pop(handle, None)
         if report.full:
             self._part_delivered(report)
             return

@@ -4,23 +4,26 @@
 
     incoming/   chunks being written; whatever a start finds here was never acknowledged
     chunks/     sealed chunks, one file each, named by the handle; never changed in place
+    trash/      deleted chunks, for a while (see ``trash``)
     quarantine/ files a start could not make sense of, kept for a person to look at
 
 A chunk is sealed by: header and table written, file synced, renamed into ``chunks/``, directory
 synced; only then may anybody be told that it is there. So a crash leaves either nothing or a whole
 chunk. What is in memory is a table of the sealed chunks and the ledger of what to report.
 
-A chunk found damaged by a read stays where it is and its good blocks stay readable: with every
-replica damaged in another place, they are all there is. The reader, who is told, tells the master.
-Thread-safe: one lock guards the table and the ledger and is never held over I/O.
+A chunk found damaged stays where it is and its good blocks stay readable: with every replica
+damaged in another place, they are all there is. The next heartbeat tells the master, which has it
+replaced. A chunk whose file is gone is reported as gone. Thread-safe: one lock guards the table
+and the ledger and is never held over I/O.
 """
 
 import errno
 import itertools
 import logging
 import threading
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 from minigfs.chunkserver.checksum import (
     SUM_BYTES,
@@ -41,10 +44,11 @@ from minigfs.chunkserver.chunk_file import (
 )
 from minigfs.chunkserver.messages import WriteChunk
 from minigfs.chunkserver.reports import ChunkReport, ReportLedger
+from minigfs.chunkserver.trash import Trash
 from minigfs.config import CHECKSUM_BLOCK_BYTES, MIN_CHUNK_BYTES
 from minigfs.errors import CorruptChunk, NoSpace, ProtocolError
 from minigfs.ids import ChunkHandle, ChunkVersion, ClusterId
-from minigfs.ports import Buffer, Disk, DiskFile
+from minigfs.ports import Buffer, Clock, Disk, DiskFile, SystemClock
 
 __all__ = ["ChunkStore", "IncomingChunk", "OpenChunk"]
 
@@ -61,12 +65,15 @@ _FREE_SPACE_KEPT_PERCENT = 5
 _CHUNK_BYTES_MAX = 1 << 40
 _HANDLE_MAX = (1 << 63) - 1
 
+DamageFound: TypeAlias = Callable[[ChunkHandle, OSError], OSError]
+
 
 class ChunkStore:
     """All chunks below one directory. Call ``open`` before anything else."""
 
-    def __init__(self, disk: Disk, *, cluster_id: ClusterId) -> None:
+    def __init__(self, disk: Disk, *, cluster_id: ClusterId, clock: Clock | None = None) -> None:
         self._disk = disk
+        self.trash = Trash(disk, clock or SystemClock())
         self._cluster_id = cluster_id
         self._lock = threading.Lock()
         self._sealed: dict[ChunkHandle, StoredChunk] = {}
@@ -78,15 +85,22 @@ class ChunkStore:
         """Find the sealed chunks, remove what was never sealed, set aside what is not a chunk."""
         for directory in (_INCOMING, _CHUNKS, _QUARANTINE):
             self._disk.make_dirs(directory)
+        self.trash.open()
         self._disk.sync_dir("")
         for name in self._disk.list(_INCOMING):
             self._disk.remove(f"{_INCOMING}/{name}")
         for name in self._disk.list(_CHUNKS):
-            try:
-                self.admit(self._read_description(name))
-            except (CorruptChunk, OSError) as error:
-                logger.warning("quarantine %s: %s", name, error)
-                self._disk.rename(f"{_CHUNKS}/{name}", f"{_QUARANTINE}/{name}")
+            self._take_in(name)
+
+    def _take_in(self, name: str) -> bool:
+        """Know the chunk in a file, or set the file aside."""
+        try:
+            self.admit(self._read_description(name))
+        except (CorruptChunk, OSError) as error:
+            logger.warning("quarantine %s: %s", name, error)
+            self._disk.rename(f"{_CHUNKS}/{name}", f"{_QUARANTINE}/{name}")
+            return False
+        return True
 
     def create(self, request: WriteChunk) -> "IncomingChunk":
         """Begin a chunk. Raises ``NoSpace`` when the disk is nearly full."""
@@ -107,9 +121,39 @@ class ChunkStore:
         if known.version != version:
             raise CorruptChunk(f"chunk {handle:x} has version {known.version}, not {version}")
         try:
-            return OpenChunk(self._cluster_id, self._disk.open(_chunk_path(handle)))
+            return OpenChunk(
+                self._cluster_id,
+                self._disk.open(_chunk_path(handle)),
+                expected=known,
+                on_damage=self._found_damage,
+            )
         except OSError as error:
-            raise _damage(handle, error) from error
+            raise self._found_damage(handle, error) from error
+
+    def _found_damage(self, handle: ChunkHandle, error: OSError) -> OSError:
+        """What a failed read means: damage of this chunk, which the master is to hear of, or
+        trouble of the whole process."""
+        is_damage = isinstance(error, CorruptChunk)
+        if not is_damage and error.errno not in (errno.EIO, errno.ENOENT):
+            return error
+        if error.errno == errno.ENOENT and not is_damage:
+            self._forget(handle)
+            logger.error("chunk %x is gone: its file was removed", handle)
+        else:
+            with self._lock:
+                is_news = handle in self._sealed and self._ledger.damaged(handle)
+            if is_news:
+                logger.error("damaged chunk %x: %s", handle, error)
+        return CorruptChunk(f"chunk {handle:x}: {error}")
+
+    def known_chunks(self) -> list[StoredChunk]:
+        """Those here now, by handle."""
+        with self._lock:
+            return sorted(self._sealed.values(), key=lambda chunk: chunk.handle)
+
+    @property
+    def damaged_count(self) -> int:
+        return self._ledger.damaged_count
 
     def admit(self, chunk: StoredChunk) -> None:
         """Know a chunk whose file is durable in its place (``IncomingChunk.seal`` calls this)."""
@@ -118,15 +162,33 @@ class ChunkStore:
             self._stored_bytes += chunk.length_bytes
             self._ledger.sealed(chunk)
 
-    def delete(self, handle: ChunkHandle) -> None:
-        """Forget a chunk and remove its file; an unknown handle is no error."""
+    def delete(self, handle: ChunkHandle, *, at_once: bool = False) -> None:
+        """Forget a chunk and move its file to the trash, or remove it; an unknown handle is no
+        error."""
+        path = _chunk_path(handle)
+        if not self._forget(handle) or not self._disk.exists(path):
+            return
+        if at_once:
+            self._disk.remove(path)
+        else:
+            self.trash.put(path, handle)
+
+    def restore(self, handle: ChunkHandle) -> bool:
+        """Take a chunk back out of the trash; whether it is here now."""
+        if handle in self._sealed:
+            return True
+        if not self.trash.restore(handle, _chunk_path(handle)):
+            return False
+        self._disk.sync_dir(_CHUNKS)
+        return self._take_in(_file_name(handle))
+
+    def _forget(self, handle: ChunkHandle) -> bool:
         with self._lock:
             known = self._sealed.pop(handle, None)
             if known is not None:
                 self._stored_bytes -= known.length_bytes
             self._ledger.lost(handle)
-        if known is not None:
-            self._disk.remove(_chunk_path(handle))
+        return known is not None
 
     def take_report(self) -> ChunkReport:
         with self._lock:
@@ -173,9 +235,7 @@ class ChunkStore:
             header = chunk.header
             if name != _file_name(header.handle):
                 raise CorruptChunk(f"the file says that it is chunk {header.handle:x}")
-            return StoredChunk(
-                handle=header.handle, version=header.version, length_bytes=header.length_bytes
-            )
+            return _stored(header)
 
 
 class IncomingChunk:
@@ -248,13 +308,7 @@ class IncomingChunk:
         self._disk.rename(self._path, _chunk_path(request.handle))
         # The name is part of what is promised: without this a crash could lose the whole file.
         self._disk.sync_dir(_CHUNKS)
-        self._store.admit(
-            StoredChunk(
-                handle=request.handle,
-                version=request.version,
-                length_bytes=self._length_bytes,
-            )
-        )
+        self._store.admit(_stored(header))
         self._is_sealed = True
         return self._length_bytes, header.digest
 
@@ -262,10 +316,24 @@ class IncomingChunk:
 class OpenChunk:
     """A sealed chunk open for verified reads; a context manager."""
 
-    def __init__(self, cluster_id: ClusterId, file: DiskFile) -> None:
+    def __init__(
+        self,
+        cluster_id: ClusterId,
+        file: DiskFile,
+        *,
+        expected: StoredChunk | None = None,
+        on_damage: DamageFound | None = None,
+    ) -> None:
+        """``expected``: what the file held when it was last looked at."""
         self._file = file
+        self._on_damage = on_damage or _as_it_is
         try:
             self.header, self._layout, self.table = _read_head(file, cluster_id)
+            if expected is not None and _stored(self.header) != expected:
+                raise CorruptChunk(
+                    f"the file holds chunk {self.header.handle:x}, version {self.header.version}, "
+                    f"{self.header.length_bytes} bytes, and was changed since it was written"
+                )
         except BaseException:
             file.close()
             raise
@@ -281,6 +349,9 @@ class OpenChunk:
     ) -> None:
         self._file.close()
 
+    def close(self) -> None:
+        self._file.close()
+
     def read(self, start: int, end: int) -> bytes:
         """The bytes ``[start, end)``, which begin at a block's start and end at one's end.
 
@@ -292,7 +363,7 @@ class OpenChunk:
         try:
             data = self._file.read_at(self._layout.data_offset + start, end - start)
         except OSError as error:
-            raise _damage(handle, error) from error
+            raise self._on_damage(handle, error) from error
         first_block = start // CHECKSUM_BLOCK_BYTES
         bad_block = first_bad_block(
             data,
@@ -301,7 +372,7 @@ class OpenChunk:
             first_block=first_block,
         )
         if bad_block is not None:
-            raise _damage(handle, CorruptChunk(f"block {bad_block} has a wrong sum"))
+            raise self._on_damage(handle, CorruptChunk(f"block {bad_block} has a wrong sum"))
         return data
 
 
@@ -318,12 +389,17 @@ def _read_head(file: DiskFile, cluster_id: ClusterId) -> tuple[ChunkHeader, Chun
     return header, layout, table
 
 
-def _damage(handle: ChunkHandle, error: OSError) -> OSError:
-    """What a failed read means: damage of this chunk, or trouble of the whole process."""
-    if not isinstance(error, CorruptChunk) and error.errno not in (errno.EIO, errno.ENOENT):
-        return error
-    logger.error("damaged chunk %x: %s", handle, error)
-    return CorruptChunk(f"chunk {handle:x}: {error}")
+def _stored(header: ChunkHeader) -> StoredChunk:
+    return StoredChunk(
+        handle=header.handle,
+        version=header.version,
+        length_bytes=header.length_bytes,
+        digest=header.digest,
+    )
+
+
+def _as_it_is(_handle: ChunkHandle, error: OSError) -> OSError:
+    return error
 
 
 def _file_name(handle: ChunkHandle) -> str:

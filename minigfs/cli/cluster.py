@@ -4,6 +4,7 @@ import functools
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -24,7 +25,7 @@ from minigfs.cluster.storage import (
     prepare_storage,
 )
 from minigfs.errors import ClusterError, NoQuorum
-from minigfs.master.messages import ClusterReport
+from minigfs.master.messages import ChunkserverReport, ClusterReport
 from minigfs.terminal import (
     Terminal,
     bytes_option,
@@ -37,6 +38,7 @@ from minigfs.terminal import (
 
 __all__ = [
     "down",
+    "format_scrubbed",
     "process_line",
     "status",
     "storage_lines",
@@ -217,6 +219,7 @@ def storage_lines(report: ClusterReport) -> list[str]:
             f"{server.chunks:,}",
             format_bytes(server.bytes),
             format_bytes(server.free_bytes),
+            format_scrubbed(server),
             server.dir,
         )
         for server in sorted(report.chunkservers, key=lambda server: (server.host, server.dir))
@@ -236,7 +239,25 @@ def storage_lines(report: ClusterReport) -> list[str]:
         *format_table(("MASTER", "TERM", "ADDRESS", "PID", "COMMIT", "DIRECTORY"), masters),
         "",
         *format_table(
-            ("CHUNKSERVER", "ADDRESS", "PID", "HOST", "CHUNKS", "STORED", "FREE", "DIRECTORY"),
+            (
+                "CHUNKSERVER",
+                "ADDRESS",
+                "PID",
+                "HOST",
+                "CHUNKS",
+                "STORED",
+                "FREE",
+                "SCRUBBED",
+                "DIRECTORY",
+            ),
             servers,
         ),
     ]
+
+
+def format_scrubbed(server: ChunkserverReport) -> str:
+    """Since when everything on a chunkserver was read, for people; and what was found wrong."""
+    since = "-"
+    if server.last_scrubbed_ms:
+        since = datetime.fromtimestamp(server.last_scrubbed_ms / 1000, tz=UTC).strftime("%Y-%m-%d")
+    return f"{since} ({server.damaged:,} damaged)" if server.damaged else since

@@ -10,7 +10,7 @@ goes on at the next one from the first byte that is still missing.
 come in the reply all the same, so nothing above it changes.)
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from minigfs.chunkserver.checksum import (
     digest_of_table,
@@ -93,7 +93,7 @@ class ReplicaReader:
         """
         patience = Patience(self._timeout_ms)
         chunk = self._map.chunk(index)
-        damaged: set[ChunkserverId] = set()
+        damaged: dict[ChunkserverId, str] = {}
         timeout_ms = min(_FIRST_TRY_TIMEOUT_MS, self._timeout_ms)
         while True:
             failure: MinigfsError | None = None
@@ -108,7 +108,7 @@ class ReplicaReader:
                 except SecurityError:
                     raise
                 except DamageError as error:
-                    damaged.add(replica.chunkserver_id)
+                    damaged[replica.chunkserver_id] = f"{replica.address}: {error}"
                     self._report(chunk, replica, error)
                 except MinigfsError as error:
                     failure = error
@@ -119,7 +119,7 @@ class ReplicaReader:
     def _after_all_failed(
         self,
         chunk: LocatedChunk,
-        damaged: set[ChunkserverId],
+        damaged: Mapping[ChunkserverId, str],
         failure: MinigfsError | None,
         patience: Patience,
     ) -> LocatedChunk:
@@ -129,8 +129,8 @@ class ReplicaReader:
         untried = [r for r in chunk.replicas if r.chunkserver_id not in damaged]
         if damaged and not untried and failure is None:
             raise CorruptChunk(
-                f"{where}: damaged on every server that has it ({len(damaged)}); restore the file"
-                " from where it came from"
+                f"{where}: damaged on every server that has it ({'; '.join(damaged.values())});"
+                " restore the file from where it came from"
             )
         if not patience.pause():
             reason = f"last error: {failure}" if failure is not None else "no server has it now"

@@ -77,14 +77,19 @@ class Membership:
             server.reported, server.report = False, 0
         server.last_heard_ms = now_ms
         if not beat.full or self._accept_part(server, beat, now_ms):
-            self._take_reports(server, beat.chunks, state)
+            self._take_reports(server, beat, state)
             self._take_gone(server, beat.gone)
+        server.damaged.update(handle for handle in beat.damaged if server.may_hold(handle))
         server.last_heartbeat = _without_reports(beat)
         doomed = islice(server.doomed, DELETE_ORDERS_MAX)
         delete = tuple(handle for handle in doomed if _deletable(state, handle))
         under_way = beat.full and beat.report == server.report
         ask = not server.reported and not under_way
-        return HeartbeatReply(send_full_report=ask, delete=delete)
+        return HeartbeatReply(
+            send_full_report=ask,
+            delete=delete,
+            restore=tuple(_restorable(server, beat.trashed, state)),
+        )
 
     def _accept_part(self, server: Server, beat: Heartbeat, now_ms: int) -> bool:
         """Whether a part of a full report is the one to come next; the first one starts over.
@@ -110,10 +115,8 @@ class Membership:
             if now_ms - at_ms <= _CONFIRMED_MS
         }
 
-    def _take_reports(
-        self, server: Server, reports: Iterable[ReplicaReport], state: FileSystemState
-    ) -> None:
-        for report in reports:
+    def _take_reports(self, server: Server, beat: Heartbeat, state: FileSystemState) -> None:
+        for report in beat.chunks:
             handle = report.handle
             server.held.add(handle)
             server.confirmed.pop(handle, None)
@@ -123,6 +126,8 @@ class Membership:
                     server.doomed[handle] = None
             elif not _matches(chunk, report):
                 server.damaged.add(handle)
+            elif not beat.full:  # written anew; a full report cannot know what its readers met
+                server.damaged.discard(handle)
 
     def _take_gone(self, server: Server, gone: Iterable[ChunkHandle]) -> None:
         for handle in gone:
@@ -218,6 +223,8 @@ class Membership:
                 free_bytes=server.last_heartbeat.free_bytes,
                 alive=server.is_alive(now_ms),
                 last_heard_ms_ago=now_ms - server.last_heard_ms,
+                damaged=server.last_heartbeat.damaged_count,
+                last_scrubbed_ms=server.last_heartbeat.last_scrubbed_ms,
             )
             for server in sorted(self._servers.values(), key=lambda s: s.chunkserver_id)
         )
@@ -231,14 +238,27 @@ class Membership:
 
 def _without_reports(beat: Heartbeat) -> Heartbeat:
     """What is worth keeping of a heartbeat: a full report may name a million chunks."""
-    return with_fields(beat, chunks=(), gone=())
+    return with_fields(beat, chunks=(), gone=(), damaged=(), trashed=())
 
 
 def _matches(chunk: Chunk, report: ReplicaReport) -> bool:
-    """Whether a reported replica can be the chunk's; lengths are known once it is published."""
+    """Whether a reported replica can be the chunk's; length and digest are known once it is
+    published."""
     if report.version != chunk.version:
         return False
-    return chunk.length_bytes in (0, report.length_bytes)
+    if chunk.length_bytes == 0:
+        return True
+    return chunk.length_bytes == report.length_bytes and report.digest in (0, chunk.digest)
+
+
+def _restorable(
+    server: Server, trashed: Iterable[ChunkHandle], state: FileSystemState
+) -> Iterator[ChunkHandle]:
+    """What a server threw away, by some order, and is meant to have."""
+    for handle in trashed:
+        chunk = state.chunks.get(handle)
+        if chunk is not None and server.chunkserver_id in chunk.replicas:
+            yield handle
 
 
 def _deletable(state: FileSystemState, handle: ChunkHandle) -> bool:

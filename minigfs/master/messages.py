@@ -245,12 +245,15 @@ class ReplicaReport(Message, frozen=True, array_like=True, gc=False):
     handle: ChunkHandle
     version: ChunkVersion
     length_bytes: int
+    digest: int = 0  # of the sums it was sealed with; 0: not known
 
 
 class HeartbeatReply(Message, frozen=True):
     send_full_report: bool  # the master does not know this server's chunks (yet, or any more)
     delete: tuple[ChunkHandle, ...]
     masters: tuple[str, ...] = ()  # where all of them listen now
+    delete_at_once: tuple[ChunkHandle, ...] = ()  # of ``delete``: no file ever had them
+    restore: tuple[ChunkHandle, ...] = ()  # of the heartbeat's ``trashed``
 
 
 class Heartbeat(Request[HeartbeatReply], frozen=True, tag="cs.heartbeat"):
@@ -278,6 +281,10 @@ class Heartbeat(Request[HeartbeatReply], frozen=True, tag="cs.heartbeat"):
     report: int = 0
     part: int = 0
     more: bool = False
+    damaged: tuple[ChunkHandle, ...] = ()  # here, but not what was written: news of them
+    damaged_count: int = 0
+    last_scrubbed_ms: int = 0  # all of it was read since then; 0: never yet
+    trashed: tuple[ChunkHandle, ...] = ()  # some of what was deleted and could be restored
 
 
 class MasterReport(Message, frozen=True):
@@ -303,6 +310,8 @@ class ChunkserverReport(Message, frozen=True):
     free_bytes: int
     alive: bool
     last_heard_ms_ago: int
+    damaged: int = 0  # chunks with wrong bytes that are not replaced yet
+    last_scrubbed_ms: int = 0  # since the epoch: all of it was read since then; 0: never yet
 
 
 class ClusterReport(Message, frozen=True):
