@@ -5,7 +5,8 @@ know this server: after either of them has restarted, or another master leads. T
 report follow each other with short pauses, in which the master serves others. Deleting stops after
 a while and goes on after the next heartbeat (the master repeats what it has not heard to be gone),
 so that a large order does not make the server look dead. A master that begins to know this server
-also hears what lies in the trash, and asks for what should never have gone there.
+also hears what lies in the trash, and asks for what should never have gone there. A master whose
+log lacks what this server has seen is not obeyed (``seen_history``).
 """
 
 import logging
@@ -16,6 +17,7 @@ from msgspec.structs import replace as with_fields
 
 from minigfs.chunkserver.chunk_file import StoredChunk
 from minigfs.chunkserver.reports import ChunkReport
+from minigfs.chunkserver.seen_history import SeenHistory
 from minigfs.chunkserver.store import ChunkStore
 from minigfs.errors import MinigfsError
 from minigfs.ids import ChunkHandle
@@ -49,10 +51,12 @@ class Heartbeats:
         pool: ConnectionPool,
         masters: Sequence[str],
         describe: Describe,
+        history: SeenHistory,
         clock: Clock | None = None,
     ) -> None:
         """``describe`` makes the heartbeat around a report: who and where this server is."""
         self._store = store
+        self._history = history
         self._masters = GroupCaller(pool, masters)
         self._describe = describe
         self._clock: Clock = clock or SystemClock()
@@ -89,7 +93,8 @@ class Heartbeats:
     def _beat(self, report: ChunkReport) -> HeartbeatReply | None:
         """One heartbeat to the master that leads; None if none takes it."""
         trashed = self._trash_untold[:_TRASHED_PER_BEAT_MAX]
-        beat = with_fields(self._describe(report), trashed=trashed)
+        seen = self._history.newest
+        beat = with_fields(self._describe(report), trashed=trashed, seen=seen)
         try:
             reply = self._masters.call(beat, timeout_ms=_TIMEOUT_MS, once=True)
             self._masters.know(reply.masters)
@@ -103,6 +108,8 @@ class Heartbeats:
         self._is_connected = True
         self._store.report_delivered(report)
         self._trash_untold = self._trash_untold[len(trashed) :]
+        if not self._history.believes(reply, seen, self._masters.leader):
+            return HeartbeatReply(send_full_report=reply.send_full_report, delete=())
         return reply
 
     def _delete(self, handles: Sequence[ChunkHandle], at_once: Container[ChunkHandle]) -> None:

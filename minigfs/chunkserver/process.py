@@ -21,11 +21,12 @@ from minigfs.chunkserver.messages import PingChunkserver, ReadChunk, WriteChunk
 from minigfs.chunkserver.reports import ChunkReport
 from minigfs.chunkserver.scrub_schedule import SCRUB_BOUND_MS
 from minigfs.chunkserver.scrubber import Scrubber
+from minigfs.chunkserver.seen_history import SeenHistory
 from minigfs.chunkserver.store import ChunkStore
 from minigfs.chunkserver.write_chain import WriteChain
 from minigfs.errors import MinigfsError
 from minigfs.master.messages import Heartbeat
-from minigfs.ports import Disk, RealDisk
+from minigfs.ports import Disk, RealDisk, SystemClock
 from minigfs.transport.address import Address
 from minigfs.transport.bulk_server import BulkServer
 from minigfs.transport.client import ConnectionPool
@@ -84,7 +85,11 @@ class Chunkserver:
             name="chunkserver",
         )
         self._heartbeats = Heartbeats(
-            self._store, pool=self._pool, masters=options.masters, describe=self._describe
+            self._store,
+            pool=self._pool,
+            masters=options.masters,
+            describe=self._describe,
+            history=SeenHistory(disk, SystemClock()),
         )
         self._address: Address = options.advertise
         self.disk_failure: OSError | None = None

@@ -69,16 +69,26 @@ def discard_chunks(state: FileSystemState, handles: Sequence[ChunkHandle]) -> Fi
     if not handles:
         return state
     chunks, garbage = state.chunks.mutate(), state.garbage.mutate()
+    never_published = state.never_published.mutate()
     for handle in handles:
-        garbage[handle] = chunks.pop(handle).replicas
-    return with_fields(state, chunks=chunks.finish(), garbage=garbage.finish())
+        chunk = chunks.pop(handle)
+        garbage[handle] = chunk.replicas
+        if chunk.length_bytes == 0:
+            never_published[handle] = None
+    return with_fields(
+        state,
+        chunks=chunks.finish(),
+        garbage=garbage.finish(),
+        never_published=never_published.finish(),
+    )
 
 
 def forget_garbage(state: FileSystemState, handles: Iterable[ChunkHandle]) -> FileSystemState:
-    garbage = state.garbage.mutate()
+    garbage, never_published = state.garbage.mutate(), state.never_published.mutate()
     for handle in handles:
         garbage.pop(handle, None)
-    return with_fields(state, garbage=garbage.finish())
+        never_published.pop(handle, None)
+    return with_fields(state, garbage=garbage.finish(), never_published=never_published.finish())
 
 
 def check_sealed_chunks(

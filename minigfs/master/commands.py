@@ -15,6 +15,7 @@ from minigfs.ids import ChunkHandle, ChunkserverId, FileId
 
 __all__ = [
     "AllocateChunks",
+    "BeginTenure",
     "ChunksAllocated",
     "Command",
     "CommandReply",
@@ -111,6 +112,14 @@ class Reap(_Command, frozen=True, array_like=True, tag=10):
     """Take apart some more of what is condemned, if anything is."""
 
 
+class BeginTenure(_Command, frozen=True, array_like=True, tag=40):
+    """The first entry of a term of leadership (see ``history``)."""
+
+    term: int
+    first_index: int  # above all that was committed before
+    nonce: int
+
+
 Command: TypeAlias = (
     Configure
     | MakeDirectory
@@ -122,6 +131,7 @@ Command: TypeAlias = (
     | Remove
     | ForgetGarbage
     | Reap
+    | BeginTenure
 )
 
 

@@ -88,6 +88,7 @@ class Membership:
         return HeartbeatReply(
             send_full_report=ask,
             delete=delete,
+            delete_at_once=tuple(handle for handle in delete if handle in state.never_published),
             restore=tuple(_restorable(server, beat.trashed, state)),
         )
 

@@ -29,6 +29,7 @@ __all__ = [
     "GetClusterReport",
     "Heartbeat",
     "HeartbeatReply",
+    "HistoryPosition",
     "ListDirectory",
     "Listing",
     "Locate",
@@ -248,12 +249,22 @@ class ReplicaReport(Message, frozen=True, array_like=True, gc=False):
     digest: int = 0  # of the sums it was sealed with; 0: not known
 
 
+class HistoryPosition(Message, frozen=True, array_like=True):
+    """A place in one history of the file system (see ``minigfs.master.history``)."""
+
+    term: int
+    index: int
+    nonce: int  # the term's number
+
+
 class HeartbeatReply(Message, frozen=True):
     send_full_report: bool  # the master does not know this server's chunks (yet, or any more)
     delete: tuple[ChunkHandle, ...]
     masters: tuple[str, ...] = ()  # where all of them listen now
     delete_at_once: tuple[ChunkHandle, ...] = ()  # of ``delete``: no file ever had them
     restore: tuple[ChunkHandle, ...] = ()  # of the heartbeat's ``trashed``
+    position: HistoryPosition | None = None  # the newest of this master
+    confirms: HistoryPosition | None = None  # the heartbeat's ``seen``, if it is in its history
 
 
 class Heartbeat(Request[HeartbeatReply], frozen=True, tag="cs.heartbeat"):
@@ -285,6 +296,7 @@ class Heartbeat(Request[HeartbeatReply], frozen=True, tag="cs.heartbeat"):
     damaged_count: int = 0
     last_scrubbed_ms: int = 0  # all of it was read since then; 0: never yet
     trashed: tuple[ChunkHandle, ...] = ()  # some of what was deleted and could be restored
+    seen: HistoryPosition | None = None  # newest position of a master that this server believed
 
 
 class MasterReport(Message, frozen=True):

@@ -26,6 +26,7 @@ def let_go(holder: list[FileSystemState], kept: Callable[[], FileSystemState]) -
         (state.inodes, lambda state: state.inodes),
         (state.chunks, lambda state: state.chunks),
         (state.garbage, lambda state: state.garbage),
+        (state.never_published, lambda state: state.never_published),
     ]
     del state
     while maps:

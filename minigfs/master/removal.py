@@ -61,6 +61,7 @@ class _Step:
         self._inodes: MapMutation[FileId, Inode] = state.inodes.mutate()
         self._chunks = state.chunks.mutate()
         self._garbage = state.garbage.mutate()
+        self._never_published = state.never_published.mutate()
         self._work_left = REAP_WORK_MAX
 
     def run(self, entries: Iterable[tuple[FileId, Condemned]]) -> FileSystemState:
@@ -78,6 +79,7 @@ class _Step:
             inodes=self._inodes.finish(),
             chunks=self._chunks.finish(),
             garbage=self._garbage.finish(),
+            never_published=self._never_published.finish(),
             condemned=self.condemned.finish(),
         )
 
@@ -87,7 +89,10 @@ class _Step:
         """Do a part of one entry: chunks as work is left, one block of names. The rest waits."""
         kept_count = max(len(entry.chunks) - self._work_left, 0)
         for handle in entry.chunks[kept_count:]:
-            self._garbage[handle] = self._chunks.pop(handle).replicas
+            chunk = self._chunks.pop(handle)
+            self._garbage[handle] = chunk.replicas
+            if chunk.length_bytes == 0:
+                self._never_published[handle] = None
         ids, children = entry.children.without_first_block()
         self._work_left -= len(entry.chunks) - kept_count + len(ids)
         left = [(file_id, Condemned(children, entry.chunks[:kept_count]))]

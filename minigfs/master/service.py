@@ -144,6 +144,10 @@ class FileSystemService:
                 f"{self._options.directory} holds a file system with {known}, and was started "
                 f"with {self._config}: give the values it was made with, or another directory"
             )
+        begin = commands.BeginTenure(
+            self._clock.now_ms(), term, self._host.commit_index + 1, self._rng.random_u64()
+        )
+        await self._propose(begin, commands.Done)
         self._tenure = tenure = Tenure(self._clock)
         work = Housekeeping(tenure, self._clock, lambda: self._state, self._change)
         self._housekeeping = asyncio.create_task(work.run(), name="housekeeping")
@@ -312,7 +316,7 @@ class FileSystemService:
             count=request.count,
             replication=goal,
             draw_u64=self._rng.random_u64,
-            excluded=request.excluded,
+            excluded=(*request.excluded, *tenure.strangers),
         )
         tenure.membership.note_creations(replica_sets)
         command = commands.AllocateChunks(
@@ -388,7 +392,8 @@ class FileSystemService:
         tenure = self._leading()
         reply = tenure.membership.heartbeat(request, self._state, tenure.now_ms)
         tenure.server_spoke()
-        return with_fields(reply, masters=master_addresses(self._host))
+        reply = with_fields(reply, masters=master_addresses(self._host))
+        return tenure.under_history(request, reply, self._state.tenures, self._host.commit_index)
 
     async def _report_damage(self, request: ReportDamage) -> Empty:
         tenure = self._leading()
@@ -425,6 +430,10 @@ class FileSystemService:
         reasons = tuple(f"master {master.address} is not heard of" for master in silent)
         if tenure is None:
             return "DEGRADED", (*reasons, "told by a master that does not lead")
+        reasons += tuple(
+            f"chunkserver {address} has seen a newer log than this master's: an old copy leads?"
+            for address in tenure.strangers.values()
+        )
         tally = await tenure.tally(lambda: self._state)
         word, more = tally.verdict(
             alive_count=tenure.alive_count,

@@ -3,6 +3,7 @@
 ::
 
     head | condemned ... | directory block ... | temporary files ... | chunks ... | garbage ...
+         | terms of leadership | garbage that was never published ...
 
 A directory's names stand in blocks (``name_table``); a block is a record, with what the names
 stand for. A directory comes after the block it is named in, and the blocks of one directory follow
@@ -24,6 +25,7 @@ from immutables import Map, MapMutation
 
 from minigfs.config import FileSystemConfig
 from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId
+from minigfs.master.history import TenureMark
 from minigfs.master.name_table import NameTable
 from minigfs.master.state import (
     ROOT_ID,
@@ -119,7 +121,18 @@ class _Condemned(_Row, frozen=True, array_like=True, gc=False, tag=5):
     entries: list[tuple[FileId, tuple[ChunkHandle, ...]]]  # the names below them are in blocks
 
 
-_Record: TypeAlias = _Head | _Block | _TemporaryFiles | _Chunks | _Garbage | _Condemned
+class _Tenures(_Row, frozen=True, array_like=True, gc=False, tag=40):
+    marks: tuple[TenureMark, ...]
+
+
+class _NeverPublished(_Row, frozen=True, array_like=True, gc=False, tag=41):
+    handles: list[ChunkHandle]
+
+
+_Part: TypeAlias = (
+    _Block | _TemporaryFiles | _Chunks | _Garbage | _Condemned | _Tenures | _NeverPublished
+)
+_Record: TypeAlias = _Head | _Part
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[_Record] = msgspec.msgpack.Decoder(_Record)
@@ -134,6 +147,8 @@ def freeze_state(state: FileSystemState) -> Iterator[bytes]:
         _temporary_files(state),
         _chunks(state),
         _garbage(state),
+        _tenures(state),
+        _never_published(state),
     )
     return map(_encoder.encode, records)
 
@@ -254,6 +269,16 @@ def _garbage(state: FileSystemState) -> Iterator[_Garbage]:
         yield _Garbage(list(places), rows)
 
 
+def _tenures(state: FileSystemState) -> Iterator[_Tenures]:
+    if state.tenures:
+        yield _Tenures(state.tenures)
+
+
+def _never_published(state: FileSystemState) -> Iterator[_NeverPublished]:
+    for handles in _batches(state.never_published):
+        yield _NeverPublished(handles)
+
+
 def _batches(values: Iterable[_T]) -> Iterator[list[_T]]:
     rest = iter(values)
     while batch := list(islice(rest, ROWS_PER_RECORD)):
@@ -271,6 +296,8 @@ class _Restoring:
         self._chunks = empty.chunks.mutate()
         self._garbage = empty.garbage.mutate()
         self._condemned = empty.condemned.mutate()
+        self._never_published = empty.never_published.mutate()
+        self._tenures: tuple[TenureMark, ...] = ()
         self._inodes[ROOT_ID] = DirectoryInode(
             ROOT_ID,
             ROOT_ID,
@@ -285,7 +312,7 @@ class _Restoring:
         self._blocks: list[tuple[tuple[str, ...], tuple[FileId, ...]]] = []
         self._replica_sets: dict[_ReplicaSet, _ReplicaSet] = {}
 
-    def add(self, record: _Block | _TemporaryFiles | _Chunks | _Garbage | _Condemned) -> None:
+    def add(self, record: _Part) -> None:
         match record:
             case _Block():
                 self._add_block(record)
@@ -303,6 +330,10 @@ class _Restoring:
             case _Condemned():
                 for file_id, chunks in record.entries:
                     self._condemned[file_id] = Condemned(NameTable(), chunks)
+            case _Tenures():
+                self._tenures = record.marks
+            case _NeverPublished():
+                self._never_published.update(dict.fromkeys(record.handles))
             case _:
                 assert_never(record)
 
@@ -318,6 +349,8 @@ class _Restoring:
             condemned=self._condemned.finish(),
             next_file_id=head.next_file_id,
             next_handle=head.next_handle,
+            tenures=self._tenures,
+            never_published=self._never_published.finish(),
         )
 
     def _add_block(self, block: _Block) -> None:

@@ -18,6 +18,7 @@ from immutables import Map
 
 from minigfs.config import FileSystemConfig
 from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId
+from minigfs.master.history import TenureMark
 from minigfs.master.name_table import NameTable
 
 __all__ = [
@@ -104,6 +105,8 @@ class FileSystemState(msgspec.Struct, frozen=True, kw_only=True):
     condemned: Map[FileId, Condemned]
     next_file_id: FileId
     next_handle: ChunkHandle
+    tenures: tuple[TenureMark, ...] = ()
+    never_published: Map[ChunkHandle, None] = Map()  # of the garbage: nobody will want it back
 
     @property
     def file_count(self) -> int:

@@ -7,21 +7,29 @@ counts as present until its server says otherwise, and placement waits a moment 
 """
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from itertools import islice
 
-from minigfs.ids import FileId
+from msgspec.structs import replace as with_fields
+
+from minigfs.ids import ChunkserverId, FileId
 from minigfs.master.health import HealthTally
+from minigfs.master.history import TenureMark, contains, newest_position
 from minigfs.master.membership import Membership
+from minigfs.master.messages import Heartbeat, HeartbeatReply
 from minigfs.master.release import let_go
 from minigfs.master.state import FileSystemState
 from minigfs.master.writers import WriterLeases
 from minigfs.ports import Clock
+from minigfs.transport.address import Address
 
 __all__ = ["HEALTH_SLICE_CHUNKS", "PLACEMENT_GRACE_MS", "REPORT_GRACE_MS", "Tenure"]
 
 REPORT_GRACE_MS = 10_000  # a chunkserver heartbeats twice a second, and may be slow
 PLACEMENT_GRACE_MS = 1_500  # two heartbeats: better wait than write everything to one server
+logger = logging.getLogger(__name__)
+
 HEALTH_SLICE_CHUNKS = 2_000  # a few milliseconds of the event loop
 
 
@@ -36,6 +44,7 @@ class Tenure:
         self._server_joined = asyncio.Event()
         self._is_over = False
         self._tally: asyncio.Task[HealthTally] | None = None
+        self.strangers: dict[ChunkserverId, Address] = {}  # have seen a history that is not ours
 
     @property
     def now_ms(self) -> int:
@@ -60,6 +69,30 @@ class Tenure:
 
     def touch_writer(self, file_id: FileId) -> None:
         self.leases.renew(file_id, self.now_ms)
+
+    def under_history(
+        self,
+        beat: Heartbeat,
+        reply: HeartbeatReply,
+        marks: Sequence[TenureMark],
+        commit_index: int,
+    ) -> HeartbeatReply:
+        """The reply with what makes a chunkserver obey it; without orders, if it has seen a
+        history that is not this master's."""
+        if beat.seen is None or contains(marks, beat.seen, commit_index):
+            self.strangers.pop(beat.chunkserver_id, None)
+            newest = newest_position(marks, commit_index)
+            return with_fields(reply, position=newest, confirms=beat.seen)
+        if beat.chunkserver_id not in self.strangers:
+            self.strangers[beat.chunkserver_id] = beat.address
+            logger.error(
+                "chunkserver %s has seen term %d, entry %d, which are not in this master's log: "
+                "was this master started from an old copy of its directory? It gets no orders",
+                beat.address,
+                beat.seen.term,
+                beat.seen.index,
+            )
+        return HeartbeatReply(send_full_report=reply.send_full_report, delete=())
 
     async def wait_for_servers(self, count: int) -> None:
         """Early in a tenure, give ``count`` chunkservers the time to say that they are there."""

@@ -20,6 +20,7 @@ from minigfs.master.chunks import (
     forget_garbage,
     seal_chunks,
 )
+from minigfs.master.history import TenureMark
 from minigfs.master.namespace import (
     add_file,
     check_can_publish,
@@ -81,6 +82,9 @@ def _apply(state: FileSystemState, command: commands.Command) -> _Outcome:
             return forget_garbage(state, command.handles), commands.Done()
         case commands.Reap():
             return reap(state), commands.Done()
+        case commands.BeginTenure():
+            mark = TenureMark(command.term, command.first_index, command.nonce)
+            return with_fields(state, tenures=(*state.tenures, mark)), commands.Done()
         case commands.Configure():
             return _configure(state, command), commands.Done()
         case _:
