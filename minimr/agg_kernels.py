@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from minimr.column_text import as_text
+from minimr.column_types import BYTES, STR, stored, type_name
 from minimr.columns import binary_scalar, from_numpy, to_numpy
 from minimr.errors import UnsupportedType
 
@@ -39,8 +41,7 @@ def add(values: pa.Array, starts: Rows) -> tuple[pa.Array, None]:
     if pa.types.is_integer(values.type):
         return from_numpy(_exact_sums(to_numpy(values), starts)), None
     raise UnsupportedType(
-        "minimr.agg.sum and mean need ints or floats; the values are "
-        f"{'str' if values.type == pa.large_string() else 'bytes'}"
+        f"minimr.agg.sum and mean need ints or floats; the values are {type_name(values.type)}"
     )
 
 
@@ -85,15 +86,16 @@ def first(values: pa.Array, starts: Rows) -> tuple[pa.Array, None]:
 
 def distinct(values: pa.Array, starts: Rows) -> tuple[pa.Array, Rows]:
     ordered, groups = _sorted_in_groups(values, starts)
-    differs = to_numpy(pc.not_equal(ordered[1:], ordered[:-1]))
+    plain = stored(ordered)
+    differs = to_numpy(pc.not_equal(plain[1:], plain[:-1]))
     kept = np.concatenate(([True], differs | (groups[1:] != groups[:-1])))
     return ordered.take(from_numpy(np.flatnonzero(kept))), groups[kept]
 
 
 def join(values: pa.Array, starts: Rows) -> tuple[pa.Array, None]:
     """The values of each key joined by one blank, as bytes (text stays text)."""
-    if not (pa.types.is_large_binary(values.type) or pa.types.is_large_string(values.type)):
-        values = values.cast(pa.large_string())
+    if values.type != STR:
+        values = as_text(values) if values.type == BYTES else as_text(values).cast(STR)
     ends = np.append(starts, len(values))
     lists = pa.LargeListArray.from_arrays(from_numpy(ends), values)
     return pc.binary_join(lists, binary_scalar(b" ").cast(values.type)), None
@@ -120,6 +122,6 @@ def mean(parts: pa.Array, starts: Rows) -> tuple[pa.Array, None]:
 def _sorted_in_groups(values: pa.Array, starts: Rows) -> tuple[pa.Array, Rows]:
     """Values in increasing order within each group, and the number of each one's group."""
     groups = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(values)))
-    table = pa.table({"group": groups, "value": values})
+    table = pa.table({"group": groups, "value": stored(values)})
     order = pc.sort_indices(table, sort_keys=[("group", "ascending"), ("value", "ascending")])
     return values.take(order), groups

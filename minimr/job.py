@@ -28,7 +28,7 @@ __all__ = [
     "ReduceRecords",
 ]
 
-Key: TypeAlias = Any  # bytes, str, int or float; one type in one job
+Key: TypeAlias = Any  # one of the types of `minimr.column_types`; one type in one job
 Value: TypeAlias = Any  # the same
 
 MapRecord: TypeAlias = Callable[[Any], Iterable[tuple[Key, Value]]]

@@ -11,6 +11,10 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
+
+from minimr.column_types import to_objects
+from minimr.columns import from_numpy
 from minimr.formats.storage import Storage
 from minimr.ids import AttemptId, TaskId, TaskPhase, WorkerId
 from minimr.job import Job
@@ -103,9 +107,8 @@ class _Taker:
     def add(self, pairs: Pairs) -> None:
         left = self._wanted - len(self.keys)
         step = max(1, pairs.num_rows // max(left, 1))  # a batch may be sorted
-        rows = range(0, pairs.num_rows, step)[:left]
-        keys = pairs.column(0)
-        self.keys += [encode(keys[row].as_py()) for row in rows]
+        rows = np.arange(0, pairs.num_rows, step)[:left]
+        self.keys += map(encode, to_objects(pairs.column(0).take(from_numpy(rows))))
         if len(self.keys) >= self._wanted:
             raise _EnoughKeys
 

@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from minimr.column_text import as_text
+from minimr.column_types import least_and_greatest, to_objects
 from minimr.columns import binary_scalar
 from minimr.errors import AmbiguousOutput
 from minimr.pairs import Pairs, binary_parts
@@ -20,7 +22,6 @@ __all__ = ["OutputSummary", "TextOutput"]
 
 _SHOWN_CHARACTERS = 120
 _WRITTEN_BYTES = 1 << 20  # at a time
-_BINARY = pa.large_binary()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +43,7 @@ class TextOutput:
         self._size_bytes = 0
         self._record_count = 0
         self._pending = bytearray()
-        self._least: Any = None
-        self._greatest: Any = None
+        self._ends: tuple[Any, Any] | None = None  # least and greatest key
 
     def write(self, pairs: Pairs) -> None:
         """Append the pairs as text; `AmbiguousOutput` names the record that cannot be."""
@@ -51,7 +51,7 @@ class TextOutput:
             return
         import pyarrow.compute as pc
 
-        keys, values = (_as_text(column) for column in pairs.columns)
+        keys, values = map(as_text, pairs.columns)
         if self._escape:
             keys, values = _escaped(keys), _escaped(values)
         else:
@@ -61,7 +61,7 @@ class TextOutput:
         lines = pc.binary_join_element_wise(records, binary_scalar(b""), binary_scalar(b"\n"))
         offsets, data = binary_parts(lines)
         self._append(data[int(offsets[0]) : int(offsets[-1])].data, pairs.num_rows)
-        self._note_keys(pc.min_max(pairs.column(0)).as_py())
+        self._note_keys(*least_and_greatest(pairs.column(0)))
 
     def finish(self) -> OutputSummary:
         """Write what is left; the file stays open."""
@@ -70,8 +70,8 @@ class TextOutput:
             size_bytes=self._size_bytes,
             xxh3=self._sum.hexdigest(),
             record_count=self._record_count,
-            min_key=None if self._least is None else _shown(self._least),
-            max_key=None if self._greatest is None else _shown(self._greatest),
+            min_key=None if self._ends is None else _shown(self._ends[0]),
+            max_key=None if self._ends is None else _shown(self._ends[1]),
         )
 
     def _append(self, text: memoryview, record_count: int) -> None:
@@ -88,22 +88,10 @@ class TextOutput:
         while text:
             text = text[self._file.write(text) :]
 
-    def _note_keys(self, found: dict[str, Any]) -> None:
-        if self._least is None:
-            self._least, self._greatest = found["min"], found["max"]
-            return
-        self._least = min(self._least, found["min"])
-        self._greatest = max(self._greatest, found["max"])
-
-
-def _as_text(column: pa.Array) -> pa.Array:
-    if column.type == _BINARY:
-        return column
-    if pa.types.is_floating(column.type):
-        return pa.array([repr(number).encode() for number in column.to_pylist()], _BINARY)
-    if pa.types.is_integer(column.type):
-        column = column.cast(pa.large_string())
-    return column.cast(_BINARY)
+    def _note_keys(self, least: Any, greatest: Any) -> None:
+        if self._ends is not None and least is not None:
+            least, greatest = min(self._ends[0], least), max(self._ends[1], greatest)
+        self._ends = least, greatest
 
 
 def _check(pairs: Pairs, text: pa.Array, forbidden: bytes, role: str) -> None:
@@ -117,7 +105,7 @@ def _check(pairs: Pairs, text: pa.Array, forbidden: bytes, role: str) -> None:
     at = int(bad.min()) + int(offsets[0])
     row = int(np.searchsorted(offsets, at, side="right")) - 1
     what = "a tab" if data[at] == 0x09 else "a line feed"
-    key, value = (_shown(column[row].as_py()) for column in pairs.columns)
+    key, value = (_shown(to_objects(column[row : row + 1])[0]) for column in pairs.columns)
     raise AmbiguousOutput(
         f"the {role} of the record {key} -> {value} has {what} in it, so its line in a text file "
         "could be read as something else: run with --set escape=true, or take it out in the job"

@@ -14,7 +14,7 @@ import numpy as np
 from minimr.agg import Aggregation
 from minimr.agg_kernels import Kernel
 from minimr.columns import from_numpy
-from minimr.pairs import Pairs, check_same_types, concat_pairs
+from minimr.pairs import Pairs, check_same_types, concat_pairs, example_of
 from minimr.shuffle.combine import (
     PartitionedRun,
     aggregate_partitioned,
@@ -50,6 +50,7 @@ class MapOutputBuffer:
         self._combine = combine
         self._budget_bytes = budget_bytes
         self._added: list[Pairs] = []
+        self._example: Pairs | None = None  # the first pair: the others have its types
         self._held_bytes = 0
         self._combined: Pairs | None = None  # earlier pairs, combined; they precede the added ones
         self._spills: list[Path] = []
@@ -63,8 +64,9 @@ class MapOutputBuffer:
     def add(self, pairs: Pairs) -> None:
         if not pairs.num_rows:
             return
-        if self._added:
-            check_same_types(self._added[0].schema, pairs.schema)
+        if self._example is None:
+            self._example = example_of(pairs)
+        check_same_types(self._example, pairs)
         if pairs.get_total_buffer_size() > 2 * pairs.nbytes + _KEPT_BYTES:
             pairs = pairs.take(from_numpy(np.arange(pairs.num_rows)))  # a few rows of a large batch
         self._added.append(pairs)

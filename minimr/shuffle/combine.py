@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from minimr.agg import Aggregation
 from minimr.agg_kernels import Kernel
-from minimr.columns import from_numpy, to_numpy
+from minimr.column_types import dictionary_of, stored
+from minimr.columns import from_numpy
 from minimr.pairs import Pairs, concat_pairs, make_pairs
 from minimr.shuffle.keys import group_starts
 from minimr.shuffle.partitioners import Partitioner
@@ -43,12 +44,10 @@ def sort_partitioned(pairs: Pairs, partitioner: Partitioner) -> PartitionedRun:
 def aggregate_partitioned(pairs: Pairs, kernel: Kernel, partitioner: Partitioner) -> PartitionedRun:
     """The kernel's results per key, sorted. Keys are hashed first, so only distinct ones are
     sorted: map output repeats its keys many times."""
-    encoded = pairs.column(0).dictionary_encode()
-    distinct = encoded.dictionary
+    distinct, codes = dictionary_of(pairs.column(0))
     order, bounds = partitioner.arrange(distinct)
     rank = np.empty(len(order), np.uint64)
     rank[order] = np.arange(len(order), dtype=np.uint64)
-    codes = to_numpy(encoded.indices)
     # Rank above, row below: one sort of words gives a stable order by key.
     packed = np.sort((rank[codes] << np.uint64(32)) | np.arange(len(codes), dtype=np.uint64))
     rows = (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
@@ -87,7 +86,7 @@ def whole_groups(batches: Iterable[Pairs]) -> Iterator[Pairs]:
     """The same rows cut differently: all values of a key are in one batch."""
     held: list[Pairs] = []  # all but the last have one key only, the first of the last
     for batch in batches:
-        if held and batch.column(0)[0] == held[-1].column(0)[-1]:
+        if held and _goes_on(held[-1], batch):
             last = int(group_starts(held[-1].column(0))[-1])
             if last:
                 yield concat_pairs([*held[:-1], held[-1].slice(0, last)])
@@ -99,6 +98,12 @@ def whole_groups(batches: Iterable[Pairs]) -> Iterator[Pairs]:
             held = [batch]
     if held:
         yield concat_pairs(held)
+
+
+def _goes_on(batch: Pairs, following: Pairs) -> bool:
+    """Whether the last key of a batch is the first of the next."""
+    last, first = stored(batch.column(0)[-1:]), stored(following.column(0)[:1])
+    return bool(last.equals(first))
 
 
 def _apply(pairs: Pairs, kernel: Kernel) -> Pairs:

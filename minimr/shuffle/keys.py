@@ -18,8 +18,9 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
+from minimr.column_types import is_binary, stored
 from minimr.columns import from_numpy, to_numpy
-from minimr.pairs import binary_parts, is_binary
+from minimr.pairs import binary_parts
 
 __all__ = [
     "group_starts",
@@ -46,6 +47,7 @@ _KEEP = np.array([(1 << (8 * kept)) - 1 for kept in range(9)], np.uint64)
 
 def words_of(keys: pa.Array) -> Words:
     """One word per key that orders as the keys do, but for ties (bytes and str only)."""
+    keys = stored(keys)
     if is_binary(keys.type):
         offsets, data = binary_parts(keys)
         starts, lengths = offsets[:-1], np.diff(offsets)
@@ -55,6 +57,7 @@ def words_of(keys: pa.Array) -> Words:
 
 def sort_order(keys: pa.Array) -> Rows:
     """Row numbers in increasing order of key; equal keys in increasing order of row."""
+    keys = stored(keys)
     words = words_of(keys)
     if not is_binary(keys.type):
         return np.argsort(words, kind="stable")
@@ -94,6 +97,7 @@ def group_starts(keys: pa.Array) -> Rows:
         return np.empty(0, np.int64)
     import pyarrow.compute as pc
 
+    keys = stored(keys)
     changes = to_numpy(pc.not_equal(keys[1:], keys[:-1]))
     return np.concatenate((np.zeros(1, np.int64), np.flatnonzero(changes) + 1))
 
@@ -106,6 +110,7 @@ def rows_below(
     ``words`` are the words of the keys in increasing order; ``order`` tells which row of ``keys``
     is at each place of that order, if it is not the one at the same place.
     """
+    keys, bound = stored(keys), stored(bound)
     word = words_of(bound)[0]
     low = int(np.searchsorted(words, word, side="left"))
     high = int(np.searchsorted(words, word, side="right"))
@@ -138,6 +143,7 @@ def stable_hash(keys: pa.Array) -> Words:
 
     A key of more than 128 bytes has ``xxh3_64(key)`` as its only word.
     """
+    keys = stored(keys)
     if not is_binary(keys.type):
         words = to_numpy(keys).view(np.uint64)
         return _finish(_mix(_initial(np.full(len(keys), 8)), words))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from minimr.column_types import stored
 from minimr.columns import from_numpy
 from minimr.pairs import Pairs, check_same_types, concat_pairs
 from minimr.shuffle.keys import rows_below, sort_order, words_of
@@ -144,13 +145,13 @@ class _Cursor:
         self._meter.hold(self._held_bytes)
         return True
 
-    def schema(self) -> pa.Schema:
+    def held(self) -> Pairs:
         assert self.pairs is not None
-        return self.pairs.schema
+        return self.pairs
 
     def last_key(self) -> Any:
         assert self.pairs is not None
-        return self.pairs.column(0)[-1].as_py()
+        return stored(self.pairs.column(0)[-1:])[0].as_py()
 
     def take_below(self, key: pa.Array, *, with_equal: bool) -> Pairs:
         """Take rows with keys less than the one in ``key``, or up to it."""
@@ -180,7 +181,7 @@ def _merge_streams(
         if not cursors:
             return
         for cursor in cursors[1:]:
-            check_same_types(cursors[0].schema(), cursor.schema())
+            check_same_types(cursors[0].held(), cursor.held())
         pieces = [piece for piece in _take_known(cursors) if piece.num_rows]
         pairs = concat_pairs(pieces)
         held_bytes = _COPIES * pairs.nbytes

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from minimr.column_types import type_name
 from minimr.errors import UnsupportedType
-from minimr.pairs import type_name
 from minimr.shuffle.keys import (
     partition_bounds,
     partition_order,

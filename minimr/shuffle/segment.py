@@ -29,8 +29,9 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from minimr.column_types import is_binary, stored
 from minimr.errors import SegmentUnavailable
-from minimr.pairs import Pairs, binary_parts, check_same_types, is_binary
+from minimr.pairs import Pairs, binary_parts, check_same_types, example_of
 
 __all__ = [
     "FRAME_BYTES",
@@ -77,7 +78,7 @@ class SegmentWriter:
         self._path = path
         self._temporary = path.with_name(path.name + ".tmp")
         self._frames: list[list[FrameRef]] = [[] for _ in range(partition_count)]
-        self._schema: pa.Schema | None = None
+        self._example: Pairs | None = None  # the first pair: the others have its types
         self._last_partition = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: BinaryIO = self._temporary.open("wb")
@@ -88,10 +89,11 @@ class SegmentWriter:
         """Add sorted pairs that come after all pairs added before."""
         assert partition >= self._last_partition, "partitions are written in order"
         self._last_partition = partition
-        if self._schema is None:
-            self._schema = pairs.schema
-        elif not self._schema.equals(pairs.schema):
-            check_same_types(self._schema, pairs.schema)
+        if not pairs.num_rows:
+            return
+        if self._example is None:
+            self._example = example_of(pairs)
+        check_same_types(self._example, pairs)
         for start, end in _frame_bounds(pairs):
             frame = pairs.slice(start, end - start).serialize()
             self._file.write(frame)
@@ -101,7 +103,7 @@ class SegmentWriter:
             self._offset += frame.size
 
     def close(self) -> SegmentSummary:
-        schema = b"" if self._schema is None else self._schema.serialize().to_pybytes()
+        schema = b"" if self._example is None else self._example.schema.serialize().to_pybytes()
         index = msgspec.msgpack.encode(_Index(schema, tuple(map(tuple, self._frames))))
         digest = xxhash.xxh3_64_intdigest(index)
         self._file.write(index + _TRAILER.pack(len(index), digest, _MAGIC))
@@ -273,6 +275,7 @@ def _frame_bounds(pairs: Pairs) -> Sequence[tuple[int, int]]:
 def _end_bytes(column: pa.Array) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
     """Bytes of the column up to and with each row."""
     fixed = 8 * np.arange(1, len(column) + 1, dtype=np.int64)
+    column = stored(column)
     if not is_binary(column.type):
         return fixed
     offsets, _ = binary_parts(column)

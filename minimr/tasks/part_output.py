@@ -11,7 +11,7 @@ from minigfs.errors import MinigfsError
 from minimr.errors import TaskError
 from minimr.formats.text_output import TextOutput
 from minimr.messages import MapAssignment, Part
-from minimr.pairs import Pairs
+from minimr.pairs import Pairs, check_same_types, example_of
 from minimr.plan.naming import join_url, part_name
 from minimr.tasks.context import AttemptContext
 from minimr.tasks.failures import OutputFailed
@@ -28,8 +28,14 @@ class PartOutput:
         self._text = text
         self._url = url
         self.part: Part | None = None
+        self._example: Pairs | None = None  # the first pair: the others have its types
 
     def write(self, pairs: Pairs) -> None:
+        if not pairs.num_rows:
+            return
+        if self._example is None:
+            self._example = example_of(pairs)
+        check_same_types(self._example, pairs)
         with _naming(self._url):
             self._text.write(pairs)
 

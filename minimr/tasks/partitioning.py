@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from minimr.columns import to_numpy
+from minimr.column_types import dictionary_of, to_objects
 from minimr.errors import UnsupportedType
 from minimr.messages import JobSpec, SplitPoint
 from minimr.ordered_bytes import decode
@@ -92,5 +92,5 @@ def _partition_of(function: Callable[[Any, int], int], key: Any, count: int) -> 
 
 def _distinct(keys: pa.Array) -> tuple[list[Any], NDArray[np.int32]]:
     """The different keys, and the number of each row's."""
-    encoded = keys.dictionary_encode()
-    return encoded.dictionary.to_pylist(), to_numpy(encoded.indices)
+    distinct, codes = dictionary_of(keys)
+    return to_objects(distinct), codes

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import pyarrow as pa
 
+from minimr.column_types import to_objects
 from minimr.errors import UnsupportedType
 from minimr.pairs import Pairs, from_arrow, from_python
 from minimr.shuffle.buffer import CombineSorted
@@ -165,7 +166,7 @@ def _rows(batches: Iterable[Pairs]) -> Iterator[tuple[Any, Any]]:
         for batch in batches:
             for start in range(0, batch.num_rows, _GROUP_ROWS):
                 rows = batch.slice(start, _GROUP_ROWS)
-                yield from zip(rows.column(0).to_pylist(), rows.column(1).to_pylist(), strict=True)
+                yield from zip(to_objects(rows.column(0)), to_objects(rows.column(1)), strict=True)
     except Exception as error:  # reading failed: the function that reads is not to blame
         raise UnderlyingFailed(error) from error
 

@@ -2,13 +2,35 @@
 
 import enum
 import math
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from minimr.column_text import as_text
+from minimr.column_types import stored, stored_as, to_objects, type_name
 from minimr.errors import UnsupportedType
-from minimr.pairs import concat_pairs, from_arrow, from_python, type_name
+from minimr.pairs import concat_pairs, from_arrow, from_python
+
+DAY = date(2024, 2, 29)
+NOON = datetime.fromisoformat("2024-02-29T12:00:00")
+LAST = datetime.fromisoformat("9999-12-31T23:59:59.999999")
+TUPLES = [(), (1, "a", b"\xff", None), ((DAY,), math.inf)]
+COLUMNS: list[tuple[str, list[Any], list[str]]] = [
+    ("bytes", [b"a", b"\xff"], ["a", "\\xff"]),
+    ("str", ["a", "é"], ["a", "é"]),
+    ("int", [1, -5], ["1", "-5"]),
+    ("float", [1.0, 1e16, -math.inf], ["1.0", "1e+16", "-inf"]),
+    ("bool", [True, False], ["true", "false"]),
+    ("date", [DAY, date.min], ["2024-02-29", "0001-01-01"]),
+    ("time", [time(1, 2, 3), time(1, 2, 3, 4)], ["01:02:03", "01:02:03.000004"]),
+    ("datetime without time zone", [NOON, LAST], [NOON.isoformat(), LAST.isoformat()]),
+    ("datetime with time zone", [NOON.replace(tzinfo=UTC)] * 2, [f"{NOON.isoformat()}+00:00"] * 2),
+    ("tuple", TUPLES, ["[]", '[1,"a","\\\\xff",null]', '[["2024-02-29"],"inf"]']),
+    ("None", [None, None], ["", ""]),
+]
 
 
 @pytest.mark.parametrize(
@@ -36,9 +58,14 @@ def test_subclasses_and_numpy_numbers_count_as_what_they_are() -> None:
     [
         ([b"a", "a"], ["bytes", "str", "one type"]),
         ([1, 1.0], ["int", "float", "one type"]),
-        ([True], ["bool"]),
-        ([None], ["NoneType"]),
-        ([[1]], ["list"]),
+        ([None, 1], ["None", "int", "one type"]),
+        ([True, 1], ["bool", "int", "one type"]),
+        ([[1]], ["list", "codec"]),
+        ([(1, [2])], ["tuple", "list", "codec"]),
+        ([(1, math.nan)], ["NaN"]),
+        ([(2**63,)], ["tuple", "64 bits"]),
+        ([NOON, NOON.replace(tzinfo=UTC)], ["with and without"]),
+        ([time(1, tzinfo=UTC)], ["time zone"]),
         ([2**63], ["does not fit"]),
         ([math.nan], ["NaN"]),
         (["\ud800"], ["Unicode"]),
@@ -73,7 +100,7 @@ def test_every_arrow_form_of_bytes_is_one_type(column: pa.Array) -> None:
     ("key", "word"),
     [
         (pa.array([b"a", None]), "null"),
-        (pa.array([True, False]), "bool"),
+        (pa.array([1, 2], pa.duration("s")), "duration"),
         (pa.array([2**63, 1], pa.uint64()), "does not fit"),
         (pa.array([1.0, math.nan]), "NaN"),
         (pa.array([[1], [2]]), "list"),
@@ -94,5 +121,50 @@ def test_minus_zero_is_the_key_zero() -> None:
 
 
 def test_batches_of_different_types_are_not_put_together() -> None:
-    with pytest.raises(UnsupportedType, match="bytes and str"):
+    with pytest.raises(UnsupportedType, match=r"bytes in b'a' -> 1 and str in 'a' -> 1"):
         concat_pairs([from_python([b"a"], [1]), from_python(["a"], [1])])
+
+
+@pytest.mark.parametrize(("name", "objects", "text"), COLUMNS)
+def test_each_type_comes_back_from_a_slice_a_file_and_as_text(
+    name: str, objects: list[Any], text: list[str]
+) -> None:
+    pairs = from_python(objects, objects)
+    sent = pa.ipc.read_record_batch(
+        pairs.slice(0).serialize(), pa.ipc.read_schema(pairs.schema.serialize())
+    )
+    for column in (*sent.columns, from_arrow(pa.table(pairs)).column(0), pairs[1:].column(1)):
+        assert type_name(column.type) == name
+        assert to_objects(column) == objects[-len(column) :]
+        assert stored_as(stored(column), column.type).equals(column)
+    written = [row.decode("utf-8", "backslashreplace") for row in as_text(pairs[0]).to_pylist()]
+    assert written == text
+
+
+def test_an_instant_comes_back_in_utc() -> None:
+    there = NOON.replace(tzinfo=timezone(timedelta(hours=9)))
+    (back,) = to_objects(from_python([there], [1]).column(0))
+    assert (back, back.tzinfo) == (there, UTC)
+
+
+def test_zeros_of_either_sign_are_one_key_in_tuples_too() -> None:
+    pairs = from_python([(0.0, (1, -0.0)), (-0.0, (1, 0.0))], [-0.0, -0.0])
+    one, other = pairs.column(0).storage.to_pylist()
+    assert one == other
+    assert str(to_objects(pairs.column(1))[0]) == "-0.0"
+
+
+@pytest.mark.parametrize(("name", "objects", "text"), COLUMNS)
+def test_arrow_columns_of_any_unit_are_taken(name: str, objects: list[Any], text: object) -> None:
+    units = {
+        "date": [pa.date64()],
+        "time": [pa.time64("ns")],
+        "datetime without time zone": [pa.timestamp("s"), pa.timestamp("ms")],
+        "datetime with time zone": [pa.timestamp("s", "Asia/Tokyo")],
+        "None": [pa.null()],
+    }
+    for unit in units.get(name, []):
+        column = pa.array([objects[0]], unit)
+        pairs = from_arrow(pa.table({"key": column, "value": column}))
+        assert type_name(pairs.column(0).type) == name
+        assert to_objects(pairs.column(0)) == objects[:1]

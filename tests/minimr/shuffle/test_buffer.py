@@ -126,7 +126,7 @@ def test_the_type_of_keys_may_not_change_on_the_way(tmp_path: Path) -> None:
         budget_bytes=1 << 20,
     )
     buffer.add(from_python([b"a"], [1]))
-    with pytest.raises(UnsupportedType, match="bytes and int"):
+    with pytest.raises(UnsupportedType, match=r"bytes in .* and int in "):
         buffer.add(from_python([1], [1]))
 
 

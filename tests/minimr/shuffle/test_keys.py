@@ -10,6 +10,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minimr.ordered_bytes import encode, encode_all
 from minimr.pairs import from_python
 from minimr.shuffle.keys import (
     group_starts,
@@ -29,6 +30,12 @@ KEYS = st.one_of(
     st.lists(st.text(max_size=12)),
     st.lists(st.integers(-(2**63), 2**63 - 1)),
     st.lists(st.floats(allow_nan=False).map(lambda number: number + 0.0)),
+    st.lists(st.booleans()),
+    st.lists(st.dates()),
+    st.lists(st.times()),
+    st.lists(st.datetimes()),
+    st.lists(st.tuples(st.sampled_from([b"", b"\0", b"longer than 8"]), st.integers(-2, 2))),
+    st.lists(st.none()).map(lambda nones: nones[:1]),
     st.lists(st.sampled_from([b"a", b"a\0", b"a\0\0", b"aaaaaaaa", b"aaaaaaaa\0", b"aaaaaaaab"])),
 )
 
@@ -69,6 +76,17 @@ def test_groups_begin_where_the_key_changes(keys: list[Any]) -> None:
     assert group_starts(column(keys)).tolist() == want
 
 
+def _octets(key: Any) -> bytes:
+    if isinstance(key, str):
+        return key.encode()
+    if isinstance(key, tuple):
+        return encode_all(key)
+    ordered = encode(key)
+    if key is None:
+        return ordered
+    return struct.pack("<q", int.from_bytes(ordered[1:]) - (1 << 63))
+
+
 def reference_hash(key: Any) -> int:
     """The definition, one key at a time."""
     if isinstance(key, int):
@@ -76,7 +94,7 @@ def reference_hash(key: Any) -> int:
     elif isinstance(key, float):
         octets = struct.pack("<d", key)
     else:
-        octets = key if isinstance(key, bytes) else key.encode()
+        octets = key if isinstance(key, bytes) else _octets(key)
     state = (0x6D696E696D720001 + len(octets) * 0x9E3779B185EBCA87) & MASK
     if len(octets) > 128:
         words = [xxhash.xxh3_64_intdigest(octets)]

@@ -97,5 +97,5 @@ def test_memory_stays_within_the_budget_even_with_one_key(key_count: int, tmp_pa
 
 def test_runs_of_different_key_types_are_refused(tmp_path: Path) -> None:
     runs = [run_of(from_python([b"a"], [1]), 1), run_of(from_python(["a"], [1]), 1)]
-    with pytest.raises(UnsupportedType, match="bytes and str"):
+    with pytest.raises(UnsupportedType, match="bytes in b'a' -> 1 and str in 'a' -> 1"):
         merged(runs, 1, tmp_path)

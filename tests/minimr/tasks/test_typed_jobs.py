@@ -1,0 +1,137 @@
+"""Jobs whose keys and values have any of the types, against a plain oracle."""
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minimr import Job, agg
+from minimr.column_text import as_text
+from minimr.pairs import from_python
+from minimr.partition import HashPartition
+from tests.minimr.tasks.harness import Bench, splits_of
+
+EPOCH = datetime.fromisoformat("2024-01-01")
+TYPES: dict[str, Callable[[int], Any]] = {
+    "bytes": lambda n: b"%d" % n,
+    "str": lambda n: "é" * (n % 3) + str(n),
+    "int": lambda n: n - 3,
+    "float": lambda n: (n - 3) / 2,
+    "bool": lambda n: n % 2 == 0,
+    "date": lambda n: date(2024, 1, 1 + n),
+    "time": lambda n: time(n, 59),
+    "datetime": lambda n: EPOCH - timedelta(hours=n),
+    "instant": lambda n: EPOCH.replace(tzinfo=UTC) + timedelta(hours=n),
+    "tuple": lambda n: ("ab"[n % 2], n // 2, (n == 4, None)),
+    "none": lambda n: None,
+}
+
+
+def identity(key: Any, values: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
+    return ((key, value) for value in values)
+
+
+def text_of(value: Any) -> bytes:
+    text: bytes = as_text(from_python([value], [value]).column(0))[0].as_py()
+    return text
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("typed")
+
+
+@pytest.mark.parametrize("key_type", TYPES)
+@settings(max_examples=6, deadline=None)
+@given(
+    st.lists(st.integers(0, 9), max_size=30),
+    st.sampled_from(sorted(TYPES)),
+    st.integers(1, 3),
+    st.integers(4, 40),
+    st.sampled_from([1 << 30, 4096]),
+)
+def test_values_come_grouped_by_key_in_order(
+    place: Path,
+    key_type: str,
+    numbers: list[int],
+    value_type: str,
+    partition_count: int,
+    split_bytes: int,
+    memory_bytes: int,
+) -> None:
+    key_of, value_of = TYPES[key_type], TYPES[value_type]
+    place = Path(tempfile.mkdtemp(dir=place))
+    (place / "in").write_bytes(b"".join(b"%d\n" % number for number in numbers))
+    job = Job(
+        "typed",
+        map=lambda line: [(key_of(int(line)), value_of((int(line) * 7) % 10))],
+        reduce=identity,
+        partition=HashPartition(by=lambda key: (key,)),
+    )
+    bench = Bench(
+        job=job, splits=splits_of([place / "in"], split_bytes), directory=place,
+        partition_count=partition_count, memory_bytes=memory_bytes,
+    )  # fmt: skip
+    found = bench.run()
+    groups: dict[Any, list[Any]] = defaultdict(list)
+    for number in numbers:
+        groups[key_of(number)].append(value_of((number * 7) % 10))
+    wanted = {
+        key: [text_of(key) + b"\t" + text_of(value) + b"\n" for value in values]
+        for key, values in sorted(groups.items())
+    }
+    seen = []
+    for content in found.values():
+        lines = content.splitlines(keepends=True)
+        keys_here = [key for key, rows in wanted.items() if rows[0] in lines]
+        assert lines == [row for key in keys_here for row in wanted[key]]
+        seen += keys_here
+    assert sorted(seen, key=list(wanted).index) == list(wanted)
+
+
+@pytest.mark.parametrize("value_type", TYPES)
+@pytest.mark.parametrize("aggregation", [agg.min, agg.max, agg.first, agg.count, agg.collect_set])
+def test_aggregations_take_every_type(
+    tmp_path: Path, value_type: str, aggregation: agg.Aggregation
+) -> None:
+    value_of = TYPES[value_type]
+    (tmp_path / "in").write_bytes(b"4\n2\n8\n2\n")
+    job = Job(
+        "typed",
+        map=lambda line: [("k", value_of(int(line)))],
+        combine=aggregation,
+        reduce=aggregation,
+    )
+    bench = Bench(job=job, splits=splits_of([tmp_path / "in"], 4), directory=tmp_path)
+    values = [value_of(number) for number in (4, 2, 8, 2)]
+    wanted = {
+        "min": lambda: text_of(min(values)) if values[0] is not None else b"",
+        "max": lambda: text_of(max(values)) if values[0] is not None else b"",
+        "first": lambda: text_of(values[0]),
+        "count": lambda: b"4",
+        "collect_set": lambda: b" ".join(
+            text_of(value) for value in (sorted({*values}) if values[0] is not None else [None])
+        ),
+    }[aggregation.name]()
+    assert bench.run() == {"part-r-00000": b"k\t" + wanted + b"\n"}
+
+
+def test_a_reduce_may_not_change_the_type_of_its_keys(tmp_path: Path) -> None:
+    from minimr.tasks.attempt import AttemptFailed
+
+    (tmp_path / "in").write_bytes(b"1\n2\n")
+    job = Job(
+        "typed",
+        map=lambda line: [(int(line), 1)],
+        reduce=lambda key, values: [(key if key == 1 else str(key), sum(values))],
+    )
+    with pytest.raises(
+        AttemptFailed, match="keys of one job must have one type; found int and str"
+    ):
+        Bench(job=job, splits=splits_of([tmp_path / "in"]), directory=tmp_path).run()
