@@ -218,6 +218,11 @@ class RealDiskFile:
                 if written:
                     views[0] = views[0][written:]
 
+    def reopen_to_read(self) -> int:
+        """A descriptor of this very file that cannot write, for another process; the caller
+        closes it."""
+        return os.open(f"/proc/self/fd/{self._descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+
     def size_bytes(self) -> int:
         return os.fstat(self._descriptor).st_size
 

@@ -98,15 +98,20 @@ class StorageCluster:
         replication: int = 3,
         timeout_ms: int = 10_000,
         file_bytes_max: int = 0,
+        lends: bool = True,
     ) -> None:
-        """``file_bytes_max`` limits every file of the chunkservers (RLIMIT_FSIZE); 0: no limit."""
+        """``file_bytes_max`` limits every file of the chunkservers (RLIMIT_FSIZE); 0: no limit.
+        Without ``lends`` their directories are too deep for Unix sockets: all reads use TCP."""
         self.root = root
         self.chunk_bytes = chunk_bytes
         self.replication = replication
         self.master_address = "127.0.0.1:0"
         self.master_process: subprocess.Popen[bytes] | None = None
         self.chunkservers = [
-            ChunkserverHandle(directory=root / f"chunkserver-{n}", host=f"host-{n}")
+            ChunkserverHandle(
+                directory=(root if lends else root / ("deep" * 27)) / f"chunkserver-{n}",
+                host=f"host-{n}",
+            )
             for n in range(chunkservers)
         ]
         self.home = root

@@ -1,18 +1,37 @@
-"""Answering reads: verified blocks, in pieces, from a sealed chunk (GFS section 5.2)."""
+"""Answering reads: verified blocks, in pieces, from a sealed chunk (GFS section 5.2).
+
+A process of the same machine is lent the chunk's file instead, as a read-only descriptor over a
+Unix socket, and verifies what it reads itself: the bytes then pass through no socket. The table of
+sums and the valid length travel in the reply. Acknowledged bytes never change in place, so what was
+lent stays right for as long as it is held, even when the chunk is deleted meanwhile.
+"""
+
+import os
+from pathlib import Path
 
 from minigfs.chunkserver.checksum import widen_to_blocks
-from minigfs.chunkserver.messages import ChunkPiece, ReadChunk
+from minigfs.chunkserver.messages import ChunkFile, ChunkPiece, OpenChunkFile, ReadChunk
 from minigfs.chunkserver.store import ChunkStore
 from minigfs.errors import ProtocolError
+from minigfs.transport.address import UNIX_PATH_BYTES_MAX, Address, UnixAddress
 from minigfs.transport.stream import Stream
 
-__all__ = ["PIECE_BYTES", "ChunkReads"]
+__all__ = ["PIECE_BYTES", "ChunkReads", "lending_address"]
 
 PIECE_BYTES = 1024 * 1024  # big enough that a piece's fixed costs vanish, small enough to pipeline
 
 
+def lending_address(directory: Path, chunkserver_id: str) -> Address:
+    """Where a chunkserver lends its files; "" if the path is too long for a socket.
+
+    The name says whose it is: the same path on another machine leads to nobody else's.
+    """
+    path = str((directory / f"read-{chunkserver_id}.sock").resolve())
+    return str(UnixAddress(path)) if len(path.encode()) <= UNIX_PATH_BYTES_MAX else ""
+
+
 class ChunkReads:
-    """Answers ``ReadChunk``."""
+    """Answers ``ReadChunk`` and, on a Unix socket, ``OpenChunkFile``."""
 
     def __init__(self, store: ChunkStore) -> None:
         self._store = store
@@ -33,3 +52,17 @@ class ChunkReads:
                 last = stop == end
                 stream.send(ChunkPiece(offset_bytes=start, last=last, table=table), data)
                 start, table = stop, b""
+
+    def lend(self, request: OpenChunkFile, stream: Stream) -> None:
+        """Send the chunk's file, open for reading only."""
+        with self._store.open_chunk(request.handle, request.version) as chunk:
+            reply = ChunkFile(
+                data_offset_bytes=chunk.data_offset_bytes,
+                length_bytes=chunk.header.length_bytes,
+                table=chunk.table,
+            )
+            descriptor = chunk.reopen_to_read()
+        try:
+            stream.send(reply, descriptor=descriptor)
+        finally:
+            os.close(descriptor)

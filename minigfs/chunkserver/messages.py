@@ -5,7 +5,8 @@ A write is a stream: ``WriteChunk``, then ``ChunkData`` frames in order, the las
 every server after it in the chain, or once it knows that it will not be. Each server forwards a
 frame before it stores it (GFS section 3.2).
 
-A read is a request answered by ``ChunkPiece`` frames, the last one with ``last=True``.
+A read is a request answered by ``ChunkPiece`` frames, the last one with ``last=True``. A reader on
+the same machine may ask for the chunk's file instead, over the server's Unix socket.
 
 Sums are xxh3-64 of each 64 KiB block, seeded by (handle, block index), packed as little-endian
 64-bit numbers: see ``minigfs.chunkserver.checksum``. They are made by the writer, verified by every
@@ -19,8 +20,10 @@ from minigfs.transport.messages import Empty, Message, Request
 __all__ = [
     "ChainFailure",
     "ChunkData",
+    "ChunkFile",
     "ChunkPiece",
     "ChunkWritten",
+    "OpenChunkFile",
     "PingChunkserver",
     "ReadChunk",
     "WriteChunk",
@@ -92,6 +95,24 @@ class ReadChunk(Request[ChunkPiece], frozen=True, tag="chunk.read"):
     offset_bytes: int
     length_bytes: int
     want_table: bool = False
+
+
+class ChunkFile(Message, frozen=True):
+    """A sealed chunk's file; the file itself, open for reading, comes with the message.
+
+    What a reader must know to trust the bytes is said here and never read from the file.
+    """
+
+    data_offset_bytes: int  # where the chunk's bytes begin in the file
+    length_bytes: int  # how many of them are valid
+    table: bytes  # the sums of the whole chunk
+
+
+class OpenChunkFile(Request[ChunkFile], frozen=True, tag="chunk.open"):
+    """Lend the file of a sealed chunk to a process of this machine (Unix socket only)."""
+
+    handle: ChunkHandle
+    version: ChunkVersion
 
 
 class PingChunkserver(Request[Empty], frozen=True, tag="chunk.ping"):

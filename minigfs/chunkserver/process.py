@@ -14,10 +14,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from minigfs.chunkserver.chunk_reads import ChunkReads
+from minigfs.chunkserver.chunk_reads import ChunkReads, lending_address
 from minigfs.chunkserver.heartbeats import Heartbeats, as_replica_reports
 from minigfs.chunkserver.identity import lock_directory, open_identity
-from minigfs.chunkserver.messages import PingChunkserver, ReadChunk, WriteChunk
+from minigfs.chunkserver.messages import (
+    OpenChunkFile,
+    PingChunkserver,
+    ReadChunk,
+    WriteChunk,
+)
 from minigfs.chunkserver.reports import ChunkReport
 from minigfs.chunkserver.scrub_schedule import SCRUB_BOUND_MS
 from minigfs.chunkserver.scrubber import Scrubber
@@ -75,9 +80,14 @@ class Chunkserver:
         self._chain = WriteChain(
             self._store, chunkserver_id=self.identity.chunkserver_id, pool=self._pool
         )
+        reads = ChunkReads(self._store)
+        self._lender = BulkServer(
+            {OpenChunkFile: reads.lend}, options.security, name="chunkserver-lender"
+        )
+        self._lending_address: Address = ""
         self._server = BulkServer(
             {
-                ReadChunk: ChunkReads(self._store).handle,
+                ReadChunk: reads.handle,
                 WriteChunk: self._write,
                 PingChunkserver: _ping,
             },
@@ -101,6 +111,7 @@ class Chunkserver:
         self._store.open()
         bound = self._server.start(self._options.listen)
         self._address = self._options.advertise or bound
+        self._lending_address = self._start_lending()
         self._heartbeats.start()
         self._scrubber.start()
         return bound
@@ -108,6 +119,7 @@ class Chunkserver:
     def stop(self) -> None:
         self._scrubber.stop()
         self._heartbeats.stop()
+        self._lender.stop()
         self._server.stop()
         self._pool.close()
         os.close(self._lock)
@@ -118,6 +130,21 @@ class Chunkserver:
 
     def wait_for_stop_request(self) -> None:
         self._stop_requests.get()
+
+    def _start_lending(self) -> Address:
+        """Where it lends files to this machine's processes; "" if it cannot, which is no harm."""
+        address = lending_address(self._options.directory, self.identity.chunkserver_id)
+        if not address:
+            logger.warning(
+                "%s is too long a path for a Unix socket: readers of this machine use TCP",
+                self._options.directory,
+            )
+            return ""
+        try:
+            return self._lender.start(address)
+        except (MinigfsError, OSError) as error:
+            logger.warning("readers of this machine use TCP: %s", error)
+            return ""
 
     def _write(self, request: WriteChunk, stream: Stream) -> None:
         try:
@@ -153,6 +180,7 @@ class Chunkserver:
             damaged=report.damaged,
             damaged_count=self._store.damaged_count,
             last_scrubbed_ms=self._scrubber.last_scrubbed_ms,
+            lending_address=self._lending_address,
         )
 
 

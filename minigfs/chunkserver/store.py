@@ -46,9 +46,9 @@ from minigfs.chunkserver.messages import WriteChunk
 from minigfs.chunkserver.reports import ChunkReport, ReportLedger
 from minigfs.chunkserver.trash import Trash
 from minigfs.config import CHECKSUM_BLOCK_BYTES, MIN_CHUNK_BYTES
-from minigfs.errors import CorruptChunk, NoSpace, ProtocolError
+from minigfs.errors import CorruptChunk, NoSpace, ProtocolError, Unsupported
 from minigfs.ids import ChunkHandle, ChunkVersion, ClusterId
-from minigfs.ports import Buffer, Clock, Disk, DiskFile, SystemClock
+from minigfs.ports import Buffer, Clock, Disk, DiskFile, RealDiskFile, SystemClock
 
 __all__ = ["ChunkStore", "IncomingChunk", "OpenChunk"]
 
@@ -351,6 +351,18 @@ class OpenChunk:
 
     def close(self) -> None:
         self._file.close()
+
+    @property
+    def data_offset_bytes(self) -> int:
+        """Where the chunk's bytes begin in its file."""
+        return self._layout.data_offset
+
+    def reopen_to_read(self) -> int:
+        """A read-only descriptor of this very file, which the caller closes; ``Unsupported`` if
+        its bytes may still change in place, or if the disk is not the operating system's."""
+        if not (self.header.sealed and isinstance(self._file, RealDiskFile)):
+            raise Unsupported(f"chunk {self.header.handle:x} can be read by socket only")
+        return self._file.reopen_to_read()
 
     def read(self, start: int, end: int) -> bytes:
         """The bytes ``[start, end)``, which begin at a block's start and end at one's end.

@@ -18,6 +18,7 @@ from msgspec.structs import replace as with_fields
 from minigfs.client.allocation import ChunkAllocator
 from minigfs.client.config import ClientConfig
 from minigfs.client.leases import WriterLeases
+from minigfs.client.lent_chunks import Lenders
 from minigfs.client.locations import FIRST_BATCH_COUNT, ChunkMap
 from minigfs.client.masters import MasterCaller
 from minigfs.client.reader import FileReader
@@ -67,6 +68,7 @@ class _Shared:
     masters: MasterCaller
     leases: WriterLeases
     suspects: SuspectServers
+    lenders: Lenders
 
 
 _shared_by_config: dict[ClientConfig, _Shared] = {}
@@ -79,7 +81,11 @@ def _shared(config: ClientConfig) -> _Shared:
     pool = ConnectionPool(Security(token=config.token, cluster_id=config.cluster_id))
     masters = MasterCaller(config, pool)
     made = _Shared(
-        pool=pool, masters=masters, leases=WriterLeases(masters), suspects=SuspectServers()
+        pool=pool,
+        masters=masters,
+        leases=WriterLeases(masters),
+        suspects=SuspectServers(),
+        lenders=Lenders(pool),
     )
     # One atomic step and no lock: a fork may happen while another thread is in here.
     return _shared_by_config.setdefault(config, made)
@@ -171,6 +177,7 @@ class MinigfsClient:
             masters=self._masters,
             pool=self._shared.pool,
             suspects=self._shared.suspects,
+            lenders=self._shared.lenders,
             timeout_ms=self._config.timeout_ms,
         )
         return FileReader(chunk_map, replicas)

@@ -8,7 +8,7 @@ dropped and fetched again by the caller, who then sees the error.
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 __all__ = ["ReadAhead"]
 
@@ -16,8 +16,8 @@ _FIRST_STRETCH_BYTES = 512 * 1024
 _STRETCH_BYTES_MAX = 4 * 1024 * 1024
 _SEQUENTIAL_READS_MIN = 2
 
-Fetch = Callable[[int, int], Iterator[memoryview]]
-"""``fetch(offset, end)``: the bytes between, in order, in pieces of any size."""
+Fetch = Callable[[int, memoryview], None]
+"""``fetch(offset, target)`` fills ``target`` with the bytes from ``offset`` on, or raises."""
 
 
 class _Stretch:
@@ -27,14 +27,16 @@ class _Stretch:
         self.offset = offset
         self.end = end
         self._done = threading.Event()
-        self._pieces: list[memoryview] | None = None
+        self._content: memoryview | None = None
 
     def fetch(self, fetch: Fetch) -> None:
         try:
-            self._pieces = list(fetch(self.offset, self.end))
+            memory = memoryview(bytearray(self.end - self.offset))
+            fetch(self.offset, memory)
+            self._content = memory
         except Exception:
             # Whatever it was, the caller fetches again in its own thread and meets it there.
-            self._pieces = None
+            self._content = None
         finally:
             self._done.set()
 
@@ -44,16 +46,15 @@ class _Stretch:
     def wait(self) -> bool:
         """Whether it could be fetched."""
         self._done.wait()
-        return self._pieces is not None
+        return self._content is not None
 
-    def pieces(self, offset: int, end: int) -> Iterator[memoryview]:
-        assert self._pieces is not None
-        start = self.offset
-        for piece in self._pieces:
-            low, high = max(offset - start, 0), min(end - start, len(piece))
-            if low < high:
-                yield piece[low:high]
-            start += len(piece)
+    def copy(self, offset: int, target: memoryview) -> int:
+        """Put what it has from ``offset`` on into ``target``; how many bytes that was."""
+        assert self._content is not None
+        count = min(self.end - offset, len(target))
+        start = offset - self.offset
+        target[:count] = self._content[start : start + count]
+        return count
 
 
 class ReadAhead:
@@ -69,17 +70,17 @@ class ReadAhead:
         self._expected_offset = 0
         self._streak = 0
 
-    def pieces(self, offset: int, end: int) -> Iterator[memoryview]:
-        """The bytes ``[offset, end)``, which lie inside the file."""
-        self._note(offset, end)
-        while offset < end:
+    def fill(self, offset: int, target: memoryview) -> None:
+        """Put the bytes from ``offset`` on into ``target``; all of them lie inside the file."""
+        self._note(offset, offset + len(target))
+        while target:
             stretch = self._stretch_at(offset)
             if stretch is None or not stretch.wait():
                 self._forget(stretch)
-                yield from self._fetch(offset, end)
+                self._fetch(offset, target)
                 return
-            yield from stretch.pieces(offset, end)
-            offset = stretch.end
+            count = stretch.copy(offset, target)
+            offset, target = offset + count, target[count:]
 
     def _note(self, offset: int, end: int) -> None:
         with self._lock:

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from minigfs.client.locations import ChunkMap
 from minigfs.client.read_ahead import ReadAhead
@@ -11,7 +11,13 @@ from minigfs.client.replica_reads import ReplicaReader
 from minigfs.errors import InvalidPath
 from minigfs.master.messages import FileStatus
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 __all__ = ["FileReader"]
+
+_DIRECT_BYTES_MIN = 1024 * 1024  # larger reads keep a socket busy by themselves
+_VIEW_BYTES_MIN = 64 * 1024  # less is copied: a whole mapping is not kept alive for a few bytes
 
 
 class FileReader:
@@ -24,7 +30,7 @@ class FileReader:
     def __init__(self, chunk_map: ChunkMap, replicas: ReplicaReader) -> None:
         self._map = chunk_map
         self._replicas = replicas
-        self._ahead = ReadAhead(self._pieces, chunk_map.status.size_bytes)
+        self._ahead = ReadAhead(self._fetch, chunk_map.status.size_bytes)
 
     @property
     def status(self) -> FileStatus:
@@ -40,24 +46,51 @@ class FileReader:
         Raises ``CorruptChunk`` (naming the path) if no replica has the right bytes, ``Unreachable``
         if no server that has them answers before the deadline.
         """
-        content = io.BytesIO()  # grows in place: a large read is never in memory twice
-        for piece in self._ahead.pieces(offset, offset + self._clip(offset, length)):
-            content.write(piece)
+        length = self._clip(offset, length)
+        if not length:
+            return b""
+        content = io.BytesIO()  # what it is filled with becomes its bytes without a copy
+        content.seek(length - 1)
+        content.write(b"\0")
+        with content.getbuffer() as target:
+            self._fill(offset, target)
         return content.getvalue()
 
-    def read_into(self, offset: int, buffer: bytearray | memoryview) -> int:
+    def read_into(self, offset: int, buffer: "WriteableBuffer") -> int:
         """Fill ``buffer`` from ``offset`` on; how many bytes were there to give."""
-        target = memoryview(buffer).cast("B")
-        length = self._clip(offset, len(target))
-        filled = 0
-        for piece in self._ahead.pieces(offset, offset + length):
-            target[filled : filled + len(piece)] = piece
-            filled += len(piece)
-        assert filled == length
+        with memoryview(buffer).cast("B") as target:
+            length = self._clip(offset, len(target))
+            self._fill(offset, target[:length])
         return length
 
+    def read_buffer(self, offset: int, length: int) -> memoryview:
+        """The bytes ``[offset, offset + length)``, fewer only where the file ends, in one piece.
+
+        A range inside one chunk that lies on this machine is not copied: the view is of the page
+        cache, read-only and verified, and keeps what it shows alive (``pyarrow.py_buffer`` makes an
+        Arrow buffer of it). Any other range comes in memory of its own. Errors as ``read_at``.
+        """
+        length = self._clip(offset, length)
+        index, start = divmod(offset, self._map.chunk_bytes)
+        if length >= _VIEW_BYTES_MIN and start + length <= self._map.chunk_bytes:
+            view = self._replicas.view(index, start, start + length)
+            if view is not None:
+                return view
+        memory = memoryview(bytearray(length))
+        self._fill(offset, memory)
+        return memory.toreadonly()
+
+    def buffers(self, offset: int, length: int) -> Iterator[memoryview]:
+        """The bytes of a range, cut where chunks end so that nothing of this machine is copied."""
+        end = offset + self._clip(offset, length)
+        while offset < end:
+            stop = min(end, offset - offset % self._map.chunk_bytes + self._map.chunk_bytes)
+            yield self.read_buffer(offset, stop - offset)
+            offset = stop
+
     def close(self) -> None:
-        """Nothing is held that others wait for; here so that a reader closes like any file."""
+        """Give back what is borrowed of chunkservers; views of it stay good."""
+        self._replicas.close()
 
     def __enter__(self) -> Self:
         return self
@@ -75,10 +108,20 @@ class FileReader:
             raise InvalidPath(f"cannot read {length} bytes at {offset}: both must be 0 or more")
         return max(0, min(length, self.size_bytes - offset))
 
-    def _pieces(self, offset: int, end: int) -> Iterator[memoryview]:
+    def _fill(self, offset: int, target: memoryview) -> None:
+        """Put the bytes from ``offset`` on into ``target``, all of which the file has."""
+        if not target:
+            return
+        is_large = len(target) >= _DIRECT_BYTES_MIN
+        if is_large or self._replicas.is_lent(offset // self._map.chunk_bytes):
+            self._fetch(offset, target)
+        else:
+            self._ahead.fill(offset, target)
+
+    def _fetch(self, offset: int, target: memoryview) -> None:
         chunk_bytes = self._map.chunk_bytes
-        while offset < end:
+        while target:
             index, start = divmod(offset, chunk_bytes)
-            stop = min(chunk_bytes, start + end - offset)
-            yield from self._replicas.pieces(index, start, stop)
-            offset += stop - start
+            count = min(chunk_bytes - start, len(target))
+            self._replicas.fill(index, start, target[:count])
+            offset, target = offset + count, target[count:]

@@ -6,23 +6,19 @@ what the writer closed, whatever disks, memory or wires did in between. A replic
 is reported, one that does not answer is remembered as suspect and asked last for a while; the read
 goes on at the next one from the first byte that is still missing.
 
-(Same-host reads through a passed file descriptor belong in ``_stream``: the table and the length
-come in the reply all the same, so nothing above it changes.)
+A replica on this machine comes first, and is read from its file (``lent_chunks``) if its server
+lends it; whatever stands in the way of that, the socket is left.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
-from minigfs.chunkserver.checksum import (
-    digest_of_table,
-    first_bad_block,
-    table_slice,
-    widen_to_blocks,
-)
+from minigfs.chunkserver.checksum import widen_to_blocks
 from minigfs.chunkserver.messages import ChunkPiece, ReadChunk
+from minigfs.client.lent_chunks import Lenders, LentChunk, check_blocks, check_table
 from minigfs.client.locations import ChunkMap
 from minigfs.client.masters import MasterCaller
 from minigfs.client.patience import Patience
-from minigfs.config import CHECKSUM_BLOCK_BYTES
 from minigfs.errors import (
     CorruptChunk,
     DamageError,
@@ -31,7 +27,7 @@ from minigfs.errors import (
     SecurityError,
     Unreachable,
 )
-from minigfs.ids import ChunkHandle, ChunkserverId
+from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion
 from minigfs.master.messages import LocatedChunk, Replica, ReportDamage
 from minigfs.ports import Clock, SystemClock
 from minigfs.transport.client import ConnectionPool
@@ -41,6 +37,9 @@ __all__ = ["ReplicaReader", "SuspectServers"]
 _SUSPECT_MS = 5_000  # the master needs as long to call a silent server dead
 _FIRST_TRY_TIMEOUT_MS = 2_000  # a server that hangs costs a reader no more than this once
 _TABLES_KEPT_COUNT_MAX = 64  # 8 KiB each at 64 MiB chunks
+_BORROWED_COUNT_MAX = 8  # chunk files that one reader holds open; a deleted one keeps its space
+
+_ResultT = TypeVar("_ResultT")
 
 
 class SuspectServers:
@@ -76,38 +75,74 @@ class ReplicaReader:
         masters: MasterCaller,
         pool: ConnectionPool,
         suspects: SuspectServers,
+        lenders: Lenders,
         timeout_ms: int,
     ) -> None:
         self._map = chunk_map
         self._masters = masters
         self._pool = pool
         self._suspects = suspects
+        self._lenders = lenders
         self._timeout_ms = timeout_ms
         self._tables: dict[ChunkHandle, bytes] = {}
+        self._borrowed: dict[ChunkHandle, tuple[tuple[ChunkVersion, ChunkserverId], LentChunk]] = {}
 
-    def pieces(self, index: int, start: int, end: int) -> Iterator[memoryview]:
-        """The bytes ``[start, end)`` of a chunk, verified, in order, in pieces.
+    def is_lent(self, index: int) -> bool:
+        """Whether the chunk is likely read from its file, which makes reading ahead pointless."""
+        return any(self._lenders.can_lend(replica) for replica in self._map.chunk(index).replicas)
+
+    def fill(self, index: int, start: int, target: memoryview) -> None:
+        """Put the bytes ``[start, start + len(target))`` of a chunk into ``target``, verified.
 
         Raises ``CorruptChunk`` when no replica has them right, ``Unreachable`` when none that has
-        answered before the deadline.
+        answered before the deadline; what ``target`` holds then is undefined.
         """
+        done = 0
+
+        def attempt(chunk: LocatedChunk, replica: Replica, timeout_ms: int) -> None:
+            nonlocal done
+            lent = self._lent(chunk, replica)
+            if lent is not None:
+                lent.fill(start + done, target[done:])
+                return
+            rest = target[done:]
+            for count in self._stream(chunk, replica, start + done, rest, timeout_ms):
+                done += count
+
+        self._from_any_replica(index, attempt)
+
+    def view(self, index: int, start: int, end: int) -> memoryview | None:
+        """The bytes as they lie in the page cache, verified and not copied; None if the chunk is
+        on no server of this machine that lends it."""
+
+        def attempt(chunk: LocatedChunk, replica: Replica, _timeout_ms: int) -> memoryview | None:
+            lent = self._lent(chunk, replica)
+            return None if lent is None else lent.view(start, end)
+
+        return self._from_any_replica(index, attempt)
+
+    def close(self) -> None:
+        """Give borrowed files back; views of them stay good."""
+        self._borrowed.clear()
+
+    def _from_any_replica(
+        self, index: int, attempt: Callable[[LocatedChunk, Replica, int], _ResultT]
+    ) -> _ResultT:
         patience = Patience(self._timeout_ms)
         chunk = self._map.chunk(index)
         damaged: dict[ChunkserverId, str] = {}
         timeout_ms = min(_FIRST_TRY_TIMEOUT_MS, self._timeout_ms)
         while True:
             failure: MinigfsError | None = None
-            for replica in self._suspects.order(chunk):
+            for replica in self._nearest_first(chunk):
                 if replica.chunkserver_id in damaged:
                     continue
                 try:
-                    for piece in self._stream(chunk, replica, start, end, timeout_ms):
-                        start += len(piece)
-                        yield piece
-                    return
+                    return attempt(chunk, replica, timeout_ms)
                 except SecurityError:
                     raise
                 except DamageError as error:
+                    self._borrowed.pop(chunk.handle, None)
                     damaged[replica.chunkserver_id] = f"{replica.address}: {error}"
                     self._report(chunk, replica, error)
                 except MinigfsError as error:
@@ -115,6 +150,22 @@ class ReplicaReader:
                     self._suspects.add(replica.chunkserver_id)
             chunk = self._after_all_failed(chunk, damaged, failure, patience)
             timeout_ms = patience.remaining_ms
+
+    def _nearest_first(self, chunk: LocatedChunk) -> list[Replica]:
+        """Those of this machine before others, and both by their merits."""
+        ordered = self._suspects.order(chunk)
+        return sorted(ordered, key=lambda replica: not self._lenders.can_lend(replica))
+
+    def _lent(self, chunk: LocatedChunk, replica: Replica) -> LentChunk | None:
+        known = self._borrowed.get(chunk.handle)
+        if known is not None and known[0] == (chunk.version, replica.chunkserver_id):
+            return known[1]
+        lent = self._lenders.borrow(chunk, replica)
+        if lent is not None:
+            while len(self._borrowed) >= _BORROWED_COUNT_MAX:
+                self._borrowed.pop(next(iter(self._borrowed.copy()), chunk.handle), None)
+            self._borrowed[chunk.handle] = (chunk.version, replica.chunkserver_id), lent
+        return lent
 
     def _after_all_failed(
         self,
@@ -141,9 +192,16 @@ class ReplicaReader:
         return chunk
 
     def _stream(
-        self, chunk: LocatedChunk, replica: Replica, start: int, end: int, timeout_ms: int
-    ) -> Iterator[memoryview]:
+        self,
+        chunk: LocatedChunk,
+        replica: Replica,
+        start: int,
+        target: memoryview,
+        timeout_ms: int,
+    ) -> Iterator[int]:
+        """Fill ``target`` by socket; yields how many more bytes of it are right."""
         table = self._tables.get(chunk.handle)
+        end = start + len(target)
         request = ReadChunk(
             handle=chunk.handle,
             version=chunk.version,
@@ -155,22 +213,25 @@ class ReplicaReader:
         with self._pool.open_stream(replica.address, request, timeout_ms=timeout_ms) as stream:
             last = False
             while not last:
-                piece, payload = stream.receive(ChunkPiece, timeout_ms=timeout_ms)
+                # Whole blocks are received where they are wanted; what does not fit is copied.
+                room = target[position - start :] if position >= start else target[:0]
+                piece, payload = stream.receive(ChunkPiece, timeout_ms=timeout_ms, into=room)
                 last = piece.last
                 if table is None:
                     table = self._trust(chunk, piece.table)
                 if piece.offset_bytes != position or (not payload and not last):
                     raise ProtocolError(f"{replica.address} sent pieces out of order")
-                _verify(chunk, payload, table, position)
+                check_blocks(chunk.handle, payload, table, position)
                 low, high = max(start - position, 0), min(end - position, len(payload))
+                if len(payload) > len(room):
+                    target[position + low - start : position + high - start] = payload[low:high]
                 position += len(payload)
-                yield payload[low:high]
+                yield high - low
         if position != wide_end:
             raise CorruptChunk(f"chunk {chunk.handle:x}: {replica.address} has too few bytes")
 
     def _trust(self, chunk: LocatedChunk, table: bytes) -> bytes:
-        if digest_of_table(table) != chunk.digest:
-            raise CorruptChunk(f"chunk {chunk.handle:x}: not the bytes that were published")
+        check_table(chunk, table)
         if len(self._tables) >= _TABLES_KEPT_COUNT_MAX:
             self._tables.clear()
         self._tables[chunk.handle] = table
@@ -185,12 +246,3 @@ class ReplicaReader:
         except MinigfsError:
             # The read can still succeed elsewhere, and the server itself reports what it finds.
             return
-
-
-def _verify(chunk: LocatedChunk, data: memoryview, table: bytes, offset: int) -> None:
-    assert offset % CHECKSUM_BLOCK_BYTES == 0
-    first_block = offset // CHECKSUM_BLOCK_BYTES
-    expected = table_slice(table, first_block, len(data))
-    bad_block = first_bad_block(data, expected, handle=chunk.handle, first_block=first_block)
-    if bad_block is not None:
-        raise CorruptChunk(f"chunk {chunk.handle:x}: block {bad_block} arrived damaged")

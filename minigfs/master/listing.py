@@ -7,11 +7,19 @@ A listing is no snapshot; each page is true of the state it was read from.
 
 from collections.abc import Iterator
 
-from minigfs.master.messages import EntryKind, FileStatus, Listing
+from minigfs.errors import FileMissing
+from minigfs.master.messages import EntryKind, FileStatus, Listing, Locate
 from minigfs.master.namespace import get_inode, split_path
 from minigfs.master.state import DirectoryInode, FileSystemState, Inode
 
-__all__ = ["PAGE_BYTES_MAX", "PAGE_ENTRIES_MAX", "find_page", "list_page", "status_of"]
+__all__ = [
+    "PAGE_BYTES_MAX",
+    "PAGE_ENTRIES_MAX",
+    "find_page",
+    "inode_to_read",
+    "list_page",
+    "status_of",
+]
 
 PAGE_ENTRIES_MAX = 4_000  # about ten milliseconds of the master
 PAGE_BYTES_MAX = 8 * 1024 * 1024  # half of what a frame may have: long paths make short pages
@@ -44,6 +52,16 @@ def status_of(path: str, inode: Inode) -> FileStatus:
         chunk_count=len(inode.chunks),
         digest=inode.digest,
     )
+
+
+def inode_to_read(state: FileSystemState, request: Locate) -> Inode:
+    """What a reader asks for: the file it opened, by its id, or what the path means now."""
+    if request.file_id is None:
+        return get_inode(state, split_path(request.path))
+    inode = state.inodes.get(request.file_id)
+    if inode is None:
+        raise FileMissing(f"{request.path}: was removed or replaced while it was being read")
+    return inode
 
 
 def list_page(state: FileSystemState, path: str, start_after: str, limit: int) -> Listing:

@@ -116,6 +116,7 @@ class Replica(Message, frozen=True):
     chunkserver_id: ChunkserverId
     address: str
     host: str
+    lending_address: str = ""  # Unix socket where it lends files to its machine's processes
 
 
 class LocatedChunk(Message, frozen=True):
@@ -134,12 +135,17 @@ class Located(Message, frozen=True):
 
 
 class Locate(Request[Located], frozen=True, tag="fs.locate"):
-    """Status of a file and the chunks ``first_index`` to ``first_index + count``, clipped."""
+    """Status of a file and the chunks ``first_index`` to ``first_index + count``, clipped.
+
+    With a ``file_id`` it is that file, wherever it lies now, and the path is only what the status
+    calls it: a reader goes on with the file it opened when the path means another, or nothing.
+    """
 
     path: str
     first_index: int = 0
     count: int = 64
     stale_ok: bool = False
+    file_id: FileId | None = None
 
 
 class MakeDirectory(Change[Empty], frozen=True, tag="fs.mkdir"):
@@ -297,6 +303,7 @@ class Heartbeat(Request[HeartbeatReply], frozen=True, tag="cs.heartbeat"):
     last_scrubbed_ms: int = 0  # all of it was read since then; 0: never yet
     trashed: tuple[ChunkHandle, ...] = ()  # some of what was deleted and could be restored
     seen: HistoryPosition | None = None  # newest position of a master that this server believed
+    lending_address: str = ""
 
 
 class MasterReport(Message, frozen=True):

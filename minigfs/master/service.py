@@ -25,7 +25,7 @@ from minigfs.ids import FileId, Origin
 from minigfs.master import commands
 from minigfs.master.barrier import SharedBarrier
 from minigfs.master.housekeeping import Housekeeping
-from minigfs.master.listing import find_page, list_page, status_of
+from minigfs.master.listing import find_page, inode_to_read, list_page, status_of
 from minigfs.master.machine import FILE_SYSTEM_MACHINE, FileSystemMachine
 from minigfs.master.membership import Server
 from minigfs.master.messages import (
@@ -230,7 +230,7 @@ class FileSystemService:
 
     def _locate_now(self, request: Locate) -> Located:
         state = self._state
-        inode = get_inode(state, split_path(request.path))
+        inode = inode_to_read(state, request)
         if not isinstance(inode, FileInode):
             raise IsDirectory(f"{request.path} is a directory: it has no chunks")
         first = max(request.first_index, 0)
@@ -262,6 +262,7 @@ class FileSystemService:
                     chunkserver_id=server.chunkserver_id,
                     address=server.last_heartbeat.address,
                     host=server.last_heartbeat.host,
+                    lending_address=server.last_heartbeat.lending_address,
                 )
                 for server in servers
             ),

@@ -6,7 +6,14 @@ from typing import TypeAlias
 
 from minigfs.errors import InvalidConfig
 
-__all__ = ["Address", "TcpAddress", "UnixAddress", "is_loopback", "parse_address"]
+__all__ = [
+    "UNIX_PATH_BYTES_MAX",
+    "Address",
+    "TcpAddress",
+    "UnixAddress",
+    "is_loopback",
+    "parse_address",
+]
 
 Address: TypeAlias = str
 

@@ -2,7 +2,7 @@
 
 Sending gives the kernel header, body and payload as they lie, without joining them. Receiving reads
 through a small buffer, so that a short frame costs one system call; a payload goes straight into
-memory of its own.
+the memory that the receiver brought for it, else into memory of its own.
 
 Trouble comes out as two exceptions of this layer, because what it means for a call depends on how
 far the call had come: ``ConnectionBroken`` and ``ConnectionLate``. A frame whose ``send`` raised
@@ -47,6 +47,7 @@ from minigfs.transport.handshake import (
 )
 from minigfs.transport.network import Link
 from minigfs.transport.security import Security
+from minigfs.transport.sockets import UnixLink
 
 __all__ = ["NO_PAYLOAD", "Connection", "ConnectionBroken", "ConnectionLate", "Payload"]
 
@@ -119,15 +120,24 @@ class Connection:
         payload: Payload = b"",
         *,
         deadline: Deadline,
+        descriptor: int | None = None,
     ) -> None:
-        """Send one whole frame. ``FrameTooLarge`` leaves the connection as it was."""
+        """Send one whole frame, with an open file if the link is a Unix socket.
+
+        ``FrameTooLarge`` leaves the connection as it was.
+        """
         body = encode_body(message)
         views = views_of(payload)
         payload_bytes = sum(view.nbytes for view in views)
         header = encode_header(kind, call_id, len(body), payload_bytes, self._limits)
+        buffers = [memoryview(header + body), *views]
+        unix_link = None if descriptor is None else self._unix_link()
         try:
             with trouble_has_a_name():
-                self._link.send([memoryview(header + body), *views], deadline)
+                if descriptor is None or unix_link is None:
+                    self._link.send(buffers, deadline)
+                else:
+                    unix_link.send_descriptor(descriptor, buffers, deadline)
         except BaseException:  # Ctrl-C too: part of a frame may be on its way
             self._sends_in_step = False
             raise
@@ -136,20 +146,35 @@ class Connection:
         error = WireError(code=code, message=message)
         self.send(FrameKind.ERROR, call_id, error, deadline=deadline)
 
-    def receive(self, *, deadline: Deadline, limits: TransportLimits | None = None) -> Frame:
-        """The next frame. A frame over the limits raises before memory is taken for it."""
+    def receive(
+        self,
+        *,
+        deadline: Deadline,
+        limits: TransportLimits | None = None,
+        into: memoryview | None = None,
+    ) -> Frame:
+        """The next frame. A frame over the limits raises before memory is taken for it.
+
+        A payload that fits in ``into`` is received there, and is then a view of it.
+        """
         try:
             with trouble_has_a_name():
                 header = decode_header(self._take(HEADER_BYTES, deadline), limits or self._limits)
                 body = bytes(self._take(header.body_bytes, deadline))
                 payload = NO_PAYLOAD
                 if header.payload_bytes:
-                    payload = self._take_fresh(header.payload_bytes, deadline)
+                    fits = into is not None and header.payload_bytes <= len(into)
+                    room = into if fits else None
+                    payload = self._take_payload(header.payload_bytes, room, deadline)
         except BaseException as error:  # Ctrl-C too: part of a frame may have been read
             self._receives_in_step = False
             self._sends_in_step = self._sends_in_step and not isinstance(error, ConnectionBroken)
             raise
         return Frame(header.kind, header.call_id, body, payload)
+
+    def take_descriptor(self) -> int | None:
+        """The open file that came with the frame just received; the taker closes it."""
+        return self._unix_link().take_descriptor()
 
     def prove_as_client(self, security: Security, deadline: Deadline) -> None:
         """Do the handshake; the server's last word on it comes with its first reply."""
@@ -196,6 +221,11 @@ class Connection:
     def _receive_handshake(self, kind: FrameKind, deadline: Deadline) -> bytes:
         return self._expect(self.receive(deadline=deadline, limits=HANDSHAKE_LIMITS), kind)
 
+    def _unix_link(self) -> UnixLink:
+        if not isinstance(self._link, UnixLink):
+            raise ProtocolError(f"{self.peer}: only a Unix socket carries open files")
+        return self._link
+
     def _expect(self, frame: Frame, kind: FrameKind) -> bytes:
         if frame.kind is not kind:
             raise self.out_of_turn(frame)
@@ -212,7 +242,7 @@ class Connection:
             self._start += length
             return self._buffer[self._start - length : self._start]
         if fresh:
-            return self._take_fresh(length, deadline)
+            return self._take_payload(length, None, deadline)
         self._buffer[:have] = bytes(self._buffer[self._start : self._end])
         self._start, self._end = 0, have
         while self._end < length:
@@ -220,8 +250,8 @@ class Connection:
         self._start = length
         return self._buffer[:length]
 
-    def _take_fresh(self, length: int, deadline: Deadline) -> memoryview:
-        memory = memoryview(bytearray(length))
+    def _take_payload(self, length: int, into: memoryview | None, deadline: Deadline) -> memoryview:
+        memory = memoryview(bytearray(length)) if into is None else into[:length]
         have = self._end - self._start
         at = min(have, length)
         memory[:at] = self._buffer[self._start : self._start + at]

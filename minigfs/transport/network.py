@@ -18,7 +18,7 @@ from minigfs.errors import InvalidConfig
 from minigfs.transport.address import Address, TcpAddress, UnixAddress, parse_address
 from minigfs.transport.deadline import Deadline
 from minigfs.transport.security import TlsFiles, client_context, server_context
-from minigfs.transport.sockets import SocketLink, SocketListener, TlsLink
+from minigfs.transport.sockets import SocketLink, SocketListener, TlsLink, UnixLink
 
 if TYPE_CHECKING:  # clients never need an event loop, and importing one takes them a while
     import asyncio
@@ -142,7 +142,7 @@ class RealNetwork:
             except BaseException:
                 unix.close()
                 raise
-            return SocketLink(unix, address)
+            return UnixLink(unix, address, takes_descriptors=True)
         tcp = socket.create_connection((where.host, where.port), timeout)
         if tls is None:
             return SocketLink(tcp, address)

@@ -5,21 +5,25 @@ each call keeps its own deadline even when one thread sends while another receiv
 socket's own timeout (one per socket) cannot do, and bulk transfers save a poll per operation.
 """
 
+import array
 import contextlib
+import os
 import select
 import socket
 import ssl
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from minigfs.transport.address import Address
 from minigfs.transport.deadline import Deadline
 
-__all__ = ["SocketLink", "SocketListener", "TlsLink"]
+__all__ = ["SocketLink", "SocketListener", "TlsLink", "UnixLink"]
 
 BUFFERS_PER_SEND_MAX = 512  # below IOV_MAX (1024 on Linux) with room
 TLS_WRITE_BYTES = 256 * 1024  # how long one write may keep a reader of the same link waiting
+UNTAKEN_DESCRIPTORS_MAX = 4  # a peer that sends files nobody waits for fills no table of ours
 
 
 def wait_for(sock: socket.socket, events: int, deadline: Deadline) -> None:
@@ -81,6 +85,71 @@ class SocketLink:
 
     def forget(self) -> None:
         self._socket.close()
+
+
+class UnixLink(SocketLink):
+    """A connected Unix socket, which can carry open files besides bytes (SCM_RIGHTS).
+
+    A descriptor travels with the first byte of what it is sent with, so the files arrive in the
+    order of the frames that announce them.
+    """
+
+    def __init__(self, sock: socket.socket, peer: str, *, takes_descriptors: bool) -> None:
+        """A side that expects no files lets the kernel drop whatever is sent."""
+        super().__init__(sock, peer)
+        self._takes_descriptors = takes_descriptors
+        self._descriptors: deque[int] = deque()
+
+    def send_descriptor(
+        self, descriptor: int, buffers: Sequence[memoryview], deadline: Deadline
+    ) -> None:
+        """Send the bytes and, with their first one, an open file; the caller keeps its own."""
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))
+        first, *rest = (view for view in buffers if view.nbytes)
+        while True:
+            try:
+                sent = self._socket.sendmsg([first], [rights])
+                break
+            except BlockingIOError:
+                wait_for(self._socket, select.POLLOUT, deadline)
+        self.send([first[sent:], *rest], deadline)
+
+    def take_descriptor(self) -> int | None:
+        """The oldest file that has arrived and was not taken; the taker closes it."""
+        return self._descriptors.popleft() if self._descriptors else None
+
+    def receive_into(self, buffer: memoryview, deadline: Deadline) -> int:
+        if not self._takes_descriptors:
+            return super().receive_into(buffer, deadline)
+        descriptor_bytes = array.array("i").itemsize
+        while True:
+            try:
+                count, messages, _flags, _address = self._socket.recvmsg_into(
+                    [buffer], socket.CMSG_SPACE(descriptor_bytes), socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                wait_for(self._socket, select.POLLIN, deadline)
+                continue
+            for level, kind, content in messages:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    self._keep(array.array("i", content[:descriptor_bytes]))
+            return count
+
+    def close(self) -> None:
+        super().close()
+        self._drop_descriptors(0)
+
+    def forget(self) -> None:
+        super().forget()
+        self._drop_descriptors(0)
+
+    def _keep(self, received: "array.array[int]") -> None:
+        self._descriptors.extend(received)
+        self._drop_descriptors(UNTAKEN_DESCRIPTORS_MAX)
+
+    def _drop_descriptors(self, kept_count: int) -> None:
+        while len(self._descriptors) > kept_count:
+            os.close(self._descriptors.popleft())
 
 
 class TlsLink(SocketLink):
@@ -166,7 +235,9 @@ class SocketListener:
                 except (BlockingIOError, ConnectionAbortedError):
                     continue
                 break
-        peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else self.address
+        if sock.family == socket.AF_UNIX:
+            return UnixLink(sock, self.address, takes_descriptors=False)
+        peer = f"{name[0]}:{name[1]}"
         if self._context is None:
             return SocketLink(sock, peer)
         return TlsLink(sock, peer, self._context)

@@ -70,8 +70,11 @@ class Stream:
         payload: Payload = b"",
         *,
         timeout_ms: int = DEFAULT_TIMEOUT_MS,
+        descriptor: int | None = None,
     ) -> None:
         """Send one message; the payload may be reused once this returns.
+
+        ``descriptor`` is an open file to send along, which only a Unix socket can.
 
         When the connection is lost because the peer gave up, the peer's own error is raised if it
         left one.
@@ -79,7 +82,12 @@ class Stream:
         deadline = Deadline(self._clock, timeout_ms)
         try:
             self._connection.send(
-                FrameKind.MESSAGE, self._call_id, message, payload, deadline=deadline
+                FrameKind.MESSAGE,
+                self._call_id,
+                message,
+                payload,
+                deadline=deadline,
+                descriptor=descriptor,
             )
         except ConnectionBroken as error:
             raise (self.last_words() or self._lost(error)) from error
@@ -88,25 +96,38 @@ class Stream:
         self.sent_count += 1
 
     def receive(
-        self, message_type: type[MessageT], *, timeout_ms: int = DEFAULT_TIMEOUT_MS
+        self,
+        message_type: type[MessageT],
+        *,
+        timeout_ms: int = DEFAULT_TIMEOUT_MS,
+        into: memoryview | None = None,
     ) -> tuple[MessageT, memoryview]:
         """The next message of this call with its payload, which is the receiver's own memory.
 
-        Raises the peer's error if an error frame comes.
+        A payload that fits in ``into`` is received there, without a copy; what ``into`` holds after
+        an error is undefined. Raises the peer's error if an error frame comes.
         """
-        return self.receive_by(message_type, Deadline(self._clock, timeout_ms))
+        return self.receive_by(message_type, Deadline(self._clock, timeout_ms), into=into)
 
     def receive_by(
-        self, message_type: type[MessageT], deadline: Deadline
+        self,
+        message_type: type[MessageT],
+        deadline: Deadline,
+        *,
+        into: memoryview | None = None,
     ) -> tuple[MessageT, memoryview]:
         """``receive`` with a deadline that began earlier."""
         try:
             with self._receiving:
-                return self._receive(message_type, deadline)
+                return self._receive(message_type, deadline, into)
         except ConnectionBroken as error:
             raise self._lost(error) from error
         except ConnectionLate as error:
             raise self._late(deadline, "sent nothing") from error
+
+    def take_descriptor(self) -> int | None:
+        """The open file that came with the last message; the caller closes it."""
+        return self._connection.take_descriptor()
 
     def last_words(self) -> MinigfsError | None:
         """The error frame of a peer that stopped listening, if one has already arrived."""
@@ -115,7 +136,7 @@ class Stream:
         no_waiting = Deadline(self._clock, 0)
         try:
             while True:
-                self._receive(msgspec.Struct, no_waiting)
+                self._receive(msgspec.Struct, no_waiting, None)
         except (ConnectionBroken, ConnectionLate):
             return None
         except MinigfsError as error:
@@ -152,10 +173,10 @@ class Stream:
             self.close()
 
     def _receive(
-        self, message_type: type[MessageT], deadline: Deadline
+        self, message_type: type[MessageT], deadline: Deadline, into: memoryview | None
     ) -> tuple[MessageT, memoryview]:
         while True:
-            frame = self._connection.receive(deadline=deadline)
+            frame = self._connection.receive(deadline=deadline, into=into)
             if frame.kind is FrameKind.ERROR and frame.call_id in (
                 CONNECTION_CALL_ID,
                 self._call_id,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
+import pyarrow as pa
 import pytest
 
 from minigfs.cluster import ClusterLayout
@@ -289,6 +290,21 @@ def test_ranges_come_back_in_order_with_errors_in_their_places(
     assert isinstance(found[20], FileNotFoundError)
     with pytest.raises(FileNotFoundError):
         fs.cat_ranges(paths, [*starts, 0], 1, on_error="raise")
+
+
+def test_arrow_reads_the_page_cache_itself(fs: MinigfsFileSystem, root: str) -> None:
+    fs.pipe_file(f"{root}/f", BIG)
+    with fs.open(f"{root}/f", "rb") as file:
+        file.read(10)
+        assert (file.read_buffer(5), file.tell()) == (BIG[10:15], 15)
+        assert file.read_buffer() == BIG[15:]
+        arrow = pa.PythonFile(file, mode="r")
+        views = []
+        for _ in range(2):
+            arrow.seek(0)
+            views.append(arrow.read_buffer(CHUNK_BYTES))
+        assert views[0].address == views[1].address
+        assert views[0].to_pybytes() == arrow.read_at(CHUNK_BYTES, 0) == BIG[:CHUNK_BYTES]
 
 
 def test_an_open_file_pickles_with_its_position(fs: MinigfsFileSystem, root: str) -> None:

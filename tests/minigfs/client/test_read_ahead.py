@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 
 from hypothesis import given, settings
@@ -23,21 +22,20 @@ class Source:
         self.background_count = 0
         self.failures_left = 0
 
-    def fetch(self, offset: int, end: int) -> Iterator[memoryview]:
-        self.fetched.append((offset, end - offset))
+    def fetch(self, offset: int, target: memoryview) -> None:
+        self.fetched.append((offset, len(target)))
         if threading.current_thread() is not threading.main_thread():
             self.background_count += 1
             if self.failures_left:
                 self.failures_left -= 1
                 raise ConnectionError
-        while offset < end:
-            stop = min(offset + 100_000, end)
-            yield memoryview(self.content)[offset:stop]
-            offset = stop
+        target[:] = self.content[offset : offset + len(target)]
 
 
 def read(ahead: ReadAhead, offset: int, length: int) -> bytes:
-    return b"".join(ahead.pieces(offset, offset + length))
+    target = bytearray(length)
+    ahead.fill(offset, memoryview(target))
+    return bytes(target)
 
 
 @settings(max_examples=30, deadline=None)

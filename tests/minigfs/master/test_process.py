@@ -139,6 +139,10 @@ def test_a_file_is_written_found_moved_and_removed(tmp_path) -> None:
             call(Stat(path="/a/b/f"))
         with pytest.raises(IsDirectory):
             call(Locate(path="/c"))
+        by_id = call(Locate(path="/a/b/f", first_index=1, count=9, file_id=status.file_id))
+        assert by_id.chunks == located.chunks
+        with pytest.raises(FileMissing, match="/a/b/f"):
+            call(Locate(path="/a/b/f", file_id=type(status.file_id)(999)))
         removed = call(Remove(path="/c", recursive=True))
         assert (removed.file_count, removed.directory_count) == (1, 1)
 
