@@ -2,16 +2,24 @@
 
 __all__ = [
     "ATTEMPT_LIMIT",
+    "DEFAULT_BACKUP_POLICY",
     "DEFAULT_MEMORY_BYTES",
     "CANCEL_WAIT_MS",
     "JOB_HISTORY_COUNT_MAX",
+    "FAULTS_BEFORE_ASIDE",
+    "ASIDE_MS",
+    "ASIDE_MS_MAX",
+    "BACKUP_LOOK_INTERVAL_MS",
+    "LOCALITY_WAIT_MS",
     "LOCAL_LOG_BYTES_MAX",
     "LOCAL_PROCESS_BYTES_MIN",
     "MASTER_PATIENCE_MS",
     "STATUS_WAIT_MS",
     "PING_INTERVAL_MS",
     "POLL_WAIT_MS_MAX",
+    "PROGRESS_DEADLINE_MS",
     "RECOVERY_HOLD_MS",
+    "RETRY_ELSEWHERE_MS",
     "TASK_END_COUNT_MAX",
     "TICK_INTERVAL_MS",
     "WORKER_DEAD_AFTER_MS",
@@ -36,6 +44,18 @@ RECOVERY_HOLD_MS = (
 )
 TICK_INTERVAL_MS = 200  # how late a deadline may be noticed
 POLL_WAIT_MS_MAX = 30_000  # a long poll is answered before middleboxes drop a silent connection
+
+LOCALITY_WAIT_MS = (
+    300  # a job waits so long for a slot on a host of its input, and again for one in
+)
+# its rack: a second of reading over the network is saved, and a tick is 200 ms
+BACKUP_LOOK_INTERVAL_MS = 100  # between two looks for slow attempts of a job; Spark's interval
+DEFAULT_BACKUP_POLICY = "rate"
+PROGRESS_DEADLINE_MS = 600_000  # Hadoop's task timeout: longer than any honest record takes
+RETRY_ELSEWHERE_MS = 2_000  # a task that failed waits so long for another worker than that one
+FAULTS_BEFORE_ASIDE = 3  # failures in a row after which a worker gets no tasks; Hadoop's number
+ASIDE_MS = 30_000  # for so long at first, doubled each time
+ASIDE_MS_MAX = 600_000
 
 JOB_HISTORY_COUNT_MAX = 100  # finished jobs that `jobs list` still shows
 

@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 from minigfs.transport.messages import Empty, Message, Request
+from minimr.config import DEFAULT_BACKUP_POLICY, PROGRESS_DEADLINE_MS
 from minimr.ids import AttemptId, JobId, TaskId, WorkerId
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "MapAssignment",
     "MapOutput",
     "MapResult",
+    "Nearness",
     "Part",
     "PingReply",
     "PingWorker",
@@ -97,6 +99,10 @@ class JobSpec(Message, frozen=True):
     code_fingerprint: str = ""
     input_fingerprint: str = ""
     split_points: tuple[SplitPoint, ...] = ()  # of a job with a range partition, increasing
+    backup_policy: str = DEFAULT_BACKUP_POLICY  # a name in `minimr.coordinator.backups.POLICIES`
+    progress_deadline_ms: int = (
+        PROGRESS_DEADLINE_MS  # an attempt without any progress for so long is given up
+    )
 
 
 class MapOutput(Message, frozen=True):
@@ -126,10 +132,19 @@ class Part(Message, frozen=True):
     attempt: AttemptId
 
 
+class Nearness(StrEnum):
+    """Where a map task's input lies, as seen from its worker."""
+
+    LOCAL = "local"  # on the same host
+    RACK = "rack"
+    REMOTE = "remote"
+
+
 class MapAssignment(Message, frozen=True, tag="map"):
     attempt: AttemptId
     split: Split
     partition_count: int
+    nearness: Nearness = Nearness.REMOTE
 
 
 class ReduceAssignment(Message, frozen=True, tag="reduce"):
@@ -176,6 +191,8 @@ class FailureKind(StrEnum):
     DIED = "died"  # the executor was killed: signal, memory
     CANCELLED = "cancelled"
     INTERNAL = "internal"
+    HUNG = "hung"  # no progress for the job's deadline
+    NO_SPACE = "no-space"  # the worker's disk is full: it is set aside
 
 
 class Failure(Message, frozen=True):
@@ -186,17 +203,23 @@ class Failure(Message, frozen=True):
     url: str = ""
     offset: int = -1  # byte offset of the record in the (unpacked) file; -1 unknown
     lost_map_indexes: tuple[int, ...] = ()  # of a FETCH failure
+    is_final: bool = False  # it would happen again: the task is not tried once more
 
 
 class Progress(Message, frozen=True, array_like=True):
+    """``steps`` grows with anything that the attempt does; ``elapsed_ms`` since it began here."""
+
     attempt: AttemptId
     done_bytes: int
     total_bytes: int
+    steps: int = 0
+    elapsed_ms: int = 0
 
 
 class WorkerInfo(Message, frozen=True):
     """``incarnation`` is new at each start of the process: what ran before is gone, but segments
-    on disk (``stored``: attempt file stems) are still served."""
+    on disk (``stored``: attempt file stems) are still served. ``unfit`` says why it takes no task
+    at the moment (its disk is full); "" when it does."""
 
     worker_id: WorkerId
     incarnation: str
@@ -206,6 +229,8 @@ class WorkerInfo(Message, frozen=True):
     executor_pid: int
     directory: str
     stored: tuple[str, ...] = ()
+    rack: str = ""
+    unfit: str = ""
 
 
 class JobState(StrEnum):
@@ -339,6 +364,9 @@ class WorkerReport(Message, frozen=True):
     dir: str
     alive: bool
     task: str  # attempt id, "" when idle
+    rack: str = ""
+    address: str = ""
+    aside: str = ""  # why it gets no tasks at the moment
 
 
 class WorkerList(Message, frozen=True):

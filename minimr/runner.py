@@ -21,7 +21,9 @@ from minimr.backends.run_plan import Plan, make_plan
 from minimr.config import (
     ATTEMPT_LIMIT,
     CANCEL_WAIT_MS,
+    DEFAULT_BACKUP_POLICY,
     DEFAULT_MEMORY_BYTES,
+    PROGRESS_DEADLINE_MS,
     STATUS_WAIT_MS,
 )
 from minimr.errors import JobCancelled, JobFailed, JobUsageError
@@ -206,6 +208,8 @@ def run(
     processes: int | None = None,
     memory: int | None = None,
     overwrite: bool = False,
+    backup_policy: str = DEFAULT_BACKUP_POLICY,
+    task_timeout_s: int = PROGRESS_DEADLINE_MS // 1000,
     settings: Mapping[str, str] | None = None,
     home: str | None = None,
     on_status: OnStatus | None = None,
@@ -222,6 +226,8 @@ def run(
         processes=processes,
         memory=memory,
         overwrite=overwrite,
+        backup_policy=backup_policy,
+        task_timeout_s=task_timeout_s,
         settings=settings,
         home=home,
     )
@@ -239,6 +245,8 @@ def submit(
     processes: int | None = None,
     memory: int | None = None,
     overwrite: bool = False,
+    backup_policy: str = DEFAULT_BACKUP_POLICY,
+    task_timeout_s: int = PROGRESS_DEADLINE_MS // 1000,
     settings: Mapping[str, str] | None = None,
     home: str | None = None,
 ) -> JobHandle:
@@ -265,6 +273,10 @@ def submit(
         Bytes that one executor process may use beyond what it uses idle. Default: 1 GiB.
     overwrite : bool
         Replace an output that exists, at the very end.
+    backup_policy : {"rate", "paper", "none"}
+        When a slow task is run a second time: see `minimr.coordinator.backups`.
+    task_timeout_s : int
+        An attempt that makes no progress for so many seconds is given up and tried elsewhere.
     settings : mapping, optional
         Options of the output format (``escape``) and whatever else describes the run; they are
         written into the manifest.
@@ -282,7 +294,10 @@ def submit(
         job, storage, input=input, output=output, reducers=reducers, split_size=split_size,
         backend=backend, processes=processes, overwrite=overwrite, home=home,
     )  # fmt: skip
-    spec = _specify(plan, memory=memory, settings=settings or {})
+    spec = _specify(
+        plan, memory=memory, settings=settings or {}, backup_policy=backup_policy,
+        task_timeout_s=task_timeout_s,
+    )  # fmt: skip
     if isinstance(job.partition, RangePartition):
         from minimr.backends.key_sampling import sampled_split_points  # Arrow, and all of a task
 
@@ -321,7 +336,14 @@ def explain(
 # --- from plan to backend ------------------------------------------------------------------------
 
 
-def _specify(plan: Plan, *, memory: int | None, settings: Mapping[str, str]) -> JobSpec:
+def _specify(
+    plan: Plan,
+    *,
+    memory: int | None,
+    settings: Mapping[str, str],
+    backup_policy: str,
+    task_timeout_s: int,
+) -> JobSpec:
     job = plan.job
     job_id = JobId(f"{job.name}-{os.urandom(4).hex()}")
     code = _code(plan)
@@ -342,6 +364,8 @@ def _specify(plan: Plan, *, memory: int | None, settings: Mapping[str, str]) -> 
         submitted_ms=time.time_ns() // 1_000_000,
         code_fingerprint=xxhash.xxh3_64_hexdigest(code) if code else "",
         input_fingerprint=_fingerprint(plan.files),
+        backup_policy=backup_policy,
+        progress_deadline_ms=task_timeout_s * 1000,
     )
 
 

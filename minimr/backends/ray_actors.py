@@ -51,6 +51,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     cluster_id: str
     host: str
     worker_count: int  # on the same machine
+    rack: str = ""
 
     def options(self) -> "WorkerOptions":
         from minigfs.transport.security import Security, load_token
@@ -63,6 +64,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
             masters=self.masters,
             security=Security(load_token(self.token_file), self.cluster_id),
             host=self.host,
+            rack=self.rack,
             environment={
                 "FSSPEC_MINIGFS_MASTERS": ",".join(self.masters),
                 "FSSPEC_MINIGFS_TOKEN_FILE": self.token_file,

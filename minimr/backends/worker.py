@@ -17,10 +17,12 @@ until a master has taken it, because a finished task is worth waiting for a mast
 It knows nothing of Ray: `minimr.backends.ray_actors` only wraps it.
 """
 
+import itertools
 import logging
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,6 +79,7 @@ class WorkerOptions:
     masters: tuple[str, ...]
     security: Security = field(repr=False)
     host: str
+    rack: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -149,8 +152,7 @@ class WorkerSupervisor:
 
     def _run(self, assignment: Assignment) -> None:
         attempt = assignment.attempt
-        with self._running_lock:
-            self._running = Progress(attempt=attempt, done_bytes=0, total_bytes=0)
+        self._on_progress(attempt)(0, 0)
         report = self._outcome(assignment)
         self._deliver(report)
         # Until the report is delivered, pings name the attempt, so that nobody counts it as lost.
@@ -181,7 +183,6 @@ class WorkerSupervisor:
 
     def _prepare(self, assignment: Assignment) -> AttemptWork:
         job_id = assignment.attempt.task.job_id
-        self._disk.check_space()
         self._disk.make_job_directory(job_id)
         return AttemptWork(
             spec=self._spec(job_id),
@@ -203,10 +204,17 @@ class WorkerSupervisor:
         return self._specs[job_id]
 
     def _on_progress(self, attempt: AttemptId) -> Callable[[int, int], None]:
+        began_ns = time.monotonic_ns()
+        steps = itertools.count()
+
         def note(done_bytes: int, total_bytes: int) -> None:
             with self._running_lock:
                 self._running = Progress(
-                    attempt=attempt, done_bytes=done_bytes, total_bytes=total_bytes
+                    attempt=attempt,
+                    done_bytes=done_bytes,
+                    total_bytes=total_bytes,
+                    steps=next(steps),
+                    elapsed_ms=(time.monotonic_ns() - began_ns) // 1_000_000,
                 )
 
         return note
@@ -286,6 +294,8 @@ class WorkerSupervisor:
             executor_pid=self._executors.pid,
             directory=str(self._options.directory),
             stored=self._disk.stored(),
+            rack=self._options.rack,
+            unfit=self._disk.complaint(),
         )
 
     def _progress(self) -> tuple[Progress, ...]:

@@ -17,7 +17,7 @@ import secrets
 import shutil
 from pathlib import Path
 
-from minigfs.errors import InvalidConfig, NoSpace, Unreachable
+from minigfs.errors import InvalidConfig, Unreachable
 from minigfs.transport.bulk_server import BulkServer
 from minimr.ids import JobId, WorkerId
 from minimr.shuffle.fetch import job_directory
@@ -50,14 +50,15 @@ class WorkerDisk:
         remembered.write_text(address, encoding="ascii")
         return address
 
-    def check_space(self) -> None:
-        """`NoSpace` if the disk is too full to take on a task."""
+    def complaint(self) -> str:
+        """Why the disk is too full to take on a task; "" if it is not."""
         usage = shutil.disk_usage(self.directory)
-        if usage.free < usage.total * _FREE_SHARE_MIN:
-            raise NoSpace(
-                f"{self.directory} has {usage.free // 2**20} MiB free, less than "
-                f"{_FREE_SHARE_MIN:.0%} of its disk: free some space"
-            )
+        if usage.free >= usage.total * _FREE_SHARE_MIN:
+            return ""
+        return (
+            f"{self.directory} has {usage.free // 2**20} MiB free, less than "
+            f"{_FREE_SHARE_MIN:.0%} of its disk: free some space"
+        )
 
     def make_job_directory(self, job_id: JobId) -> None:
         job_directory(self.segments, job_id).mkdir(mode=0o700, exist_ok=True)

@@ -66,6 +66,49 @@ def raft(
         click.echo(_table(figures))
 
 
+@bench.command()
+@click.option("--workers", type=click.IntRange(2, 10_000), default=16, show_default=True)
+@click.option("--maps", type=click.IntRange(1, 100_000), default=64, show_default=True)
+@click.option("--task-ms", type=click.IntRange(1), default=1_000, show_default=True,
+              help="What a map takes on a usual worker.")  # fmt: skip
+@click.option("--slowdown", type=click.IntRange(1, 1_000), default=10, show_default=True,
+              help="How many times slower the one slow worker is.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@terminal_options
+def stragglers(workers: int, maps: int, task_ms: int, slowdown: int, as_json: bool) -> None:
+    """What backup tasks are worth: a map that sleeps, on workers one of which is slow.
+
+    The coordinator is the masters' own, the workers are played on a virtual clock, so the figures
+    are the same on every machine.
+    """
+    from minimr.bench.stragglers import measure, ratios
+
+    figures = measure(workers=workers, maps=maps, task_ms=task_ms, slowdown=slowdown)
+    marks = ratios(figures)
+    if as_json:
+        echo_json({"figures": figures, "marks": marks})
+        return
+    rows = [
+        (
+            of.scenario,
+            of.policy,
+            f"{of.makespan_s:.2f}",
+            f"{of.slot_seconds:.1f}",
+            f"{of.wasted_slot_seconds:.1f}",
+            f"{of.backups_launched} / {of.backups_won} / {of.backups_wasted}",
+        )
+        for of in figures
+    ]
+    heads = ("workers", "policy", "time s", "slot s", "wasted s", "backups launched/won/wasted")
+    click.echo("\n".join(format_table(heads, rows)))
+    click.echo(
+        f"one slow worker: none takes {marks.none_over_default:.2f} times as long as rate, rate "
+        f"{marks.default_over_undisturbed:.2f} times as long as undisturbed; backups took "
+        f"{marks.backup_slot_share:.1%} of the slot seconds, all slots together "
+        f"{marks.extra_slot_share:+.1%}; backups of a skewed input: {marks.skew_backups}"
+    )
+
+
 def _counts(clients: str) -> list[int]:
     try:
         counts = [int(part) for part in clients.split(",")]

@@ -203,6 +203,7 @@ def master(options: "MasterOptions") -> None:
     "--host-label", "labels", multiple=True,
     help="Host they count as; several are given in turn.  [default: this machine's name]",
 )  # fmt: skip
+@click.option("--rack", "racks", multiple=True, help="Rack of each --host-label, in their order.")
 @terminal_options
 def workers(
     directory: str,
@@ -212,6 +213,7 @@ def workers(
     masters: tuple[str, ...],
     count: int,
     labels: tuple[str, ...],
+    racks: tuple[str, ...],
 ) -> None:
     """Run workers on this machine, in a Ray of their own."""
     from minigfs.transport.security import Security, check_listen_address, load_token
@@ -219,6 +221,10 @@ def workers(
 
     configure_logging()
     check_listen_address(listen, Security(load_token(token_file), cluster_id), insecure=False)
+    hosts = labels or (socket.gethostname(),)
+    if racks and len(racks) not in (1, len(hosts)):
+        raise click.BadParameter(f"give one, or one for each of {len(hosts)} hosts",
+                                 param_hint="--rack")  # fmt: skip
     options = WorkersOptions(
         directory=Path(directory),
         listen=listen,
@@ -226,6 +232,7 @@ def workers(
         token_file=Path(token_file),
         cluster_id=cluster_id,
         worker_count=count,
-        hosts=labels or (socket.gethostname(),),
+        hosts=hosts,
+        racks=racks,
     )
     serve_workers(options, ready=announce_ready)

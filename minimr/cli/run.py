@@ -50,6 +50,14 @@ __all__ = ["run"]
     "--processes", type=click.IntRange(0, 1024),
     help="Local backend: worker processes; 0 runs everything in this one, in order (for pdb).",
 )  # fmt: skip
+@click.option(
+    "--backup-policy", type=click.Choice(["rate", "paper", "none"]), default="rate",
+    show_default=True, help="When a slow task is run a second time.",
+)  # fmt: skip
+@click.option(
+    "--task-timeout", type=click.IntRange(1), default=600, show_default=True, metavar="SECONDS",
+    help="An attempt without any progress for so long is given up.",
+)  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists, at the very end.")
 @click.option("--explain", is_flag=True, help="Print the plan and run nothing.")
 @home_option
@@ -67,6 +75,8 @@ def run(
     memory: int | None,
     backend: str,
     processes: int | None,
+    backup_policy: str,
+    task_timeout: int,
     overwrite: bool,
     explain: bool,
     as_json: bool,
@@ -103,7 +113,8 @@ def run(
         result = runner.run(
             loaded, input=inputs, output=output, reducers=reducers, split_size=split_size,
             backend=backend, processes=processes, memory=memory, overwrite=overwrite,
-            settings=options, on_status=view.show,
+            backup_policy=backup_policy, task_timeout_s=task_timeout, settings=options,
+            on_status=view.show,
         )  # fmt: skip
     if as_json:
         echo_json(result.summary())

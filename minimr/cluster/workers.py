@@ -42,6 +42,7 @@ class WorkersOptions:
     cluster_id: str
     worker_count: int
     hosts: tuple[str, ...]
+    racks: tuple[str, ...] = ()  # of the hosts, as many; none: not known
 
     def specs(self) -> tuple[WorkerSpec, ...]:
         return tuple(
@@ -54,6 +55,7 @@ class WorkersOptions:
                 cluster_id=self.cluster_id,
                 host=self.hosts[number % len(self.hosts)],
                 worker_count=self.worker_count,
+                rack=self.racks[number % len(self.racks)] if self.racks else "",
             )
             for number in range(self.worker_count)
         )

@@ -3,6 +3,7 @@
 Each function returns what is wrong, in one line, or None.
 """
 
+from minimr.coordinator.backups import POLICIES
 from minimr.coordinator.state import JobRecord
 from minimr.ids import AttemptId, TaskPhase
 from minimr.messages import (
@@ -31,6 +32,10 @@ def admission_problem(spec: JobSpec) -> str | None:
         return f"job {spec.job_id}: {spec.partition_count} partitions; use 0 for a map-only job"
     if spec.attempt_limit < 1:
         return f"job {spec.job_id}: an attempt limit of {spec.attempt_limit} allows no attempt"
+    if spec.backup_policy not in POLICIES:
+        return f"job {spec.job_id}: backup policy {spec.backup_policy!r} is none of " + ", ".join(
+            POLICIES
+        )
     return None
 
 

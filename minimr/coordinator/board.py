@@ -79,4 +79,5 @@ class JobBoard:
             now_ms,
             news=self._news.get(record.job_id, 0),
             running=self._running.progress_of(record.job_id),
+            backups_running=sum(one.is_backup for one in self._running.of_job(record.job_id)),
         )

@@ -2,7 +2,8 @@
 
 A command carries everything its effect depends on, the time included, so that every replay gives
 the same state. Applying one twice, or too late, changes nothing (see ``transitions``). Tags are the
-log's format and never change their meaning.
+log's format and never change their meaning. ``backups`` says which attempts of a command were
+backup attempts: that one is a backup is soft state until it ends.
 """
 
 import msgspec
@@ -48,10 +49,13 @@ class AdmitJob(_Command, frozen=True, tag="admit-job"):
 
 
 class CommitAttempt(_Command, frozen=True, tag="commit-attempt"):
-    """The task commit: the first one of a task stands, its result is the task's."""
+    """The task commit: the first one of a task stands, its result is the task's. ``rivals`` are the
+    task's other running attempts, which end with it."""
 
     attempt: AttemptId
     result: AttemptResult
+    rivals: tuple[AttemptId, ...] = ()
+    backups: tuple[AttemptId, ...] = ()
 
     @property
     def job_id(self) -> JobId:
@@ -64,6 +68,7 @@ class FailAttempt(_Command, frozen=True, tag="fail-attempt"):
     attempt: AttemptId
     failure: Failure
     lost: tuple[AttemptId, ...] = ()
+    backups: tuple[AttemptId, ...] = ()
 
     @property
     def job_id(self) -> JobId:
@@ -75,6 +80,7 @@ class LoseAttempts(_Command, frozen=True, tag="lose-attempts"):
 
     job_id: JobId
     attempts: tuple[AttemptId, ...]
+    backups: tuple[AttemptId, ...] = ()
 
 
 class StopJob(_Command, frozen=True, tag="stop-job"):

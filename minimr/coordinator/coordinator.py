@@ -20,6 +20,7 @@ from minigfs.errors import MinigfsError, ProtocolError
 from minigfs.transport.messages import Empty, Message
 from minimr.config import POLL_WAIT_MS_MAX
 from minimr.coordinator.admission import admission_problem, result_problem
+from minimr.coordinator.assigning import Assigner
 from minimr.coordinator.board import JobBoard, Watcher
 from minimr.coordinator.commands import (
     AdmitJob,
@@ -34,6 +35,7 @@ from minimr.coordinator.commands import (
     StopJob,
 )
 from minimr.coordinator.effects import DiscardStaging, Effect, Propose, PublishOutput, Refuse, Reply
+from minimr.coordinator.ends import commit_of, failure_of, loss_of
 from minimr.coordinator.events import (
     Applied,
     Called,
@@ -47,21 +49,21 @@ from minimr.coordinator.events import (
 from minimr.coordinator.fleet import Fleet, Poll, Worker
 from minimr.coordinator.invariants import check_invariants
 from minimr.coordinator.losses import (
-    attempts_to_blame,
+    hung_attempts,
+    hung_failure,
     outputs_lost_with,
     owners_never_heard_of,
 )
 from minimr.coordinator.machine import CoordinatorMachine
-from minimr.coordinator.running import RunningAttempt, RunningAttempts
-from minimr.coordinator.scheduling import JobQueue, assignment_of
+from minimr.coordinator.running import RunningAttempts
+from minimr.coordinator.scheduling import assignment_of
 from minimr.coordinator.state import CoordinatorState, JobRecord, JobStage
 from minimr.coordinator.takeover import Takeover, is_adoptable
 from minimr.errors import JobUsageError, NoSuchJob
-from minimr.ids import AttemptId, JobId, TaskId, WorkerId
+from minimr.ids import AttemptId, JobId, WorkerId
 from minimr.messages import (
     AttemptResult,
     CancelJob,
-    FailureKind,
     GetJob,
     GetJobSpec,
     HelloWorker,
@@ -107,7 +109,7 @@ class Coordinator:
         self._fleet = Fleet()
         self._running = RunningAttempts()
         self._board = JobBoard(machine, self._running)
-        self._queues = {record.job_id: JobQueue(record) for record in machine.state.jobs.values()}
+        self._assigner = Assigner(machine, self._fleet, self._running)
         self._publishing: set[JobId] = set()
         self._ending: dict[JobId, JobSpec] = {}
         self._attempt_counter = 0
@@ -123,9 +125,7 @@ class Coordinator:
         assert now_ms >= self._now_ms, "time went backwards"
         self._now_ms = now_ms
         self._effects = []
-        for record in self.state.jobs.values():  # the machine is ahead of the events that tell so
-            if record.job_id not in self._queues:
-                self._queues[record.job_id] = JobQueue(record)
+        self._assigner.meet_jobs()  # the machine is ahead of the events that tell so
         match event:
             case Called(token=token, request=request):
                 self._on_request(token, request)
@@ -160,7 +160,7 @@ class Coordinator:
             case CancelJob(job_id=job_id):
                 self._cancel(token, job_id)
             case ListWorkers():
-                self._answer(token, self._fleet.worker_list(self._running))
+                self._answer(token, self._fleet.worker_list(self._running, self._now_ms))
             case HelloWorker():
                 self._hello(token, request)
             case PollTask():
@@ -253,14 +253,12 @@ class Coordinator:
         for progress in running:
             known = self._running.get(progress.attempt)
             if known is None and is_adoptable(progress.attempt, self.state, self._term):
-                known = RunningAttempt(
-                    attempt=progress.attempt, worker_id=worker_id, assignment=None
+                known = self._running.begin(
+                    progress.attempt, worker_id, None, self._now_ms - progress.elapsed_ms
                 )
-                self._running.add(known)
-                self._queues[progress.attempt.task.job_id].discard(progress.attempt.task)
+                self._assigner.discard(progress.attempt.task)
             if known is not None and known.worker_id == worker_id:
-                known.done_bytes = progress.done_bytes
-                known.total_bytes = progress.total_bytes
+                known.note(progress, self._now_ms)
                 self._board.note_news(progress.attempt.task.job_id)
 
     def _report_success(self, token: int, request: ReportSuccess) -> None:
@@ -273,7 +271,7 @@ class Coordinator:
         if problem is not None:
             self._answer(token, ProtocolError(problem))
             return
-        command = CommitAttempt(now_ms=self._now_ms, attempt=attempt, result=request.result)
+        command = commit_of(attempt, request.result, self._running, self._now_ms)
         self._propose_end(attempt, command, token)
 
     def _report_failure(self, token: int, request: ReportFailure) -> None:
@@ -282,11 +280,7 @@ class Coordinator:
         if record is None:
             self._answer(token, Empty())
             return
-        lost: tuple[AttemptId, ...] = ()
-        if failure.kind is FailureKind.FETCH:
-            running = self._running.get(attempt)
-            lost = attempts_to_blame(running, record, failure.lost_map_indexes)
-        command = FailAttempt(now_ms=self._now_ms, attempt=attempt, failure=failure, lost=lost)
+        command = failure_of(attempt, failure, self._running, record, self._now_ms)
         self._propose_end(attempt, command, token)
 
     def _record_if_open(self, attempt: AttemptId) -> JobRecord | None:
@@ -302,10 +296,12 @@ class Coordinator:
                 pass
             case NoteWorkers():
                 self._noting_workers = False
-            case CommitAttempt(attempt=attempt, result=result):
-                self._after_end(attempt)
+            case CommitAttempt(attempt=attempt, result=result, rivals=rivals):
+                self._assigner.note_commit(attempt, rivals, self._now_ms)
+                self._after_end(attempt, *rivals)
                 self._lose_if_orphan(result)
-            case FailAttempt(attempt=attempt, lost=lost):
+            case FailAttempt(attempt=attempt, failure=failure, lost=lost):
+                self._assigner.note_failure(attempt, failure.kind, self._now_ms)
                 self._after_end(attempt, *lost)
             case LoseAttempts(attempts=attempts):
                 self._after_end(*attempts)
@@ -335,10 +331,10 @@ class Coordinator:
             record = self.state.jobs.get(task.job_id)
             if record is None or not record.has_task(task):
                 continue
-            if record.is_settled(task) or self._running.first_of(task) is not None:
-                self._queues[task.job_id].discard(task)
+            if record.is_settled(task) or self._running.of_task(task):
+                self._assigner.discard(task)
             else:
-                self._queues[task.job_id].put(task)
+                self._assigner.put(task)
 
     def _lose_if_orphan(self, result: AttemptResult) -> None:
         """A map output was committed while its worker was being given up."""
@@ -348,8 +344,9 @@ class Coordinator:
                 self._lose_outputs(worker_id)
 
     def _forget_ended_jobs(self) -> None:
-        for job_id in [job_id for job_id in self._queues if job_id not in self.state.jobs]:
-            del self._queues[job_id]
+        for job_id in self._assigner.ended_jobs():
+            self._assigner.forget_job(job_id)
+            self._fleet.forgive(job_id)
             self._running.remove_job(job_id)
             self._board.forget_job(job_id)
             self._publishing.discard(job_id)
@@ -372,22 +369,28 @@ class Coordinator:
             self._lose_running(worker.info.worker_id)
             self._lose_outputs(worker.info.worker_id)
         self._fleet.forget(self._now_ms)
+        self._give_up_hung()
         if self._takeover.end(self._now_ms):
             for worker_id in owners_never_heard_of(self.state, self._fleet):
                 self._lose_outputs(worker_id)
+
+    def _give_up_hung(self) -> None:
+        """An attempt that pings but gets nowhere fails; its worker is told to end it."""
+        for running in hung_attempts(self._running, self.state, self._now_ms):
+            running.ending = True
+            record = self.state.jobs[running.attempt.task.job_id]
+            failure = hung_failure(running, record)
+            self._propose(failure_of(running.attempt, failure, self._running, record, self._now_ms))
 
     def _lose_running(self, worker_id: WorkerId) -> None:
         for running in self._running.of_worker(worker_id):
             if not running.ending:
                 running.ending = True
-                self._propose_loss(running.attempt.task.job_id, (running.attempt,))
+                self._propose(loss_of(running, self._now_ms))
 
     def _lose_outputs(self, worker_id: WorkerId, stored: frozenset[str] = frozenset()) -> None:
         for job_id, lost in outputs_lost_with(self.state, worker_id, stored):
-            self._propose_loss(job_id, lost)
-
-    def _propose_loss(self, job_id: JobId, attempts: tuple[AttemptId, ...]) -> None:
-        self._propose(LoseAttempts(now_ms=self._now_ms, job_id=job_id, attempts=attempts))
+            self._propose(LoseAttempts(now_ms=self._now_ms, job_id=job_id, attempts=lost))
 
     # --- after every event -----------------------------------------------------------------------
 
@@ -429,32 +432,19 @@ class Coordinator:
                 self._effects.append(PublishOutput(spec=record.spec))
 
     def _assign_tasks(self) -> None:
-        for worker in self._fleet.waiting():
-            if worker.info.worker_id not in self.state.workers:
-                continue  # the next coordinator would not wait for it
-            task = self._next_task(worker.info.host)
-            if task is None:
-                return
+        for choice in self._assigner.choices(self._now_ms):
+            worker, task = choice.worker, choice.task
             assert worker.poll is not None
             self._attempt_counter += 1
             attempt = AttemptId(task, self._term, self._attempt_counter)
             record = self.state.jobs[task.job_id]
-            assignment = assignment_of(record, attempt, self._fleet.current)
-            self._running.add(
-                RunningAttempt(
-                    attempt=attempt, worker_id=worker.info.worker_id, assignment=assignment
-                )
+            assignment = assignment_of(record, attempt, self._fleet.current, choice.nearness)
+            self._running.begin(
+                attempt, worker.info.worker_id, assignment, self._now_ms, choice.is_backup
             )
             self._board.note_news(task.job_id)
             self._answer(worker.poll.token, TaskOffer(assignment=assignment))
             worker.poll = None
-
-    def _next_task(self, host: str) -> TaskId | None:
-        for job_id, record in self.state.jobs.items():
-            task = self._queues[job_id].take(record, host)
-            if task is not None:
-                return task
-        return None
 
     # --- small change ----------------------------------------------------------------------------
 

@@ -1,14 +1,44 @@
-"""Which committed map outputs went with a worker, or could not be fetched: decisions only."""
+"""Which attempts hang, and which committed map outputs went with a worker or could not be fetched:
+decisions only."""
 
 from collections.abc import Iterator
 
 from minimr.coordinator.fleet import Fleet
-from minimr.coordinator.running import RunningAttempt
+from minimr.coordinator.running import RunningAttempt, RunningAttempts
 from minimr.coordinator.state import CoordinatorState, JobRecord, JobStage
 from minimr.ids import AttemptId, JobId, WorkerId
-from minimr.messages import ReduceAssignment
+from minimr.messages import Failure, FailureKind, ReduceAssignment
 
-__all__ = ["attempts_to_blame", "outputs_lost_with", "owners_never_heard_of"]
+__all__ = [
+    "attempts_to_blame",
+    "hung_attempts",
+    "hung_failure",
+    "outputs_lost_with",
+    "owners_never_heard_of",
+]
+
+
+def hung_attempts(
+    running: RunningAttempts, state: CoordinatorState, now_ms: int
+) -> list[RunningAttempt]:
+    """Attempts without any progress for as long as their job allows."""
+    return [
+        one
+        for one in running
+        if not one.ending
+        and (record := state.jobs.get(one.attempt.task.job_id)) is not None
+        and now_ms - one.moved_ms > record.spec.progress_deadline_ms > 0
+    ]
+
+
+def hung_failure(running: RunningAttempt, record: JobRecord) -> Failure:
+    deadline_ms = record.spec.progress_deadline_ms
+    return Failure(
+        kind=FailureKind.HUNG,
+        error=f"{running.attempt} made no progress for {deadline_ms / 1000:g} s on worker "
+        f"{running.worker_id}: it was given up; if its records take that long, allow more with "
+        "--task-timeout",
+    )
 
 
 def outputs_lost_with(

@@ -1,26 +1,45 @@
 """The attempts that run now, as far as this coordinator knows: soft state."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from minimr.coordinator.state import CoordinatorState
-from minimr.ids import AttemptId, JobId, TaskId, WorkerId
+from minimr.ids import AttemptId, JobId, TaskId, TaskPhase, WorkerId
 from minimr.messages import Assignment, Progress
 
 __all__ = ["RunningAttempt", "RunningAttempts"]
+
+_KeyT = TypeVar("_KeyT")
 
 
 @dataclass(slots=True, kw_only=True)
 class RunningAttempt:
     """``assignment`` is None for an attempt adopted from an earlier coordinator. ``ending``: the
-    command that ends it is on its way through the log."""
+    command that ends it is on its way through the log. ``reported_ms`` is when it last said how far
+    it is, ``moved_ms`` when that was further than before."""
 
     attempt: AttemptId
     worker_id: WorkerId
     assignment: Assignment | None
+    began_ms: int
+    reported_ms: int
+    moved_ms: int
+    is_backup: bool = False
     done_bytes: int = 0
     total_bytes: int = 0
+    steps: int = 0
     ending: bool = False
+
+    def note(self, progress: Progress, now_ms: int) -> None:
+        """It says how far it is."""
+        before = (self.done_bytes, self.total_bytes, self.steps)
+        self.done_bytes, self.total_bytes = progress.done_bytes, progress.total_bytes
+        self.steps = progress.steps
+        self.reported_ms = now_ms
+        if (self.done_bytes, self.total_bytes, self.steps) != before:
+            self.moved_ms = now_ms
 
 
 class RunningAttempts:
@@ -28,6 +47,9 @@ class RunningAttempts:
 
     def __init__(self) -> None:
         self._attempts: dict[AttemptId, RunningAttempt] = {}
+        self._by_task: dict[TaskId, list[AttemptId]] = {}
+        self._by_worker: dict[WorkerId, list[AttemptId]] = {}
+        self._job_counts: Counter[JobId] = Counter()
 
     def __iter__(self) -> Iterator[RunningAttempt]:
         return iter(tuple(self._attempts.values()))
@@ -35,35 +57,71 @@ class RunningAttempts:
     def get(self, attempt: AttemptId) -> RunningAttempt | None:
         return self._attempts.get(attempt)
 
-    def add(self, running: RunningAttempt) -> None:
-        assert running.attempt not in self._attempts
-        self._attempts[running.attempt] = running
+    def begin(
+        self,
+        attempt: AttemptId,
+        worker_id: WorkerId,
+        assignment: Assignment | None,
+        began_ms: int,
+        is_backup: bool = False,
+    ) -> RunningAttempt:
+        """``attempt`` runs on a worker."""
+        assert attempt not in self._attempts
+        running = RunningAttempt(
+            attempt=attempt,
+            worker_id=worker_id,
+            assignment=assignment,
+            began_ms=began_ms,
+            reported_ms=began_ms,
+            moved_ms=began_ms,
+            is_backup=is_backup,
+        )
+        self._attempts[attempt] = running
+        self._by_task.setdefault(attempt.task, []).append(attempt)
+        self._by_worker.setdefault(worker_id, []).append(attempt)
+        self._job_counts[attempt.task.job_id] += 1
+        return running
 
     def remove(self, attempt: AttemptId) -> None:
-        self._attempts.pop(attempt, None)
+        running = self._attempts.pop(attempt, None)
+        if running is None:
+            return
+        _take_out(self._by_task, attempt.task, attempt)
+        _take_out(self._by_worker, running.worker_id, attempt)
+        self._job_counts[attempt.task.job_id] -= 1
+        if not self._job_counts[attempt.task.job_id]:
+            del self._job_counts[attempt.task.job_id]
 
     def remove_job(self, job_id: JobId) -> None:
         for running in self.of_job(job_id):
             self.remove(running.attempt)
 
+    def count_of_job(self, job_id: JobId) -> int:
+        return self._job_counts[job_id]
+
     def of_job(self, job_id: JobId) -> list[RunningAttempt]:
+        if not self._job_counts[job_id]:
+            return []
         return [running for running in self if running.attempt.task.job_id == job_id]
 
-    def of_worker(self, worker_id: WorkerId) -> list[RunningAttempt]:
-        return [running for running in self if running.worker_id == worker_id]
+    def of_phase(self, job_id: JobId, phase: TaskPhase) -> list[RunningAttempt]:
+        return [one for one in self.of_job(job_id) if one.attempt.task.phase is phase]
 
-    def first_of(self, task: TaskId) -> AttemptId | None:
-        """The attempt of ``task`` that is to go on; after a failover there may be more of them."""
-        return next((running.attempt for running in self if running.attempt.task == task), None)
+    def of_worker(self, worker_id: WorkerId) -> list[RunningAttempt]:
+        return [self._attempts[one] for one in self._by_worker.get(worker_id, ())]
+
+    def of_task(self, task: TaskId) -> list[RunningAttempt]:
+        """Two with a backup; after a failover there may be more."""
+        return [self._attempts[one] for one in self._by_task.get(task, ())]
 
     def wants(self, attempt: AttemptId, state: CoordinatorState) -> bool:
         """Whether the end of a running attempt still matters to anybody."""
         record = state.jobs.get(attempt.task.job_id)
         return (
             record is not None
+            and attempt in self._attempts
             and not record.stopped
             and not record.is_settled(attempt.task)
-            and self.first_of(attempt.task) == attempt
         )
 
     def progress_of(self, job_id: JobId) -> list[Progress]:
@@ -75,3 +133,9 @@ class RunningAttempts:
             )
             for running in self.of_job(job_id)
         ]
+
+
+def _take_out(index: dict[_KeyT, list[AttemptId]], key: _KeyT, attempt: AttemptId) -> None:
+    index[key].remove(attempt)
+    if not index[key]:
+        del index[key]

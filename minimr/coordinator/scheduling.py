@@ -1,9 +1,8 @@
-"""Which task a free worker gets (MapReduce section 3.4; DESIGN 6.11).
+"""The idle tasks of a job, and what a worker is told that gets one (MapReduce section 3.4).
 
-Workers pull: a worker that asks gets a task of the oldest job that has one for it. Among map tasks
-one whose input lies on the worker's host comes first, else the lowest index; a free worker never
-waits for a better task. A task that comes back (failed, lost) keeps its index, so it is tried
-again early, and a job that must fail fails soon.
+Workers pull. Which job's turn it is, and how long a job waits for a better slot, is decided in
+``assigning``; a queue only finds the best task for a place. A task that comes back (failed, lost)
+keeps its index, so it is tried again early, and a job that must fail fails soon.
 """
 
 import heapq
@@ -16,11 +15,14 @@ from minimr.messages import (
     Assignment,
     MapAssignment,
     MapOutput,
+    Nearness,
     PublishAssignment,
     ReduceAssignment,
 )
 
-__all__ = ["JobQueue", "TaskQueue", "assignment_of"]
+__all__ = ["JobQueue", "TaskQueue", "assignment_of", "phase_to_run"]
+
+Avoid = Callable[[int], bool]
 
 
 class TaskQueue:
@@ -49,24 +51,43 @@ class TaskQueue:
         for host in self._hosts_of[index]:
             heapq.heappush(self._by_host.setdefault(host, []), index)
 
-    def take(self, host: str) -> int | None:
-        """Remove and return the best idle task for a worker on ``host``; None if there is none."""
-        index = self._first(self._by_host.get(host, []))
-        if index is None:
-            index = self._first(self._by_index)
-        if index is not None:
-            self._idle.remove(index)
-        return index
+    def take(self, hosts: Iterable[str] | None, avoid: Avoid) -> int | None:
+        """Remove and return the first idle task that is stored on one of ``hosts`` (None: any task)
+        and not to be avoided; None if there is none."""
+        heaps = (
+            [self._by_index]
+            if hosts is None
+            else [self._by_host[host] for host in hosts if host in self._by_host]
+        )
+        found = [index for heap in heaps if (index := self._first(heap, avoid)) is not None]
+        if not found:
+            return None
+        best = min(found)
+        self._idle.remove(best)
+        return best
+
+    def is_stored_on(self, hosts: Iterable[str]) -> bool:
+        """Whether any idle task is stored on one of ``hosts``."""
+        return any(
+            self._first(self._by_host[host], lambda _: False) is not None
+            for host in hosts
+            if host in self._by_host
+        )
 
     def discard(self, index: int) -> None:
         self._idle.discard(index)
 
-    def _first(self, heap: list[int]) -> int | None:
-        while heap:
+    def _first(self, heap: list[int], avoid: Avoid) -> int | None:
+        """The best entry of a heap, which stays there."""
+        avoided: list[int] = []
+        while heap and (heap[0] not in self._idle or avoid(heap[0])):
             index = heapq.heappop(heap)
             if index in self._idle:
-                return index
-        return None
+                avoided.append(index)
+        found = heap[0] if heap else None
+        for index in avoided:
+            heapq.heappush(heap, index)
+        return found
 
 
 _PHASE_OF_STAGE = {
@@ -97,13 +118,8 @@ class JobQueue:
             for phase, hosts in hosts_of.items()
         }
 
-    def take(self, record: JobRecord, host: str) -> TaskId | None:
-        """A task of ``record`` that can run now, for a worker on ``host``."""
-        phase = _PHASE_OF_STAGE.get(record.stage)
-        if phase is None:
-            return None
-        index = self._queues[phase].take(host)
-        return None if index is None else TaskId(record.job_id, phase, index)
+    def of(self, phase: TaskPhase) -> TaskQueue:
+        return self._queues[phase]
 
     def put(self, task: TaskId) -> None:
         self._queues[task.phase].put(task.index)
@@ -113,17 +129,31 @@ class JobQueue:
         self._queues[task.phase].discard(task.index)
 
 
+def phase_to_run(record: JobRecord) -> TaskPhase | None:
+    """Which of a job's tasks can run now."""
+    return _PHASE_OF_STAGE.get(record.stage)
+
+
 def assignment_of(
-    record: JobRecord, attempt: AttemptId, current: Callable[[MapOutput], MapOutput]
+    record: JobRecord,
+    attempt: AttemptId,
+    current: Callable[[MapOutput], MapOutput],
+    nearness: Nearness = Nearness.REMOTE,
 ) -> Assignment:
     """What the worker that runs ``attempt`` needs to know.
 
-    ``current`` corrects the address of a map output whose worker has restarted since.
+    ``current`` corrects the address of a map output whose worker has restarted since;
+    ``nearness`` is that of a map's input.
     """
     task = attempt.task
     if task.phase is TaskPhase.MAP:
         split = record.spec.splits[task.index]
-        return MapAssignment(attempt=attempt, split=split, partition_count=record.reduce_count)
+        return MapAssignment(
+            attempt=attempt,
+            split=split,
+            partition_count=record.reduce_count,
+            nearness=nearness,
+        )
     if task.phase is TaskPhase.REDUCE:
         assert record.stage is JobStage.REDUCE
         outputs = tuple(current(output) for output in record.map_outputs())

@@ -56,6 +56,8 @@ class _RunningJob(_Record, frozen=True, tag="job"):
     failure: Failure | None
     failed_task: TaskId | None
     ended_as: JobState | None
+    backups_won: int = 0
+    backups_wasted: int = 0
 
 
 class _Tasks(_Record, frozen=True, tag="tasks"):
@@ -142,6 +144,8 @@ def _frozen(job: JobRecord) -> _RunningJob:
         failure=job.failure,
         failed_task=job.failed_task,
         ended_as=job.ended_as,
+        backups_won=job.backups_won,
+        backups_wasted=job.backups_wasted,
     )
 
 
@@ -161,4 +165,6 @@ def _thawed(job: _RunningJob) -> JobRecord:
         failure=job.failure,
         failed_task=job.failed_task,
         ended_as=job.ended_as,
+        backups_won=job.backups_won,
+        backups_wasted=job.backups_wasted,
     )

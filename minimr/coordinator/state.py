@@ -99,6 +99,8 @@ class JobRecord:
     failure: Failure | None = None  # why it was stopped; None: cancelled
     failed_task: TaskId | None = None
     ended_as: JobState | None = None  # set by the change that ends the job
+    backups_won: int = 0  # backup attempts that were the first to commit
+    backups_wasted: int = 0  # that ended in any other way
 
     @property
     def job_id(self) -> JobId:

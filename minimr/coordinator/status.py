@@ -12,8 +12,11 @@ _NEWS_MAX = 1_000_000  # reports of progress between two commits: days of pings
 _COUNTED_PHASES = (TaskPhase.MAP, TaskPhase.REDUCE)
 
 
-def attempt_counters(record: JobRecord, running: Sequence[Progress] = ()) -> dict[str, int]:
-    """The job's counters with ``{map,reduce}.attempts.*``: launched = the ended + the running."""
+def attempt_counters(
+    record: JobRecord, running: Sequence[Progress] = (), backups_running: int = 0
+) -> dict[str, int]:
+    """The job's counters with ``{map,reduce}.attempts.*`` and ``backup.*``: launched = the ended +
+    the running."""
     counters = dict(sorted(record.counters.items()))
     for phase in _COUNTED_PHASES:
         if phase is TaskPhase.REDUCE and record.reduce_count == 0:
@@ -25,6 +28,9 @@ def attempt_counters(record: JobRecord, running: Sequence[Progress] = ()) -> dic
         counters[f"{name}.committed"] = ends[AttemptEnd.COMMITTED]
         counters[f"{name}.lost"] = ends[AttemptEnd.LOST]
         counters[f"{name}.failed"] = ends[AttemptEnd.FAILED] + ends[AttemptEnd.EXCUSED]
+    counters["backup.launched"] = record.backups_won + record.backups_wasted + backups_running
+    counters["backup.won"] = record.backups_won
+    counters["backup.wasted"] = record.backups_wasted
     return counters
 
 
@@ -34,12 +40,18 @@ def status_version(record: JobRecord, news: int = 0) -> int:
 
 
 def job_status(
-    record: JobRecord, now_ms: int, *, news: int = 0, running: Sequence[Progress] = ()
+    record: JobRecord,
+    now_ms: int,
+    *,
+    news: int = 0,
+    running: Sequence[Progress] = (),
+    backups_running: int = 0,
 ) -> JobStatus:
-    """Status of a job; ``running`` is the progress of its running attempts."""
+    """Status of a job; ``running`` is the progress of its running attempts, ``backups_running`` how
+    many of them are backups."""
     ended = record.ended_as is not None
     spec = record.spec
-    counters = attempt_counters(record, running)
+    counters = attempt_counters(record, running, backups_running)
     return JobStatus(
         job_id=spec.job_id,
         name=spec.name,
@@ -74,11 +86,14 @@ def _state(record: JobRecord) -> JobState:
 
 
 def _busy_bytes(running: Sequence[Progress], phase: TaskPhase) -> int:
-    return sum(
-        min(progress.done_bytes, progress.total_bytes)
-        for progress in running
-        if progress.attempt.task.phase is phase
-    )
+    """Of two attempts of a task the one that is further counts."""
+    furthest: dict[int, int] = {}
+    for progress in running:
+        task = progress.attempt.task
+        if task.phase is phase:
+            done_bytes = min(progress.done_bytes, progress.total_bytes)
+            furthest[task.index] = max(done_bytes, furthest.get(task.index, 0))
+    return sum(furthest.values())
 
 
 def _phase_ms(record: JobRecord, now_ms: int) -> dict[str, int]:

@@ -71,6 +71,8 @@ END_OF_FAILURE: Mapping[FailureKind, AttemptEnd] = {
     FailureKind.INTERNAL: AttemptEnd.FAILED,
     FailureKind.FETCH: AttemptEnd.EXCUSED,
     FailureKind.CANCELLED: AttemptEnd.LOST,
+    FailureKind.HUNG: AttemptEnd.FAILED,
+    FailureKind.NO_SPACE: AttemptEnd.FAILED,
 }
 
 
@@ -128,13 +130,16 @@ def _commit(record: JobRecord, command: CommitAttempt) -> JobRecord:
     if not record.has_task(task) or is_early_publish:
         return record
     if record.is_settled(task):  # somebody was faster: this attempt's work is thrown away
-        return _end(record, command.attempt, AttemptEnd.LOST)
+        after = _end(record, command.attempt, AttemptEnd.LOST)
+        return _count_backup(record, after, wasted=command.attempt in command.backups)
     after = _end(record, command.attempt, AttemptEnd.COMMITTED, command.result)
-    if (
-        after is not record
-        and task.phase is TaskPhase.PUBLISH
-        and not record.spec.published_by_master
-    ):
+    if after is record:
+        return record
+    after = _count_backup(record, after, won=command.attempt in command.backups)
+    for rival in command.rivals:
+        before, after = after, _end(after, rival, AttemptEnd.LOST)
+        after = _count_backup(before, after, wasted=rival in command.backups)
+    if task.phase is TaskPhase.PUBLISH and not record.spec.published_by_master:
         return replace(after, ended_as=JobState.DONE)
     return after
 
@@ -146,6 +151,7 @@ def _fail(record: JobRecord, command: FailAttempt) -> JobRecord:
     after = _end(record, command.attempt, END_OF_FAILURE[command.failure.kind])
     if after is record:
         return record
+    after = _count_backup(record, after, wasted=command.attempt in command.backups)
     for lost in command.lost:
         after = _lose_attempt(after, lost)
     return _judge(after, task, command.failure)
@@ -154,8 +160,23 @@ def _fail(record: JobRecord, command: FailAttempt) -> JobRecord:
 def _lose(record: JobRecord, command: LoseAttempts) -> JobRecord:
     after = record
     for attempt in command.attempts:
-        after = _lose_attempt(after, attempt)
+        before = after
+        after = _lose_attempt(before, attempt)
+        after = _count_backup(before, after, wasted=attempt in command.backups)
     return after
+
+
+def _count_backup(
+    before: JobRecord, after: JobRecord, *, won: bool = False, wasted: bool = False
+) -> JobRecord:
+    """Count the end of a backup attempt, if ``after`` is the record with that end."""
+    if after is before or not (won or wasted):
+        return after
+    return replace(
+        after,
+        backups_won=after.backups_won + won,
+        backups_wasted=after.backups_wasted + wasted,
+    )
 
 
 def _lose_attempt(record: JobRecord, attempt: AttemptId) -> JobRecord:
@@ -289,7 +310,8 @@ def _judge(record: JobRecord, task: TaskId, failure: Failure) -> JobRecord:
     """Stop the job when one of its open tasks has failed or been lost too often."""
     ends = record.task(task)
     too_many = (
-        ends.count(AttemptEnd.FAILED) >= record.spec.attempt_limit
+        failure.is_final
+        or ends.count(AttemptEnd.FAILED) >= record.spec.attempt_limit
         or ends.count(AttemptEnd.EXCUSED, AttemptEnd.LOST) >= TASK_END_COUNT_MAX
     )
     if record.is_settled(task) or record.stopped or not too_many:

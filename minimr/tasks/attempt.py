@@ -42,7 +42,7 @@ def run_attempt(context: AttemptContext) -> AttemptResult:
             f"no space left below {context.scratch} for intermediate data: free some, or use a "
             "larger disk (TMPDIR for the local backend, --dir for a cluster)"
         )
-        raise AttemptFailed(Failure(kind=FailureKind.INTERNAL, error=text)) from error
+        raise AttemptFailed(Failure(kind=FailureKind.NO_SPACE, error=text)) from error
     except Exception as error:  # anything a user's code, a disk or we did wrong ends this attempt
         raise AttemptFailed(failure_of(error)) from (error.__cause__ or error)
 

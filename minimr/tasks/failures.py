@@ -131,10 +131,12 @@ def _failure_of(error: BaseException) -> Failure:
             return Failure(kind=FailureKind.INPUT, error=str(error), url=error.url)
         case UnreadableInput():
             return Failure(kind=FailureKind.INPUT, error=error.message)
-        case OutputFailed() | AmbiguousOutput() | OutputExists():
+        case AmbiguousOutput() | OutputExists():
+            return Failure(kind=FailureKind.OUTPUT, error=str(error), is_final=True)
+        case OutputFailed():
             return Failure(kind=FailureKind.OUTPUT, error=str(error))
         case UnsupportedType() | JobUsageError():
-            return Failure(kind=FailureKind.USER, error=error.message)
+            return Failure(kind=FailureKind.USER, error=error.message, is_final=True)
         case _:
             return Failure(
                 kind=FailureKind.INTERNAL,

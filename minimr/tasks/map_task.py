@@ -19,7 +19,7 @@ from minimr.formats.text_input import (
     line_offset,
     split_lines,
 )
-from minimr.messages import MapAssignment, MapOutput, MapResult
+from minimr.messages import MapAssignment, MapOutput, MapResult, Nearness
 from minimr.pairs import Pairs
 from minimr.shuffle.buffer import MapOutputBuffer
 from minimr.shuffle.fetch import segment_path
@@ -99,8 +99,8 @@ def map_split(
             done_bytes += block.stored_bytes
             context.report_progress(min(done_bytes, split.size_bytes), split.size_bytes)
     for each in split.ranges:
-        near = is_local(each.url) or context.host in split.hosts
-        increment("input.bytes.local" if near else "input.bytes.remote", each.length)
+        near = Nearness.LOCAL if is_local(each.url) else assignment.nearness
+        increment(f"input.bytes.{near.value}", each.length)
 
 
 def _blocks(context: AttemptContext, assignment: MapAssignment) -> Generator[Block, None, None]:

@@ -65,6 +65,7 @@ def make_spec(
     hosts: tuple[tuple[str, ...], ...] = (),
     published_by_master: bool = False,
     attempt_limit: int = 4,
+    backup_policy: str = "rate",
 ) -> JobSpec:
     splits = tuple(
         Split(
@@ -88,11 +89,18 @@ def make_spec(
         partition_count=reduces,
         published_by_master=published_by_master,
         attempt_limit=attempt_limit,
+        backup_policy=backup_policy,
     )
 
 
 def worker_info(
-    name: str, incarnation: int = 1, *, host: str = "", stored: tuple[str, ...] = ()
+    name: str,
+    incarnation: int = 1,
+    *,
+    host: str = "",
+    stored: tuple[str, ...] = (),
+    rack: str = "",
+    unfit: str = "",
 ) -> WorkerInfo:
     return WorkerInfo(
         worker_id=WorkerId(name),
@@ -103,6 +111,8 @@ def worker_info(
         executor_pid=2,
         directory=f"/{name}",
         stored=stored,
+        rack=rack,
+        unfit=unfit,
     )
 
 

@@ -9,6 +9,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from minigfs.errors import MinigfsError
 from minimr.config import WORKER_DEAD_AFTER_MS
+from minimr.coordinator.backups import POLICIES
 from minimr.coordinator.commands import CommitAttempt, FailAttempt
 from minimr.coordinator.events import CallerGone
 from minimr.coordinator.invariants import check_invariants
@@ -85,14 +86,16 @@ class Campaign(RuleBasedStateMachine):
         reduces=st.integers(0, 2),
         by_master=st.booleans(),
         limit=st.sampled_from([4, 2, 1]),
+        policy=st.sampled_from([*POLICIES]),
     )
-    def submit(self, maps: int, reduces: int, by_master: bool, limit: int) -> JobId:
+    def submit(self, maps: int, reduces: int, by_master: bool, limit: int, policy: str) -> JobId:
         spec = make_spec(
             f"job-{len(self.specs) % 4}",
             maps=maps,
             reduces=reduces,
             published_by_master=by_master,
             attempt_limit=limit,
+            backup_policy=policy,
         )
         spec = self.specs.setdefault(spec.job_id, spec)
         self.stand.call(SubmitJob(spec=spec))
@@ -305,7 +308,9 @@ class Campaign(RuleBasedStateMachine):
         assert attempt not in self.attempts, "an attempt was named twice"
         self.attempts.add(attempt)
         spec = self.specs[attempt.task.job_id]
-        record = self.stand.machine.state.jobs[attempt.task.job_id]
+        record = self.stand.machine.state.jobs.get(attempt.task.job_id)
+        if record is None or record.task(attempt.task).end_of(attempt) is not None:
+            return  # a rival was faster than this offer on its way
         assert not record.is_settled(attempt.task), "a committed task is run again"
         if isinstance(assignment, ReduceAssignment):
             indexes = [output.map_index for output in assignment.map_outputs]
@@ -350,6 +355,10 @@ class Campaign(RuleBasedStateMachine):
             assert status.counters.get("map.test", 0) == (1 << maps) - 1
             assert status.counters.get("reduce.test", 0) == (1 << reduces) - 1
             assert status.counters["map.attempts.committed"] == maps
+            launched, won, wasted = (
+                status.counters[f"backup.{what}"] for what in ("launched", "won", "wasted")
+            )
+            assert launched == won + wasted
             indexes = [part.attempt.task.index for part in status.parts]
             assert indexes == list(range(reduces or maps))
             assert len({part.attempt for part in status.parts}) == len(status.parts)

@@ -221,7 +221,7 @@ def test_a_cancel_comes_too_late_once_a_task_may_move_the_output(stand: Stand) -
 def test_a_silent_worker_is_dead_after_five_seconds_and_its_work_is_done_again(
     stand: Stand,
 ) -> None:
-    stand.submit(make_spec(maps=2))
+    stand.submit(make_spec(maps=2, backup_policy="none"))
     stand.succeed(ALICE, stand.take(ALICE))
     running = stand.take(ALICE)
     stand.hello(BOB)

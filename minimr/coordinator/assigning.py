@@ -1,0 +1,279 @@
+"""Which task a free worker gets (MapReduce sections 3.4 and 3.6; DESIGN 6.11): decisions only.
+
+A slot goes to the job with the fewest running attempts, of two equal ones to the older: so jobs
+share the slots fairly. Of that job it gets, in this order:
+
+1. a backup of an attempt that is so slow that running it again saves work (``backups``);
+2. an idle task whose input lies on its host. If other hosts have some and this one has none, the
+   job waits ``LOCALITY_WAIT_MS`` for a better slot, then takes one in the input's rack, waits as
+   long again, then takes any (delay scheduling);
+3. when nothing is idle, a backup.
+
+A task that failed goes to a worker on which it has not, if there is one. Workers that fail again
+and again, or say that they are unfit, are passed over, unless that would leave nobody.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from minimr.config import BACKUP_LOOK_INTERVAL_MS, LOCALITY_WAIT_MS, RETRY_ELSEWHERE_MS
+from minimr.coordinator.backups import POLICIES, PhaseView, TaskView
+from minimr.coordinator.fleet import Fleet, Worker
+from minimr.coordinator.machine import CoordinatorMachine
+from minimr.coordinator.pace import Pace
+from minimr.coordinator.running import RunningAttempt, RunningAttempts
+from minimr.coordinator.scheduling import JobQueue, TaskQueue, phase_to_run
+from minimr.coordinator.state import CoordinatorState, JobRecord
+from minimr.ids import AttemptId, JobId, TaskId, TaskPhase, WorkerId
+from minimr.messages import FailureKind, Nearness
+
+__all__ = ["Assigner", "Choice"]
+
+_BACKED_UP = (TaskPhase.MAP, TaskPhase.REDUCE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """``worker`` is to run ``task`` now."""
+
+    worker: Worker
+    task: TaskId
+    nearness: Nearness = Nearness.REMOTE
+    is_backup: bool = False
+
+
+class Assigner:
+    """Owns the idle tasks of all jobs and what is known of their paces."""
+
+    def __init__(self, machine: CoordinatorMachine, fleet: Fleet, running: RunningAttempts) -> None:
+        self._machine = machine
+        self._fleet = fleet
+        self._running = running
+        self._queues: dict[JobId, JobQueue] = {}
+        self._paces: dict[tuple[JobId, TaskPhase], Pace] = {}
+        self._waiting_since_ms: dict[JobId, int] = {}
+        self._looked_ms: dict[JobId, int] = {}
+        self._failed_on: dict[TaskId, dict[WorkerId, int]] = {}
+        self.meet_jobs()
+
+    @property
+    def _state(self) -> CoordinatorState:
+        return self._machine.state
+
+    # --- what happens to jobs and tasks ----------------------------------------------------------
+
+    def meet_jobs(self) -> None:
+        """Jobs may be new in the hard state before anybody says so."""
+        for job_id, record in self._state.jobs.items():
+            if job_id not in self._queues:
+                self._queues[job_id] = JobQueue(record)
+
+    def ended_jobs(self) -> list[JobId]:
+        return [job_id for job_id in self._queues if job_id not in self._state.jobs]
+
+    def forget_job(self, job_id: JobId) -> None:
+        del self._queues[job_id]
+        self._waiting_since_ms.pop(job_id, None)
+        self._looked_ms.pop(job_id, None)
+        for phase in _BACKED_UP:
+            self._paces.pop((job_id, phase), None)
+        self._failed_on = {t: on for t, on in self._failed_on.items() if t.job_id != job_id}
+
+    def put(self, task: TaskId) -> None:
+        """``task`` is to run (again)."""
+        self._queues[task.job_id].put(task)
+
+    def discard(self, task: TaskId) -> None:
+        """``task`` runs or is done by other means: an adopted attempt, a late commit."""
+        self._queues[task.job_id].discard(task)
+
+    def note_failure(self, attempt: AttemptId, kind: FailureKind, now_ms: int) -> None:
+        """The task had better run elsewhere, and the worker may be to blame."""
+        running = self._running.get(attempt)
+        worker = self._fleet.alive(running.worker_id) if running is not None else None
+        if worker is not None and kind not in (FailureKind.CANCELLED, FailureKind.FETCH):
+            worker.note_failure(attempt.task, kind, now_ms)
+            self._failed_on.setdefault(attempt.task, {})[worker.info.worker_id] = now_ms
+
+    def note_commit(self, attempt: AttemptId, rivals: tuple[AttemptId, ...], now_ms: int) -> None:
+        """How fast attempts were tells what is usual, and how their workers compare with that."""
+        running = self._running.get(attempt)
+        if running is not None:
+            self._compare(running, now_ms, committed=True)
+            worker = self._fleet.alive(running.worker_id)
+            if worker is not None:
+                worker.note_success()
+        for rival in rivals:
+            slower = self._running.get(rival)
+            if slower is not None:
+                self._compare(slower, now_ms, committed=False)
+
+    def _compare(self, running: RunningAttempt, now_ms: int, *, committed: bool) -> None:
+        task = running.attempt.task
+        if task.phase not in _BACKED_UP:
+            return
+        pace = self._paces.setdefault((task.job_id, task.phase), Pace())
+        duration_ms = now_ms - running.began_ms
+        size_bytes = self._size_of(running)
+        worker = self._fleet.alive(running.worker_id)
+        if not committed and 0 < running.done_bytes < running.total_bytes:
+            duration_ms = duration_ms * running.total_bytes // running.done_bytes
+        if worker is not None and len(pace):
+            permille = duration_ms * 1000 // pace.expected_ms(size_bytes)
+            worker.note_slowness(permille, duration_ms, now_ms)
+        if committed:
+            pace.add(size_bytes, duration_ms)
+
+    def _size_of(self, running: RunningAttempt) -> int:
+        task = running.attempt.task
+        record = self._state.jobs.get(task.job_id)
+        if task.phase is TaskPhase.MAP and record is not None:
+            return record.spec.splits[task.index].size_bytes
+        return running.total_bytes
+
+    # --- who gets what ---------------------------------------------------------------------------
+
+    def choices(self, now_ms: int) -> Iterator[Choice]:
+        """Tasks for workers that wait. The attempt must be running before the next is drawn."""
+        fit = self._fleet.fit(now_ms)
+        fit_ids = {worker.info.worker_id for worker in fit}
+        for worker in self._fleet.waiting():
+            # A worker the log does not know yet would not be waited for by the next coordinator.
+            if worker.info.worker_id in fit_ids and worker.info.worker_id in self._state.workers:
+                choice = self._choice_for(worker, fit, now_ms)
+                if choice is not None:
+                    yield choice
+
+    def _choice_for(self, worker: Worker, fit: list[Worker], now_ms: int) -> Choice | None:
+        jobs = sorted(
+            self._state.jobs.values(),
+            key=lambda record: self._running.count_of_job(record.job_id),
+        )
+        for record in jobs:
+            phase = phase_to_run(record)
+            if phase is None:
+                continue
+            choice = self._of_job(record, phase, worker, fit, now_ms)
+            if choice is not None:
+                return choice
+        return None
+
+    def _of_job(
+        self, record: JobRecord, phase: TaskPhase, worker: Worker, fit: list[Worker], now_ms: int
+    ) -> Choice | None:
+        queue = self._queues[record.job_id].of(phase)
+        view = self._view(record, phase, queue, len(fit), now_ms)
+        policy = POLICIES[record.spec.backup_policy]
+        if view is not None:
+            index = policy.choose(view)
+            if index is not None and not self._is_near(record, phase, index, worker, fit):
+                task = TaskId(record.job_id, phase, index)
+                near = self._nearness(record, task, worker)
+                return Choice(worker=worker, task=task, nearness=near, is_backup=True)
+        slowness = worker.slowness_permille(now_ms)
+        if slowness and len(queue):
+            view = view or self._phase_view(record, phase, queue, len(fit), now_ms)
+            if policy.spares(view, slowness):
+                return None
+        task_index = self._take(record, phase, queue, worker, fit, now_ms)
+        if task_index is None:
+            return None
+        task = TaskId(record.job_id, phase, task_index)
+        return Choice(worker=worker, task=task, nearness=self._nearness(record, task, worker))
+
+    def _is_near(
+        self, record: JobRecord, phase: TaskPhase, index: int, worker: Worker, fit: list[Worker]
+    ) -> bool:
+        """Whether a backup here would share the host of the attempt that is slow there, while
+        another host has slots."""
+        of_task = self._running.of_task(TaskId(record.job_id, phase, index))
+        slow = {self._fleet.host_of(running.worker_id) for running in of_task}
+        return worker.info.host in slow and any(one.info.host not in slow for one in fit)
+
+    # --- backups ---------------------------------------------------------------------------------
+
+    def _view(
+        self, record: JobRecord, phase: TaskPhase, queue: TaskQueue, slot_count: int, now_ms: int
+    ) -> PhaseView | None:
+        """What the backup policy is to look at; None if it is not yet time to look again."""
+        job_id = record.job_id
+        is_due = now_ms - self._looked_ms.get(job_id, 0) >= BACKUP_LOOK_INTERVAL_MS
+        if phase not in _BACKED_UP or not is_due or not self._running.count_of_job(job_id):
+            return None
+        self._looked_ms[job_id] = now_ms
+        return self._phase_view(record, phase, queue, slot_count, now_ms)
+
+    def _phase_view(
+        self, record: JobRecord, phase: TaskPhase, queue: TaskQueue, slot_count: int, now_ms: int
+    ) -> PhaseView:
+        is_map = phase is TaskPhase.MAP
+        running = self._running.of_phase(record.job_id, phase)
+        return PhaseView(
+            task_count=record.map_count if is_map else record.reduce_count,
+            done_count=record.maps_done if is_map else record.reduces_done,
+            idle_count=len(queue),
+            slot_count=slot_count,
+            backup_count=sum(one.is_backup for one in running),
+            pace=self._paces.setdefault((record.job_id, phase), Pace()),
+            running=tuple(
+                self._task_view(one, now_ms)
+                for one in running
+                if not one.ending and len(self._running.of_task(one.attempt.task)) == 1
+            ),
+        )
+
+    def _task_view(self, running: RunningAttempt, now_ms: int) -> TaskView:
+        return TaskView(
+            index=running.attempt.task.index,
+            elapsed_ms=now_ms - running.began_ms,
+            reported_ms=running.reported_ms - running.began_ms,
+            done_bytes=running.done_bytes,
+            total_bytes=self._size_of(running),
+        )
+
+    # --- locality --------------------------------------------------------------------------------
+
+    def _take(
+        self,
+        record: JobRecord,
+        phase: TaskPhase,
+        queue: TaskQueue,
+        worker: Worker,
+        fit: list[Worker],
+        now_ms: int,
+    ) -> int | None:
+        def avoid(index: int) -> bool:
+            failed_on = self._failed_on.get(TaskId(record.job_id, phase, index), {})
+            failed_ms = failed_on.get(worker.info.worker_id)
+            return (
+                failed_ms is not None
+                and now_ms - failed_ms < RETRY_ELSEWHERE_MS
+                and any(one.info.worker_id not in failed_on for one in fit)
+            )
+
+        if not len(queue):
+            return None
+        index = queue.take((worker.info.host,), avoid)
+        if index is not None:
+            self._waiting_since_ms.pop(record.job_id, None)
+            return index
+        hosts = {one.info.host for one in fit}
+        waited_ms = 2 * LOCALITY_WAIT_MS
+        if queue.is_stored_on(hosts):
+            waited_ms = now_ms - self._waiting_since_ms.setdefault(record.job_id, now_ms)
+        if worker.info.rack and waited_ms >= LOCALITY_WAIT_MS:
+            index = queue.take(self._fleet.hosts_in_rack(worker.info.rack), avoid)
+        if index is None and waited_ms >= 2 * LOCALITY_WAIT_MS:
+            index = queue.take(None, avoid)
+        return index
+
+    def _nearness(self, record: JobRecord, task: TaskId, worker: Worker) -> Nearness:
+        if task.phase is not TaskPhase.MAP:
+            return Nearness.REMOTE
+        hosts = record.spec.splits[task.index].hosts
+        if worker.info.host in hosts:
+            return Nearness.LOCAL
+        rack = worker.info.rack
+        if rack and not self._fleet.hosts_in_rack(rack).isdisjoint(hosts):
+            return Nearness.RACK
+        return Nearness.REMOTE

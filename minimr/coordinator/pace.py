@@ -1,0 +1,44 @@
+"""How long attempts of a phase take, learnt from those that committed: what "slow" is told by.
+
+An attempt's duration is judged by its bytes, so that a big task on a healthy worker is no
+straggler: expected is what its bytes take at the median rate, but no less than the lower quartile
+of all durations, because a tiny task still pays for its start.
+"""
+
+from bisect import insort
+
+__all__ = ["Pace"]
+
+_PS_PER_MS = 1_000_000_000
+
+
+class Pace:
+    """Of one phase of one job."""
+
+    def __init__(self) -> None:
+        self._durations_ms: list[int] = []
+        self._ps_per_byte: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._durations_ms)
+
+    def add(self, size_bytes: int, duration_ms: int) -> None:
+        """An attempt of ``size_bytes`` (0: not known) has committed."""
+        insort(self._durations_ms, max(1, duration_ms))
+        if size_bytes > 0:
+            insort(self._ps_per_byte, max(1, duration_ms) * _PS_PER_MS // size_bytes)
+
+    @property
+    def median_ms(self) -> int:
+        return _quantile(self._durations_ms, 1, 2)
+
+    def expected_ms(self, size_bytes: int) -> int:
+        """What an attempt takes on a usual worker; at least one attempt was added."""
+        if size_bytes <= 0 or not self._ps_per_byte:
+            return self.median_ms
+        by_rate_ms = size_bytes * _quantile(self._ps_per_byte, 1, 2) // _PS_PER_MS
+        return max(1, by_rate_ms, _quantile(self._durations_ms, 1, 4))
+
+
+def _quantile(ordered: list[int], numerator: int, denominator: int) -> int:
+    return ordered[(len(ordered) - 1) * numerator // denominator]
