@@ -5,8 +5,8 @@ share the slots fairly. Of that job it gets, in this order:
 
 1. a backup of an attempt that is so slow that running it again saves work (``backups``);
 2. an idle task whose input lies on its host. If other hosts have some and this one has none, the
-   job waits ``LOCALITY_WAIT_MS`` for a better slot, then takes one in the input's rack, waits as
-   long again, then takes any (delay scheduling);
+   slot waits ``LOCALITY_WAIT_MS`` for a better one to come free, then takes a task of its rack,
+   waits as long again, then takes any (delay scheduling);
 3. when nothing is idle, a backup.
 
 A task that failed goes to a worker on which it has not, if there is one. Workers that fail again
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from minimr.config import BACKUP_LOOK_INTERVAL_MS, LOCALITY_WAIT_MS, RETRY_ELSEWHERE_MS
-from minimr.coordinator.backups import POLICIES, PhaseView, TaskView
+from minimr.coordinator.backups import POLICIES, SLOW_PERMILLE, PhaseView, TaskView
 from minimr.coordinator.fleet import Fleet, Worker
 from minimr.coordinator.machine import CoordinatorMachine
 from minimr.coordinator.pace import Pace
@@ -53,6 +53,7 @@ class Assigner:
         self._paces: dict[tuple[JobId, TaskPhase], Pace] = {}
         self._waiting_since_ms: dict[JobId, int] = {}
         self._looked_ms: dict[JobId, int] = {}
+        self._due: set[JobId] = set()  # jobs whose slow attempts are looked for in this turn
         self._failed_on: dict[TaskId, dict[WorkerId, int]] = {}
         self.meet_jobs()
 
@@ -137,6 +138,7 @@ class Assigner:
         """Tasks for workers that wait. The attempt must be running before the next is drawn."""
         fit = self._fleet.fit(now_ms)
         fit_ids = {worker.info.worker_id for worker in fit}
+        self._due = {job_id for job_id in self._queues if self._is_due(job_id, now_ms)}
         for worker in self._fleet.waiting():
             # A worker the log does not know yet would not be waited for by the next coordinator.
             if worker.info.worker_id in fit_ids and worker.info.worker_id in self._state.workers:
@@ -164,13 +166,13 @@ class Assigner:
         queue = self._queues[record.job_id].of(phase)
         view = self._view(record, phase, queue, len(fit), now_ms)
         policy = POLICIES[record.spec.backup_policy]
-        if view is not None:
+        slowness = worker.slowness_permille(now_ms)
+        if view is not None and slowness < SLOW_PERMILLE:
             index = policy.choose(view)
             if index is not None and not self._is_near(record, phase, index, worker, fit):
                 task = TaskId(record.job_id, phase, index)
                 near = self._nearness(record, task, worker)
                 return Choice(worker=worker, task=task, nearness=near, is_backup=True)
-        slowness = worker.slowness_permille(now_ms)
         if slowness and len(queue):
             view = view or self._phase_view(record, phase, queue, len(fit), now_ms)
             if policy.spares(view, slowness):
@@ -192,13 +194,16 @@ class Assigner:
 
     # --- backups ---------------------------------------------------------------------------------
 
+    def _is_due(self, job_id: JobId, now_ms: int) -> bool:
+        return now_ms - self._looked_ms.get(job_id, 0) >= BACKUP_LOOK_INTERVAL_MS
+
     def _view(
         self, record: JobRecord, phase: TaskPhase, queue: TaskQueue, slot_count: int, now_ms: int
     ) -> PhaseView | None:
         """What the backup policy is to look at; None if it is not yet time to look again."""
         job_id = record.job_id
-        is_due = now_ms - self._looked_ms.get(job_id, 0) >= BACKUP_LOOK_INTERVAL_MS
-        if phase not in _BACKED_UP or not is_due or not self._running.count_of_job(job_id):
+        is_due = job_id in self._due and self._running.count_of_job(job_id) > 0
+        if phase not in _BACKED_UP or not is_due:
             return None
         self._looked_ms[job_id] = now_ms
         return self._phase_view(record, phase, queue, slot_count, now_ms)
@@ -255,12 +260,11 @@ class Assigner:
             return None
         index = queue.take((worker.info.host,), avoid)
         if index is not None:
-            self._waiting_since_ms.pop(record.job_id, None)
             return index
-        hosts = {one.info.host for one in fit}
         waited_ms = 2 * LOCALITY_WAIT_MS
-        if queue.is_stored_on(hosts):
-            waited_ms = now_ms - self._waiting_since_ms.setdefault(record.job_id, now_ms)
+        if queue.is_stored_on({one.info.host for one in fit}):
+            since_ms = self._waiting_since_ms.setdefault(record.job_id, now_ms)
+            waited_ms = now_ms - max(since_ms, worker.idle_since_ms)
         if worker.info.rack and waited_ms >= LOCALITY_WAIT_MS:
             index = queue.take(self._fleet.hosts_in_rack(worker.info.rack), avoid)
         if index is None and waited_ms >= 2 * LOCALITY_WAIT_MS:

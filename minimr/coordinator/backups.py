@@ -10,7 +10,7 @@ none      never
 paper     once nothing waits, every task that still runs, the oldest first
 rate      the task that ends last by its progress in bytes, if another attempt would be faster by
           a margin; before the phase's end only if that also saves work (``time left > 2 x again``,
-          the resource-aware rule of GRASS); at most an eighth of the slots (LATE caps at a tenth)
+          the resource-aware rule of GRASS); an eighth of the slots at most, then a fourth
 ========  =======================================================================================
 """
 
@@ -20,14 +20,16 @@ from typing import Protocol
 
 from minimr.coordinator.pace import Pace
 
-__all__ = ["POLICIES", "BackupPolicy", "PhaseView", "TaskView"]
+__all__ = ["POLICIES", "SLOW_PERMILLE", "BackupPolicy", "PhaseView", "TaskView"]
 
 _SLOW = 2  # an attempt counts as slow when it takes so many times as long as its bytes should
 _ENOUGH_DONE = 10  # tasks after which, or
 _ENOUGH_SHARE = 4  # the fourth part of a phase after which "usual" means something
-_SLOTS_PER_BACKUP = 8
+_SLOTS_PER_BACKUP = 8  # while tasks wait; when none does,
+_SLOTS_PER_LATE_BACKUP = 4
 _MARGIN_MS = 500  # what an attempt may cost that was not needed after all: noise is no straggler
 _UNKNOWN_SIZE_MS = 3_000  # an attempt that has not said by then how much it has to do is stuck
+SLOW_PERMILLE = 1000 * _SLOW  # a worker that is so slow gets no backups
 _VERY_SLOW_PERMILLE = 3_000
 _NEAR_END_SHARE = 20  # the paper's "close to completion": the last twentieth, or what still runs
 
@@ -97,7 +99,8 @@ class RateBackups:
     def choose(self, phase: PhaseView) -> int | None:
         if not _is_usual_known(phase):
             return None
-        if phase.backup_count >= max(1, phase.slot_count // _SLOTS_PER_BACKUP):
+        share = _SLOTS_PER_BACKUP if phase.idle_count else _SLOTS_PER_LATE_BACKUP
+        if phase.backup_count >= max(1, phase.slot_count // share):
             return None
         ends_last: tuple[int, int] | None = None
         for task in phase.running:

@@ -215,6 +215,7 @@ class Coordinator:
         self._takeover.heard(worker.info.worker_id)
         self._drop_poll(worker)
         wait_ms = min(max(request.wait_ms, 0), POLL_WAIT_MS_MAX)
+        worker.idle_since_ms = worker.idle_since_ms or self._now_ms
         worker.poll = Poll(token=token, deadline_ms=self._now_ms + wait_ms)
 
     def _ping(self, token: int, request: PingWorker) -> None:
@@ -240,7 +241,7 @@ class Coordinator:
         """The worker that speaks; if it is new here, or a new process, its past life is over."""
         worker = self._fleet.alive(info.worker_id)
         if worker is not None and worker.info.incarnation == info.incarnation:
-            worker.heard_ms = self._now_ms
+            worker.heard_ms, worker.info = self._now_ms, info
             return worker
         if worker is not None:
             self._drop_poll(worker)
@@ -444,7 +445,7 @@ class Coordinator:
             )
             self._board.note_news(task.job_id)
             self._answer(worker.poll.token, TaskOffer(assignment=assignment))
-            worker.poll = None
+            worker.poll, worker.idle_since_ms = None, 0
 
     # --- small change ----------------------------------------------------------------------------
 

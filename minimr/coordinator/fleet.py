@@ -47,6 +47,7 @@ class Worker:
     heard_ms: int
     alive: bool = True
     poll: Poll | None = None
+    idle_since_ms: int = 0  # 0: it is busy
     faults: list[TaskId] = field(default_factory=list)
     aside_until_ms: int = 0
     aside_for_ms: int = ASIDE_MS
