@@ -24,6 +24,8 @@ __all__ = ["JobWorld"]
 
 WORKERS = 3
 ATTEMPT_LIMITS = (1, 4, 12)
+BACKUP_POLICIES = ("rate", "paper", "paper", "none")
+PROGRESS_DEADLINE_MS = 4_000
 JOBS_AT_A_TIME = 2
 KILLED_SHARE = 0.3
 SILENCED_SHARE = 0.4
@@ -150,6 +152,8 @@ class JobWorld:
             partition_count=self._chance.randrange(1, 4),
             published_by_master=True,
             attempt_limit=self._chance.choice(ATTEMPT_LIMITS),
+            backup_policy=self._chance.choice(BACKUP_POLICIES),
+            progress_deadline_ms=PROGRESS_DEADLINE_MS,
         )
 
     def _cancel(self, job_id: JobId) -> None:

@@ -51,6 +51,7 @@ __all__ = ["Worker"]
 
 WORK_US_MAXES = (200 * MS, 400 * MS, 3 * SECOND)  # short, but some outlive their leader
 SILENCES_US = (SECOND, 3 * SECOND, 4 * SECOND, 7 * SECOND)  # also beyond a hold, and beyond death
+STUCK_SHARE = 0.02  # of attempts that ping for ever and get nowhere
 POLL_WAIT_MS = 2_000
 LIST_MAX = 200
 _Then = Callable[[object], None]
@@ -82,6 +83,7 @@ class Worker(Requester):
         self.is_up = False
         self.stored: dict[AttemptId, JobId] = {}
         self._running: AttemptId | None = None
+        self._is_stuck = False
         others[self.id] = self
         group.scheduler.after(self._chance.randrange(SECOND), self.start)
         group.scheduler.after(SECOND, self._suffer)
@@ -167,7 +169,8 @@ class Worker(Requester):
     def _progress(self) -> tuple[Progress, ...]:
         if self._running is None:
             return ()
-        return (Progress(attempt=self._running, done_bytes=1, total_bytes=2),)
+        steps = 0 if self._is_stuck else self._group.scheduler.now_us
+        return (Progress(attempt=self._running, done_bytes=1, total_bytes=2, steps=steps),)
 
     def _stored_jobs(self) -> tuple[JobId, ...]:
         return tuple(sorted(set(self.stored.values())))
@@ -232,6 +235,10 @@ class Worker(Requester):
 
     def _run(self, assignment: Assignment) -> None:
         attempt = self._running = assignment.attempt
+        self._is_stuck = not self._is_safe and self._chance.random() < STUCK_SHARE
+        if self._is_stuck:
+            self._group.coverage["stuck attempts"] += 1
+            return  # until it is told to give up
         work_us = self._chance.randrange(self._chance.choice(WORK_US_MAXES))
         if self._chance.random() < 0.03:
             self._if_still(work_us, attempt, lambda: self._fail(attempt, FailureKind.USER))

@@ -119,6 +119,10 @@ class JobBook:
             return
         maps, reduces = len(spec.splits), spec.partition_count
         counted = (status.counters.get("maps"), status.counters.get("reduces"))
+        self._coverage["backups"] += status.counters["backup.launched"]
+        self._coverage["backups that won"] += status.counters["backup.won"]
+        backups = [status.counters[f"backup.{what}"] for what in ("launched", "won", "wasted")]
+        require(backups[0] == backups[1] + backups[2], "backups miscounted", f"{job_id}: {backups}")
         require(
             counted == ((1 << maps) - 1, (1 << reduces) - 1),
             "counters are not those of one commit a task",
