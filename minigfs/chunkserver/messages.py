@@ -22,10 +22,12 @@ __all__ = [
     "ChunkData",
     "ChunkFile",
     "ChunkPiece",
+    "ChunkVerified",
     "ChunkWritten",
     "OpenChunkFile",
     "PingChunkserver",
     "ReadChunk",
+    "VerifyChunk",
     "WriteChunk",
     "chain_timeout_ms",
 ]
@@ -113,6 +115,28 @@ class OpenChunkFile(Request[ChunkFile], frozen=True, tag="chunk.open"):
 
     handle: ChunkHandle
     version: ChunkVersion
+
+
+class ChunkVerified(Message, frozen=True):
+    """What a server says of its replica. Without a ``problem``, it is what was sealed with these
+    sums: whether those are the right ones is for the asker to say, who has the log's digest."""
+
+    present: bool
+    version: ChunkVersion = ChunkVersion(0)
+    length_bytes: int = 0
+    digest: int = 0  # of the table of sums as it is stored
+    problem: str = ""
+    bad_blocks: tuple[int, ...] = ()  # the first of them
+    bad_block_count: int = 0
+    table: bytes = b""
+
+
+class VerifyChunk(Request[ChunkVerified], frozen=True, tag="chunk.verify"):
+    """Read all of a replica and compare it with its sums; damage is told to the master as well."""
+
+    handle: ChunkHandle
+    quick: bool = False  # look only at what the file says of itself
+    want_table: bool = False
 
 
 class PingChunkserver(Request[Empty], frozen=True, tag="chunk.ping"):

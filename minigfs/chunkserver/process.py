@@ -21,6 +21,7 @@ from minigfs.chunkserver.messages import (
     OpenChunkFile,
     PingChunkserver,
     ReadChunk,
+    VerifyChunk,
     WriteChunk,
 )
 from minigfs.chunkserver.reports import ChunkReport
@@ -28,6 +29,7 @@ from minigfs.chunkserver.scrub_schedule import SCRUB_BOUND_MS
 from minigfs.chunkserver.scrubber import Scrubber
 from minigfs.chunkserver.seen_history import SeenHistory
 from minigfs.chunkserver.store import ChunkStore
+from minigfs.chunkserver.verification import ChunkVerification
 from minigfs.chunkserver.write_chain import WriteChain
 from minigfs.errors import MinigfsError
 from minigfs.master.messages import Heartbeat
@@ -89,6 +91,7 @@ class Chunkserver:
             {
                 ReadChunk: reads.handle,
                 WriteChunk: self._write,
+                VerifyChunk: ChunkVerification(self._store).handle,
                 PingChunkserver: _ping,
             },
             options.security,

@@ -146,6 +146,9 @@ class ChunkStore:
                 logger.error("damaged chunk %x: %s", handle, error)
         return CorruptChunk(f"chunk {handle:x}: {error}")
 
+    def find(self, handle: ChunkHandle) -> StoredChunk | None:
+        return self._sealed.get(handle)
+
     def known_chunks(self) -> list[StoredChunk]:
         """Those here now, by handle."""
         with self._lock:

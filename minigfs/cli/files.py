@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from minigfs.cli.connect import ClusterChoice, cluster_options
+from minigfs.cli.fsck import checksum, fsck, locations, scrub
 from minigfs.cli.paths import base_name, expand, parse_path, place
 from minigfs.cli.transfer import (
     blocks_of,
@@ -334,4 +335,7 @@ def stat(cluster: ClusterChoice, paths: tuple[str, ...], as_json: bool) -> None:
         click.echo("\n".join(format_table((), rows)))
 
 
-fs_commands: list[click.Command] = [ls, cat, head, tail, put, get, rm, mv, mkdir, du, stat]
+fs_commands: list[click.Command] = [
+    *(ls, cat, head, tail, put, get, rm, mv, mkdir, du, stat),
+    *(checksum, fsck, locations, scrub),
+]

@@ -24,6 +24,7 @@ from minigfs.errors import (
 from minigfs.ids import FileId, Origin
 from minigfs.master import commands
 from minigfs.master.barrier import SharedBarrier
+from minigfs.master.examination import Examination
 from minigfs.master.housekeeping import Housekeeping
 from minigfs.master.listing import find_page, inode_to_read, list_page, status_of
 from minigfs.master.machine import FILE_SYSTEM_MACHINE, FileSystemMachine
@@ -98,6 +99,9 @@ class FileSystemService:
         self._rng = rng
         self._machine = FileSystemMachine()
         self._tenure: Tenure | None = None
+        self._examination = Examination(
+            lambda: self._readable(stale_ok=False), lambda: self._state, self._leading
+        )
         self._housekeeping: asyncio.Task[None] | None = None
 
     @property
@@ -127,6 +131,7 @@ class FileSystemService:
             ReportDamage: self._report_damage,
             Heartbeat: self._heartbeat,
             GetClusterReport: self._report,
+            **self._examination.handlers(),
         }
 
     async def attach(self, host: ReplicatedHost) -> None:

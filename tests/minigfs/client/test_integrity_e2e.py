@@ -1,0 +1,222 @@
+"""Whatever befalls chunk files on disk is found, named and told to the master."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from minigfs.chunkserver.checksum import block_sums, digest_of_table
+from minigfs.chunkserver.chunk_file import decode_header, encode_header
+from minigfs.client.checking import Finding, FindingKind, ReplicaChecker
+from minigfs.config import CHECKSUM_BLOCK_BYTES as BLOCK
+from minigfs.errors import CorruptChunk
+from minigfs.ids import ChunkVersion
+from tests.storage_cluster import ChunkserverHandle, StorageCluster
+
+pytestmark = pytest.mark.e2e
+
+CHUNK = 3 * BLOCK
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageCluster]:
+    with StorageCluster(tmp_path_factory.mktemp("integrity"), chunk_bytes=CHUNK) as started:
+        yield started
+
+
+def write(cluster: StorageCluster, path: str, size_bytes: int = 2 * CHUNK) -> bytes:
+    content = os.urandom(size_bytes)
+    with cluster.client.open_writer(path) as writer:
+        writer.write(content)
+    return content
+
+
+def check(cluster: StorageCluster, path: str, *, quick: bool = False) -> list[Finding]:
+    with ReplicaChecker(cluster.config, quick=quick) as checker:
+        return [finding for checked in checker.check(path) for finding in checked.findings]
+
+
+def file_of(cluster: StorageCluster, path: str, index: int, server: int) -> Path:
+    chunk = cluster.client.locations(path, index * CHUNK, 1).chunks[0]
+    return cluster.chunkservers[server].directory / "chunks" / f"{chunk.handle:016x}.chunk"
+
+
+def flip(path: Path, offset: int = -1) -> None:
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 1
+    path.write_bytes(content)
+
+
+def exchange(first: Path, second: Path) -> None:
+    one, two = first.read_bytes(), second.read_bytes()
+    first.write_bytes(two)
+    second.write_bytes(one)
+
+
+def forge(path: Path, *, change_from: int | None = None, version: int = 1) -> None:
+    """Write a file in which every sum is right, of other bytes or another version."""
+    content = path.read_bytes()
+    header, layout = decode_header(content)
+    data = bytearray(content[layout.data_offset :])
+    if change_from is not None:
+        data[change_from:] = bytes(len(data) - change_from)
+    table = block_sums(data, handle=header.handle, first_block=0)
+    digest = digest_of_table(table)
+    start = encode_header(replace(header, digest=digest, version=ChunkVersion(version))) + table
+    path.write_bytes(start.ljust(layout.data_offset, b"\0") + data)
+
+
+def restart(cluster: StorageCluster, number: int) -> ChunkserverHandle:
+    cluster.kill_chunkserver(number)
+    cluster.start()
+    return cluster.chunkservers[number]
+
+
+def until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to pass in time"
+        time.sleep(0.1)
+
+
+def test_what_is_whole_gives_no_finding(cluster: StorageCluster) -> None:
+    write(cluster, "/whole/two")
+    write(cluster, "/whole/none", 0)
+    write(cluster, "/whole/odd", CHUNK + 1)
+    with ReplicaChecker(cluster.config) as checker:
+        found = list(checker.check("/whole"))
+    assert [(one.path, one.chunk and one.chunk.index) for one in found] == [
+        ("/whole/none", None),
+        ("/whole/odd", 0),
+        ("/whole/odd", 1),
+        ("/whole/two", 0),
+        ("/whole/two", 1),
+    ]
+    assert [one.sound_count for one in found] == [0, 3, 3, 3, 3]
+    assert not any(one.findings for one in found)
+
+
+def test_a_flipped_bit_is_named_with_its_block(cluster: StorageCluster) -> None:
+    write(cluster, "/flipped")
+    path = file_of(cluster, "/flipped", 1, server=2)
+    flip(path, -BLOCK - 1)
+    (found,) = check(cluster, "/flipped")
+    assert (found.kind, found.path, found.chunk, found.block) == ("damaged", "/flipped", 1, 1)
+    assert found.handle == path.stem
+    assert found.server == cluster.chunkservers[2].address
+    assert found.host == "host-2"
+
+
+def test_files_that_were_removed_cut_or_swapped_are_found_without_reading_the_data(
+    cluster: StorageCluster,
+) -> None:
+    write(cluster, "/glance", 4 * CHUNK)
+    files = [file_of(cluster, "/glance", index, server=0) for index in range(4)]
+    files[0].unlink()
+    files[1].write_bytes(files[1].read_bytes()[:-1])
+    exchange(files[2], files[3])
+    found = {(one.chunk, one.kind) for one in check(cluster, "/glance", quick=True)}
+    assert found == {(0, "missing"), (1, "damaged"), (2, "damaged"), (3, "damaged")}
+
+
+def test_a_replica_that_was_rolled_back_is_held_against_the_log_and_its_block_named(
+    cluster: StorageCluster,
+) -> None:
+    content = write(cluster, "/rolled-back")
+    path = file_of(cluster, "/rolled-back", 0, server=1)
+    forge(path, change_from=BLOCK + 5)
+    assert [one.kind for one in check(cluster, "/rolled-back")] == ["damaged"]
+    restart(cluster, 1)  # now the server believes its file; the log does not
+    (found,) = check(cluster, "/rolled-back")
+    assert (found.kind, found.chunk, found.block) == ("different", 0, 1)
+    chunk = cluster.client.locations("/rolled-back").chunks[0]
+    assert cluster.chunkservers[1].address not in {one.address for one in chunk.replicas}
+    with cluster.client.open_reader("/rolled-back") as reader:
+        assert reader.read_at(0, len(content)) == content
+
+
+def test_a_replica_of_an_older_version_is_stale(cluster: StorageCluster) -> None:
+    write(cluster, "/stale", CHUNK)
+    forge(file_of(cluster, "/stale", 0, server=0), version=7)
+    restart(cluster, 0)
+    (found,) = check(cluster, "/stale")
+    assert (found.kind, found.detail) == (FindingKind.STALE, "version 7, not 1")
+
+
+def test_the_server_finds_a_removed_file_by_itself_within_seconds(cluster: StorageCluster) -> None:
+    write(cluster, "/removed", CHUNK)
+    file_of(cluster, "/removed", 0, server=1).unlink()
+    until(lambda: len(cluster.client.locations("/removed").chunks[0].replicas) == 2)
+    assert cluster.client.report().health != "OK"
+
+
+def test_the_same_block_bad_everywhere_is_an_error_that_names_all_of_it_at_once(
+    cluster: StorageCluster,
+) -> None:
+    write(cluster, "/everywhere", CHUNK)
+    for server in range(3):
+        flip(file_of(cluster, "/everywhere", 0, server))
+    began = time.monotonic()
+    with pytest.raises(CorruptChunk) as caught, cluster.client.open_reader("/everywhere") as reader:
+        reader.read_at(0, CHUNK)
+    assert time.monotonic() - began < 3
+    message = str(caught.value)
+    assert "/everywhere, chunk 0" in message
+    assert "block 2" in message
+    assert all(server.address in message for server in cluster.chunkservers)
+    kinds = [one.kind for one in check(cluster, "/everywhere")]
+    assert kinds == ["damaged", "damaged", "damaged", "lost"]
+
+
+def test_a_server_that_is_down_is_no_damage(cluster: StorageCluster) -> None:
+    write(cluster, "/down", CHUNK)
+    cluster.kill_chunkserver(2)
+    try:
+        found = check(cluster, "/down")
+    finally:
+        cluster.start()
+    assert [one.kind for one in found] == ["unreachable"]
+    assert not any(one.is_damage for one in found)
+
+
+def command(cluster: StorageCluster, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "minigfs", *arguments, "--dir", str(cluster.home)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_the_commands_say_it_by_line_by_json_and_by_exit_code(cluster: StorageCluster) -> None:
+    content = write(cluster, "/cli/file", CHUNK + 100)
+    fine = command(cluster, "fsck", "/cli")
+    assert (fine.returncode, fine.stderr) == (0, "")
+    assert "1 file, 2 chunks, 6 sound replicas" in fine.stdout
+    digest = cluster.client.stat("/cli/file").digest
+    summed = command(cluster, "checksum", "--verify", "/cli/file")
+    assert (summed.returncode, summed.stdout) == (0, f"{digest}  /cli/file\n")
+    located = json.loads(command(cluster, "locations", "/cli/file", "--json").stdout)
+    assert [len(chunk["replicas"]) for chunk in located["chunks"]] == [3, 3]
+    assert sum(chunk["length_bytes"] for chunk in located["chunks"]) == len(content)
+
+    flip(file_of(cluster, "/cli/file", 0, server=0))
+    scrubbed = command(cluster, "scrub", "/cli")
+    assert scrubbed.returncode == 4
+    assert "/cli/file: chunk 0 (" in scrubbed.stdout
+    assert "block 2 has a wrong sum" in scrubbed.stdout
+    checked = command(cluster, "fsck", "/cli", "--json")
+    assert checked.returncode == 4
+    answer = json.loads(checked.stdout)
+    assert (answer["files"], answer["chunks"], answer["sound_replicas"]) == (1, 2, 5)
+    assert answer["found"] == {"damaged": 1}
+    assert answer["findings"][0]["block"] == 2
+    assert len(answer["left"]) == 1
+    assert command(cluster, "fsck", "/not-there").returncode == 1
