@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import minimr
 from minimr.errors import JobUsageError
+from minimr.jobs.fields import scan_columns, single_blanks, to_binary, to_text
 
 if TYPE_CHECKING:
     import polars as pl
@@ -35,10 +36,6 @@ MALFORMED = "map.malformed_records"
 
 _SECOND_PART = r"^[ \t]*[^ \t]+[ \t]+([^ \t]+)"
 _FIELD_MAX = 10_000  # the scanner's work grows with the columns it has to know
-_WINDOW_BYTES = 256 << 10  # the arrays made for one window stay in the processor's cache
-
-_LF, _BLANK = 10, 32
-_CR_STAND_IN = "\u0100"  # no byte decodes to it as Latin-1
 
 
 def job(settings: Mapping[str, str]) -> minimr.Job:
@@ -90,9 +87,8 @@ class CountUrls:
         import polars as pl
 
         if self.field_number is not None:
-            block = _single_blanks(block)
-        is_plain = block.isascii() and b"\r" not in block
-        text = block if is_plain else _to_text(block)
+            block = single_blanks(block)
+        text, is_plain = to_text(block)
         if self.field_number is None:
             requests = _count_column(text, separator='"', column_index=1)
             urls = pl.col("part").str.extract(_SECOND_PART, 1)
@@ -147,69 +143,17 @@ def _count_column(text: bytes, *, separator: str, column_index: int) -> "pl.Lazy
     column, or an empty one) and ``count``."""
     import polars as pl
 
-    names = [f"c{i}" for i in range(column_index + 1)]
-    lines = pl.scan_csv(
-        text,
-        has_header=False,
-        separator=separator,
-        quote_char=None,
-        schema=dict.fromkeys(names, pl.String),
-        truncate_ragged_lines=True,
-        extra_columns="ignore",
-        missing_columns="insert",
+    lines = scan_columns(text, separator=separator, count=column_index + 1)
+    counts: pl.LazyFrame = (
+        lines.select(part=pl.last()).group_by("part").agg(pl.len().cast(pl.Int64).alias("count"))
     )
-    return (
-        lines.select(part=pl.col(names[-1]))
-        .group_by("part")
-        .agg(pl.len().cast(pl.Int64).alias("count"))
-    )
-
-
-def _to_text(block: bytes) -> bytes:
-    """A block as UTF-8 that means the same to the scanner whatever its bytes are.
-
-    One code point per byte, so that bytes that are not UTF-8 survive; carriage returns get another
-    code point, because the scanner would take one at the end of a line for a part of the line end.
-    """
-    text = block if block.isascii() else block.decode("latin-1").encode("utf-8")
-    return text.replace(b"\r", _CR_STAND_IN.encode("utf-8"))
+    return counts
 
 
 def _to_arrow(frame: "pl.DataFrame", *, is_plain: bool) -> "pa.Table":
     import pyarrow as pa
 
-    keys = frame["part"].to_arrow().cast(pa.large_string()).cast(pa.large_binary())
-    if not is_plain:
-        texts = "\n".join(frame["part"].to_list()).replace(_CR_STAND_IN, "\r")
-        keys = pa.array(texts.encode("latin-1").split(b"\n")[: len(frame)], pa.binary())
     return pa.table(
-        {"key": keys.cast(pa.binary()), "value": frame["count"].to_arrow()},
+        {"key": to_binary(frame["part"], is_plain=is_plain), "value": frame["count"].to_arrow()},
         schema=pa.schema([("key", pa.binary()), ("value", pa.int64())]),
     )
-
-
-def _single_blanks(block: bytes) -> bytes:
-    """The lines with one space between their parts and none before the first.
-
-    Searching two blanks in a row takes ``bytes.replace`` ten times as long as this.
-    """
-    import numpy as np
-
-    if not block:
-        return block
-    if not block.endswith(b"\n"):
-        block += b"\n"  # a last line of blanks alone stays a line
-    block = block.replace(b"\t", b" ").lstrip(b" ")
-    octets = np.frombuffer(block, np.uint8)
-    kept: list[memoryview] = [octets[:1].data]
-    for start in range(1, len(octets), _WINDOW_BYTES):
-        window = octets[start : start + _WINDOW_BYTES]
-        before = octets[start - 1 : start - 1 + len(window)]
-        # Nearly all windows are done with this: no two blanks or control characters in a row.
-        small = octets[start - 1 : start + len(window)] <= _BLANK
-        if (small[1:] & small[:-1]).any():
-            extra = ((before == _BLANK) | (before == _LF)) & (window == _BLANK)
-            window = window[~extra]
-        kept.append(window.data)
-    is_unchanged = sum(map(len, kept)) == len(block)
-    return block if is_unchanged else b"".join(kept)

@@ -17,7 +17,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from minimr import agg
+    from minimr import agg, inputs, outputs
     from minimr.cluster import LocalCluster
     from minimr.counters import increment
     from minimr.errors import MinimrError
@@ -36,11 +36,14 @@ __all__ = [
     "__version__",
     "agg",
     "increment",
+    "inputs",
+    "outputs",
     "run",
 ]
 
 __version__ = "0.1.0"
 
+_MODULES = frozenset({"agg", "inputs", "outputs"})
 _HOME_OF = {
     "HashPartition": "minimr.partition",
     "Job": "minimr.job",
@@ -55,8 +58,8 @@ _HOME_OF = {
 
 
 def __getattr__(name: str) -> object:
-    if name == "agg":
-        return importlib.import_module("minimr.agg")
+    if name in _MODULES:
+        return importlib.import_module(f"minimr.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'minimr' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME_OF[name]), name)

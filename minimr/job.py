@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from minimr import inputs, outputs
 from minimr.errors import JobUsageError
 from minimr.partition import Partition
 
@@ -16,11 +17,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from minimr.agg import Aggregation
+    from minimr.inputs import InputFormat
+    from minimr.outputs import OutputFormat
 
 __all__ = [
-    "FORMAT_SETTINGS",
-    "INPUT_FORMATS",
-    "OUTPUT_FORMATS",
     "Job",
     "MapBatches",
     "MapRecord",
@@ -39,11 +39,6 @@ MapBatches: TypeAlias = (
 ReduceBatches: TypeAlias = (
     "Callable[[pa.Table], pa.RecordBatch | pa.Table | Iterable[pa.RecordBatch | pa.Table] | None]"
 )
-
-INPUT_FORMATS = ("lines", "blocks")
-OUTPUT_FORMATS = ("text",)
-FORMAT_SETTINGS = frozenset({"escape"})
-"""Names of ``--set`` that the formats understand; a job's factory gets all the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +72,10 @@ class Job:
     partition : HashPartition, RangePartition or callable, optional
         Which part of the output a key goes to; see `minimr.partition`. A function is called as
         ``partition(key, partition_count) -> int``. Default: a stable hash of the key.
-    input_format : {"lines", "blocks"}
-    output_format : {"text"}
-        ``text`` is ``key<TAB>value<LF>``.
+    input_format : str or description
+        What a record is: see `minimr.inputs`.
+    output_format : str or description
+        What is written of a pair: see `minimr.outputs`. ``text`` is ``key<TAB>value<LF>``.
     """
 
     name: str
@@ -89,8 +85,8 @@ class Job:
     reduce: "Aggregation | ReduceRecords | None" = None
     reduce_batches: "ReduceBatches | None" = None
     partition: Partition | None = None
-    input_format: str = "lines"
-    output_format: str = "text"
+    input_format: "str | InputFormat" = "lines"
+    output_format: "str | OutputFormat" = "text"
 
     def __post_init__(self) -> None:
         if not self.name or not all(c.isascii() and (c.isalnum() or c in "-_") for c in self.name):
@@ -103,16 +99,10 @@ class Job:
             raise JobUsageError(
                 f"job {self.name!r}: give at most one of reduce= and reduce_batches="
             )
-        if self.map is not None and self.input_format == "blocks":
+        if self.map is not None and self.input_format in ("blocks", inputs.Blocks()):
             raise JobUsageError(f"job {self.name!r}: input_format='blocks' needs map_batches=")
-        if self.input_format not in INPUT_FORMATS:
-            raise JobUsageError(
-                f"job {self.name!r}: input_format {self.input_format!r} is none of {INPUT_FORMATS}"
-            )
-        if self.output_format not in OUTPUT_FORMATS:
-            raise JobUsageError(
-                f"job {self.name!r}: output_format {self.output_format!r}: none of {OUTPUT_FORMATS}"
-            )
+        inputs.chosen_format(self.input_format, {})
+        outputs.chosen_format(self.output_format, {})
         if self.is_map_only and self.combine is not None:
             raise JobUsageError(f"job {self.name!r}: combine= without a reduce has nothing to do")
         if self.is_map_only and self.partition is not None:

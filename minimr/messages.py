@@ -54,7 +54,8 @@ class FileRange(Message, frozen=True):
     start: int
     length: int
     file_bytes: int
-    compression: str = ""  # "" or "gzip"; a compressed file is one whole range
+    compression: str = ""  # "gzip", "zstd", "bz2", "xz"; a compressed file is one whole range
+    name_start: int = 0  # where in ``url`` the file's path below its input begins
 
 
 class Split(Message, frozen=True):

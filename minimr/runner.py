@@ -257,7 +257,7 @@ def submit(
     job : Job
     input : str or sequence of str
         URLs or paths of files, directories and globs. Names that begin with ``_`` or ``.`` are
-        skipped in directories and globs; ``.gz`` is unpacked.
+        skipped in directories and globs; ``.gz``, ``.zst``, ``.bz2`` and ``.xz`` are unpacked.
     output : str
         URL or path of a directory, which the job makes. Nothing is there before the job is done.
     reducers : int, optional
@@ -278,8 +278,8 @@ def submit(
     task_timeout_s : int
         An attempt that makes no progress for so many seconds is given up and tried elsewhere.
     settings : mapping, optional
-        Options of the output format (``escape``) and whatever else describes the run; they are
-        written into the manifest.
+        Options of the formats (`minimr.inputs`, `minimr.outputs`) and whatever else describes
+        the run; they are written into the manifest.
     home : str, optional
         Home of the cluster. Default: ``$MINIMR_HOME``, else ``~/.minimr``.
 
@@ -292,7 +292,8 @@ def submit(
     storage = Storage({"minigfs": {"home": home}} if home is not None else {})
     plan = make_plan(
         job, storage, input=input, output=output, reducers=reducers, split_size=split_size,
-        backend=backend, processes=processes, overwrite=overwrite, home=home,
+        backend=backend, processes=processes, overwrite=overwrite,
+        settings=settings or {}, home=home,
     )  # fmt: skip
     spec = _specify(
         plan, memory=memory, settings=settings or {}, backup_policy=backup_policy,
@@ -323,13 +324,15 @@ def explain(
     backend: str = "auto",
     processes: int | None = None,
     overwrite: bool = False,
+    settings: Mapping[str, str] | None = None,
     home: str | None = None,
 ) -> Plan:
     """What `submit` would do; all its checks are made, nothing is run."""
     storage = Storage({"minigfs": {"home": home}} if home is not None else {})
     return make_plan(
         job, storage, input=input, output=output, reducers=reducers, split_size=split_size,
-        backend=backend, processes=processes, overwrite=overwrite, home=home,
+        backend=backend, processes=processes, overwrite=overwrite,
+        settings=settings or {}, home=home,
     )  # fmt: skip
 
 

@@ -1,14 +1,17 @@
 """What a run would do: every check that can be made before any work, and the plan."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from minimr import inputs as inputs_
+from minimr import outputs
 from minimr.agg import Aggregation
 from minimr.backends.inputs import find_inputs
 from minimr.config import LOCAL_PROCESS_BYTES_MIN
 from minimr.errors import InputMissing, JobUsageError, OutputExists
 from minimr.formats.storage import Storage, absolute_url, is_local, is_text, local_path
+from minimr.inputs import Blocks, InputFormat
 from minimr.job import Job
 from minimr.messages import Split
 from minimr.plan.splits import InputFile, default_partition_count, estimated_bytes, plan_splits
@@ -90,16 +93,18 @@ def make_plan(
     backend: str,
     processes: int | None,
     overwrite: bool,
+    settings: Mapping[str, str],
     home: str | None,
 ) -> Plan:
     inputs = tuple(absolute_url(url) for url in ([input] if isinstance(input, str) else input))
     output = absolute_url(output)
     backend = _choose_backend(backend, (*inputs, output), processes)
     _check_job(job, inputs, reducers)
+    input_format = _check_formats(job, settings)
     if not overwrite and storage.exists(output):
         raise OutputExists(f"{output} exists: name another output, or run with --overwrite")
     _check_output_place(storage, output)
-    files = find_inputs(storage, inputs)
+    files = find_inputs(storage, inputs, input_format=input_format)
     _check_output_spares_inputs(output, files)
     total_bytes = estimated_bytes(files)
     if backend == "ray":
@@ -136,6 +141,16 @@ def _check_job(job: Job, inputs: tuple[str, ...], reducers: int | None) -> None:
         raise JobUsageError(f"{reducers} reducers: use at least 1")
     if reducers is not None and job.is_map_only:
         raise JobUsageError(f"job {job.name!r} has no reduce: drop the number of reducers")
+
+
+def _check_formats(job: Job, settings: Mapping[str, str]) -> InputFormat:
+    """The input format; every setting of formats is looked at before any work."""
+    outputs.chosen_format(job.output_format, settings)
+    outputs.chosen_compression(settings)
+    chosen = inputs_.chosen_format(job.input_format, settings)
+    if job.map is not None and isinstance(chosen, Blocks):
+        raise JobUsageError(f"job {job.name!r}: input_format='blocks' needs map_batches=")
+    return chosen
 
 
 def _choose_backend(backend: str, urls: Sequence[str], processes: int | None) -> str:

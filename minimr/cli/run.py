@@ -19,7 +19,7 @@ from minigfs.terminal import (
 from minimr.cli.home import home_option
 from minimr.cli.progress import progress_view
 from minimr.errors import JobUsageError
-from minimr.job import FORMAT_SETTINGS
+from minimr.format_options import is_format_setting
 from minimr.registry import load_job
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def run(
 ) -> None:
     """Run JOB and print where its output lies.
 
-    JOB is an installed job (url-count, word-count), path/to/file.py:NAME or package.module:NAME.
+    JOB is an installed job (url-count, grep, inverted-index, ...), path/to/file.py:NAME or
+    package.module:NAME.
 
     \b
     minimr run url-count --input access.log --output counts
@@ -97,11 +98,11 @@ def run(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     keep_freed_memory()  # blocks of input come and go by the megabyte
     options = _parse_settings(settings)
-    loaded = load_job(job, {n: v for n, v in options.items() if n not in FORMAT_SETTINGS})
+    loaded = load_job(job, {n: v for n, v in options.items() if not is_format_setting(n)})
     if explain:
         plan = runner.explain(
             loaded, input=inputs, output=output, reducers=reducers, split_size=split_size,
-            backend=backend, processes=processes, overwrite=overwrite,
+            backend=backend, processes=processes, overwrite=overwrite, settings=options,
         )  # fmt: skip
         if as_json:
             echo_json(plan.summary())

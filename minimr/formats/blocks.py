@@ -20,7 +20,7 @@ from typing import IO, Protocol
 import pyarrow as pa
 
 from minimr.errors import UnreadableInput
-from minimr.formats.gzip_source import GzipSource
+from minimr.formats.packed import unpacked
 from minimr.formats.prefetch import prefetched
 from minimr.formats.storage import Storage, is_local
 from minimr.messages import FileRange
@@ -142,7 +142,7 @@ def _read_range(wanted: FileRange, storage: Storage, block_bytes: int) -> Iterat
 
 def _read_packed(wanted: FileRange, storage: Storage, block_bytes: int) -> Iterator[Block]:
     with storage.open_input(wanted.url) as file:
-        source = GzipSource(file, wanted.url)
+        source = unpacked(file, wanted.url, wanted.compression)
         cutter = _Cutter(source, wanted, 0, _NO_END, _NO_END)
         stored = 0
         for block in cutter.blocks(block_bytes, skips_first=False):

@@ -24,7 +24,7 @@ MANIFEST_NAME = "_manifest.json"
 
 PartKind = Literal["m", "r"]  # of a map-only job, or of a reduce partition
 
-_COMPRESSION_BY_SUFFIX = {".gz": "gzip"}
+_COMPRESSION_BY_SUFFIX = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
 
 
 def is_hidden(name: str) -> bool:
@@ -33,7 +33,7 @@ def is_hidden(name: str) -> bool:
 
 
 def compression_of(url: str) -> str:
-    """``"gzip"`` or ``""``, by the file's name alone."""
+    """``"gzip"``, ``"zstd"``, ``"bz2"``, ``"xz"`` or ``""``, by the file's name alone."""
     for suffix, compression in _COMPRESSION_BY_SUFFIX.items():
         if url.endswith(suffix):
             return compression

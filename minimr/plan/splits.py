@@ -1,9 +1,10 @@
 """Input files to map tasks (MapReduce section 3.1, M pieces), and how many partitions to make.
 
 A file is cut at multiples of the split size, so that with a size that divides the chunk size each
-range lies in one chunk. Small files share a split until it is full. Compressed files are never cut;
-in sharing they weigh what they probably unpack to. The order of files and bytes is kept: all
-values of a key reach its reducer in that order.
+range lies in one chunk. Small files share a split until it is full. Compressed files, and those of
+formats that must be read from their start, are never cut; compressed ones weigh what they probably
+unpack to. The order of files and bytes is kept: all values of a key reach its reducer in that
+order.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +31,7 @@ SPLIT_COUNT_MAX = 100_000  # a coordinator's memory and each decision grow with 
 
 _SPLITS_PER_SLOT = 4  # at most, by default: slots that finish early take work from slow ones
 _LAST_SPLIT_SLACK = 1.1  # a rest of less than a tenth joins the split before it, as in Hadoop
-_GZIP_RATIO = 8  # logs and text pack 5 to 12 times
+_PACKED_RATIO = 8  # logs and text pack 5 to 12 times
 _OPEN_COST_BYTES = 64 << 10  # opening a file takes about as long as reading this much
 _PARTITION_BYTES = 256 << 20  # input per reduce partition, when the user does not say
 _HOSTS_MAX = 5  # locality hints past the replicas of a chunk say nothing
@@ -50,6 +51,8 @@ class InputFile:
     url: str
     size_bytes: int  # as stored: packed, if compressed
     compression: str = ""
+    is_cut: bool = True  # False: its format cannot begin to be read inside it
+    name_start: int = 0  # where in ``url`` its path below its input begins
     stored: tuple[StoredRange, ...] = ()  # empty: unknown, or the same for all workers
 
 
@@ -93,7 +96,7 @@ def plan_splits(
 
 
 def _check_split_count(files: Sequence[InputFile], split_bytes: int) -> None:
-    cut_bytes = sum(file.size_bytes for file in files if not file.compression)
+    cut_bytes = sum(file.size_bytes for file in files if _is_cut(file))
     if cut_bytes // split_bytes > SPLIT_COUNT_MAX:
         raise JobUsageError(
             f"split size {split_bytes}: makes {cut_bytes // split_bytes:,} map tasks, more than "
@@ -101,19 +104,23 @@ def _check_split_count(files: Sequence[InputFile], split_bytes: int) -> None:
         )
 
 
+def _is_cut(file: InputFile) -> bool:
+    return file.is_cut and not file.compression
+
+
 _Piece = list[tuple[InputFile, FileRange]]
 
 
 def _weight(file: InputFile) -> int:
-    return file.size_bytes * (_GZIP_RATIO if file.compression else 1)
+    return file.size_bytes * (_PACKED_RATIO if file.compression else 1)
 
 
 def _split_pieces(files: Iterable[InputFile], split_bytes: int) -> Iterator[_Piece]:
     group: _Piece = []
     group_weight = 0
     for file in files:
-        if file.size_bytes == 0:
-            continue
+        if file.size_bytes == 0 and file.is_cut:
+            continue  # it has no records
         ranges = _ranges(file, split_bytes)
         weight = _weight(file) + _OPEN_COST_BYTES
         if group and (len(ranges) > 1 or group_weight + weight > split_bytes):
@@ -131,7 +138,7 @@ def _split_pieces(files: Iterable[InputFile], split_bytes: int) -> Iterator[_Pie
 def _ranges(file: InputFile, split_bytes: int) -> list[FileRange]:
     size = file.size_bytes
     starts = [0]
-    if not file.compression:
+    if _is_cut(file):
         while size - starts[-1] > split_bytes * _LAST_SPLIT_SLACK:
             starts.append(starts[-1] + split_bytes)
     ends = [*starts[1:], size]
@@ -142,6 +149,7 @@ def _ranges(file: InputFile, split_bytes: int) -> list[FileRange]:
             length=end - start,
             file_bytes=size,
             compression=file.compression,
+            name_start=file.name_start,
         )
         for start, end in zip(starts, ends, strict=True)
     ]

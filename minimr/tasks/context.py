@@ -4,10 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from minimr import inputs, outputs
 from minimr.formats.storage import Storage
 from minimr.ids import WorkerId
+from minimr.inputs import InputFormat
 from minimr.job import Job
 from minimr.messages import Assignment, JobSpec
+from minimr.outputs import Compression, OutputFormat
 from minimr.shuffle.fetch import SegmentFetcher
 from minimr.tasks.failures import AttemptCancelled
 
@@ -40,6 +43,13 @@ class AttemptContext:
             raise AttemptCancelled
 
     @property
-    def escapes_text(self) -> bool:
-        """The setting ``escape=true`` (DESIGN 5.4)."""
-        return dict(self.spec.settings).get("escape", "false").lower() == "true"
+    def input_format(self) -> InputFormat:
+        return inputs.chosen_format(self.job.input_format, dict(self.spec.settings))
+
+    @property
+    def output_format(self) -> OutputFormat:
+        return outputs.chosen_format(self.job.output_format, dict(self.spec.settings))
+
+    @property
+    def compression(self) -> Compression:
+        return outputs.chosen_compression(dict(self.spec.settings))

@@ -18,6 +18,7 @@ from minimr.errors import (
     UnreadableInput,
     UnsupportedType,
 )
+from minimr.formats.records import MalformedRecord
 from minimr.messages import Failure, FailureKind
 from minimr.shuffle.fetch import MapOutputsLost
 
@@ -129,6 +130,14 @@ def _failure_of(error: BaseException) -> Failure:
             )
         case InputFailed():
             return Failure(kind=FailureKind.INPUT, error=str(error), url=error.url)
+        case MalformedRecord():
+            return Failure(
+                kind=FailureKind.INPUT,
+                error=error.message,
+                record=error.record,
+                url=error.url,
+                offset=error.offset,
+            )
         case UnreadableInput():
             return Failure(kind=FailureKind.INPUT, error=error.message)
         case AmbiguousOutput() | OutputExists():

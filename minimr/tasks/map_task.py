@@ -10,15 +10,9 @@ from minigfs.errors import MinigfsError
 from minimr.agg import Aggregation
 from minimr.counters import Counters, collecting, increment
 from minimr.errors import TaskError, UnsupportedType
-from minimr.formats.blocks import Block, read_blocks
+from minimr.formats.readers import reader_of
+from minimr.formats.records import Records
 from minimr.formats.storage import is_local
-from minimr.formats.text_input import (
-    block_batch,
-    count_lines,
-    line_batch,
-    line_offset,
-    split_lines,
-)
 from minimr.messages import MapAssignment, MapOutput, MapResult, Nearness
 from minimr.pairs import Pairs
 from minimr.shuffle.buffer import MapOutputBuffer
@@ -89,25 +83,27 @@ def map_split(
 ) -> None:
     """Map every record of the split and hand the pairs on, in order."""
     split = assignment.split
-    map_block = _map_records if context.job.map is not None else _map_batch
+    map_found = _map_records if context.job.map is not None else _map_batch
     done_bytes = 0
-    with closing(_blocks(context, assignment)) as blocks:
-        for block in blocks:
+    with closing(_records(context, assignment)) as read:
+        for found in read:
             context.check_cancelled()
-            for pairs in map_block(context, block):
-                _add(add, pairs, block)
-            done_bytes += block.stored_bytes
+            increment("map.input_records", found.record_count)
+            for pairs in map_found(context, found):
+                _add(add, pairs, found)
+            done_bytes += found.stored_bytes
             context.report_progress(min(done_bytes, split.size_bytes), split.size_bytes)
     for each in split.ranges:
         near = Nearness.LOCAL if is_local(each.url) else assignment.nearness
         increment(f"input.bytes.{near.value}", each.length)
 
 
-def _blocks(context: AttemptContext, assignment: MapAssignment) -> Generator[Block, None, None]:
+def _records(context: AttemptContext, assignment: MapAssignment) -> Generator[Records, None, None]:
     ranges = assignment.split.ranges
     block_bytes = RECORD_BLOCK_BYTES if context.job.map is not None else BATCH_BLOCK_BYTES
+    reader = reader_of(context.input_format)
     try:
-        yield from read_blocks(ranges, context.storage, block_bytes=block_bytes)
+        yield from reader.read(ranges, context.storage, block_bytes=block_bytes)
     except TaskError:
         raise
     except (MinigfsError, OSError) as error:
@@ -116,54 +112,41 @@ def _blocks(context: AttemptContext, assignment: MapAssignment) -> Generator[Blo
         raise InputFailed(f"cannot read {where}: {error}", url) from error
 
 
-def _map_records(context: AttemptContext, block: Block) -> Iterator[Pairs]:
+def _map_records(context: AttemptContext, found: Records) -> Iterator[Pairs]:
     assert context.job.map is not None
-    lines = split_lines(block)
-    increment("map.input_records", len(lines))
+    records = found.objects()
     calls = RecordCalls(context.job.map)
     try:
-        yield from calls.map(lines)
+        yield from calls.map(records)
     except (UserCodeFailed, UnsupportedType) as error:
-        url, offset = block.origin_of(line_offset(lines, calls.failed_index))
+        url, offset = found.place_of(calls.failed_index)
         raise _at(
             error,
-            record=f"record {shown(lines[calls.failed_index])}",
+            record=f"record {shown(records[calls.failed_index])}",
             url=url,
             offset=offset,
-            where=f"{url} at byte {offset}",
+            where=f"{url} at byte {offset}" if offset >= 0 else url,
         ) from (error.__cause__ or error)
 
 
-def _map_batch(context: AttemptContext, block: Block) -> Iterator[Pairs]:
+def _map_batch(context: AttemptContext, found: Records) -> Iterator[Pairs]:
     assert context.job.map_batches is not None
-    if context.job.input_format == "blocks":
-        batch = block_batch(block)
-        increment("map.input_records", count_lines(block))
-    else:
-        batch = line_batch(block)
-        increment("map.input_records", batch.num_rows)
     try:
-        yield from call_batches(context.job.map_batches, batch, "map_batches")
+        yield from call_batches(context.job.map_batches, found.batch(), "map_batches")
     except (UserCodeFailed, UnsupportedType) as error:
-        raise _in_block(error, block) from (error.__cause__ or error)
+        raise _in_batch(error, found) from (error.__cause__ or error)
 
 
-def _add(add: Callable[[Pairs], None], pairs: Pairs, block: Block) -> None:
+def _add(add: Callable[[Pairs], None], pairs: Pairs, found: Records) -> None:
     try:
         add(pairs)
     except UnsupportedType as error:
-        raise _in_block(error, block) from error
+        raise _in_batch(error, found) from error
 
 
-def _in_block(error: UserCodeFailed | UnsupportedType, block: Block) -> UserCodeFailed:
-    url, offset = block.origin_of(0)
-    last_url, last = block.origin_of(block.size_bytes - 1)
-    where = (
-        f"bytes {offset} to {last} of {url}"
-        if url == last_url
-        else f"{len(block.origins)} files from {url} to {last_url}"
-    )
-    return _at(error, record="", url=url, offset=offset, where=where)
+def _in_batch(error: UserCodeFailed | UnsupportedType, found: Records) -> UserCodeFailed:
+    url, offset = found.place_of(0)
+    return _at(error, record="", url=url, offset=offset, where=found.extent())
 
 
 def _at(

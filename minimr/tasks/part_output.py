@@ -9,8 +9,9 @@ from contextlib import contextmanager, suppress
 
 from minigfs.errors import MinigfsError
 from minimr.errors import TaskError
-from minimr.formats.text_output import TextOutput
+from minimr.formats.part_writer import PartWriter
 from minimr.messages import MapAssignment, Part
+from minimr.outputs import part_suffix
 from minimr.pairs import Pairs, check_same_types, example_of
 from minimr.plan.naming import join_url, part_name
 from minimr.tasks.context import AttemptContext
@@ -24,8 +25,8 @@ ATTEMPTS_DIRECTORY = "_attempts"
 class PartOutput:
     """Takes pairs; ``part`` describes the finished file."""
 
-    def __init__(self, text: TextOutput, url: str) -> None:
-        self._text = text
+    def __init__(self, writer: PartWriter, url: str) -> None:
+        self._writer = writer
         self._url = url
         self.part: Part | None = None
         self._example: Pairs | None = None  # the first pair: the others have its types
@@ -37,7 +38,7 @@ class PartOutput:
             self._example = example_of(pairs)
         check_same_types(self._example, pairs)
         with _naming(self._url):
-            self._text.write(pairs)
+            self._writer.write(pairs)
 
 
 @contextmanager
@@ -48,20 +49,21 @@ def part_output(context: AttemptContext, index: int) -> Iterator[PartOutput]:
     url = join_url(context.spec.staging, attempt_name)
     with _naming(url):
         file = context.storage.open_output(url)
-    text = TextOutput(file, escape=context.escapes_text)
-    output = PartOutput(text, url)
+    chosen, compression = context.output_format, context.compression
+    writer = PartWriter(file, chosen, compression)
+    output = PartOutput(writer, url)
     try:
         with file:
             yield output
             with _naming(url):
-                summary = text.finish()
+                summary = writer.finish()
     except BaseException:
         with suppress(MinigfsError, OSError):  # what went wrong first is what counts
             context.storage.remove(url)
         raise
     is_map = isinstance(context.assignment, MapAssignment)
     output.part = Part(
-        name=part_name("m" if is_map else "r", index),
+        name=part_name("m" if is_map else "r", index) + part_suffix(chosen, compression),
         attempt_name=attempt_name,
         size_bytes=summary.size_bytes,
         xxh3=summary.xxh3,

@@ -8,6 +8,7 @@ import pytest
 from minimr.backends.inputs import find_inputs
 from minimr.errors import InputMissing, JobUsageError
 from minimr.formats.storage import Storage, absolute_url
+from minimr.inputs import Lines
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def tree(tmp_path: Path) -> Path:
 
 def found(tree: Path, *locations: str) -> list[str]:
     urls = [absolute_url(f"{tree}/{location}") for location in locations]
-    files = find_inputs(Storage(), urls)
+    files = find_inputs(Storage(), urls, input_format=Lines())
     assert all(file.size_bytes == 5 for file in files)
     return [file.url.removeprefix(f"file://{tree}/") for file in files]
 
@@ -50,7 +51,7 @@ def test_a_glob_finds_what_it_matches(tree: Path, pattern: str, files: list[str]
 
 def test_inputs_keep_their_order_and_compression_shows_in_the_name(tree: Path) -> None:
     assert found(tree, "b.txt", "a.txt") == ["b.txt", "a.txt"]
-    (packed,) = find_inputs(Storage(), [absolute_url(f"{tree}/deep/er/c.gz")])
+    (packed,) = find_inputs(Storage(), [absolute_url(f"{tree}/deep/er/c.gz")], input_format=Lines())
     assert packed.compression == "gzip"
 
 

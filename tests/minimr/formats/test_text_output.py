@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minimr.errors import AmbiguousOutput
-from minimr.formats.text_output import OutputSummary, TextOutput
+from minimr.formats.part_writer import OutputSummary, PartWriter
+from minimr.outputs import Text
 from minimr.pairs import from_python
 
 SAFE = st.binary(max_size=8).filter(lambda text: b"\t" not in text and b"\n" not in text)
@@ -19,7 +20,7 @@ def write(
     keys: list[Any], values: list[Any], *, escape: bool = False
 ) -> tuple[bytes, OutputSummary]:
     file = io.BytesIO()
-    output = TextOutput(file, escape=escape)
+    output = PartWriter(file, Text(escape=escape))
     output.write(from_python(keys, values).slice(0, 1))
     output.write(from_python(keys, values).slice(1))
     summary = output.finish()

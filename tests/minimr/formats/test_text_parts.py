@@ -6,8 +6,9 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimr.formats.text_output import TextOutput
+from minimr.formats.part_writer import PartWriter
 from minimr.formats.text_parts import read_text_parts
+from minimr.outputs import Text
 from minimr.pairs import from_python
 
 
@@ -44,7 +45,7 @@ def test_bytes_that_are_no_text_stay_bytes() -> None:
 @given(st.lists(st.tuples(st.binary(max_size=6), st.binary(max_size=6)), min_size=1))
 def test_escaped_output_reads_back_as_it_was(pairs: list[tuple[bytes, bytes]]) -> None:
     file = io.BytesIO()
-    output = TextOutput(file, escape=True)
+    output = PartWriter(file, Text(escape=True))
     output.write(from_python([key for key, _ in pairs], [value for _, value in pairs]))
     output.finish()
     table = read_text_parts([file.getvalue()], escaped=True)

@@ -1,0 +1,108 @@
+"""``csv``: rows of RFC 4180, quoted line feeds included.
+
+Lines are read in blocks and handed one by one to Python's parser, which takes more of them while a
+quote is open: memory is bounded by a block and a row, whatever the file.
+"""
+
+import csv
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from minimr.formats.blocks import read_blocks
+from minimr.formats.records import MalformedRecord, Records
+from minimr.formats.storage import Storage
+from minimr.formats.table_records import ObjectRecords
+from minimr.formats.text_input import split_lines
+from minimr.inputs import Csv
+from minimr.messages import FileRange
+
+__all__ = ["CsvReader"]
+
+_FIELD_CHARACTERS_MAX = 64 << 20  # an open quote swallows a file up to here, then it is an error
+_SHOWN_CHARACTERS = 200
+
+
+class CsvReader:
+    """Rows as dictionaries if the file has a header, else as lists."""
+
+    def __init__(self, options: Csv) -> None:
+        self._options = options
+
+    def read(
+        self, ranges: Sequence[FileRange], storage: Storage, *, block_bytes: int
+    ) -> Iterator[Records]:
+        for each in ranges:
+            yield from self._read_file(each, storage, block_bytes)
+
+    def _read_file(
+        self, wanted: FileRange, storage: Storage, block_bytes: int
+    ) -> Iterator[Records]:
+        lines = _Lines(wanted, storage, block_bytes)
+        rows = _rows(lines, wanted.url, self._options.separator)
+        columns: list[str] | None = None
+        if self._options.header:
+            first = next(rows, None)
+            if first is None:
+                return
+            columns = first[1]
+        found: list[Any] = []
+        offsets: list[int] = []
+        read_bytes = 0
+        for offset, row in rows:
+            if columns is None:
+                columns = [f"c{index}" for index in range(len(row))]
+            if len(row) != len(columns):
+                raise MalformedRecord(
+                    f"this row has {len(row)} fields and not {len(columns)}",
+                    url=wanted.url, offset=offset, record=repr(row)[:_SHOWN_CHARACTERS],
+                )  # fmt: skip
+            found.append(dict(zip(columns, row, strict=True)) if self._options.header else row)
+            offsets.append(offset)
+            if lines.read_bytes - read_bytes >= block_bytes:
+                yield _records(found, offsets, wanted.url, lines.read_bytes - read_bytes, columns)
+                found, offsets, read_bytes = [], [], lines.read_bytes
+        if found:
+            yield _records(found, offsets, wanted.url, lines.read_bytes - read_bytes, columns)
+
+
+def _records(
+    rows: list[Any], offsets: list[int], url: str, stored_bytes: int, columns: list[str] | None
+) -> ObjectRecords:
+    return ObjectRecords(rows, offsets, url=url, stored_bytes=stored_bytes, columns=columns)
+
+
+class _Lines:
+    """The lines of a range as text, with their LFs; ``offset`` is where the next one begins."""
+
+    def __init__(self, wanted: FileRange, storage: Storage, block_bytes: int) -> None:
+        self._blocks = read_blocks([wanted], storage, block_bytes=block_bytes)
+        self.offset = wanted.start
+        self.read_bytes = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for block in self._blocks:
+            self.offset = block.origin_of(0)[1]
+            self.read_bytes += block.stored_bytes
+            for line in split_lines(block):
+                self.offset += len(line) + 1
+                yield line.decode("utf-8", "replace") + "\n"
+
+
+def _rows(lines: _Lines, url: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Each row and the offset it begins at. Empty lines are no rows."""
+    csv.field_size_limit(_FIELD_CHARACTERS_MAX)
+    offset = lines.offset
+
+    parser = csv.reader(iter(lines), delimiter=separator, strict=True)
+    while True:
+        try:
+            row = next(parser)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise MalformedRecord(
+                "the row that begins here is no CSV", url=url, offset=offset, record=str(error)
+            ) from error
+        if row:
+            yield offset, row
+        offset = lines.offset

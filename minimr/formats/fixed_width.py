@@ -1,0 +1,119 @@
+"""``fixed``: records of a fixed number of bytes; columns stand on the bytes as they were read."""
+
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+
+import pyarrow as pa
+
+from minimr.formats.packed import PackedSource, unpacked
+from minimr.formats.records import MalformedRecord, Place, Records
+from minimr.formats.storage import Storage
+from minimr.messages import FileRange
+
+__all__ = ["FixedWidthReader"]
+
+_SHOWN_BYTES = 64
+
+
+class FixedRecords:
+    """Whole records, one after the other in one buffer."""
+
+    def __init__(
+        self, buffer: pa.Buffer, width: int, url: str, offset: int, stored_bytes: int
+    ) -> None:
+        self._buffer = buffer
+        self._width = width
+        self._url = url
+        self._offset = offset
+        self.stored_bytes = stored_bytes
+
+    @property
+    def record_count(self) -> int:
+        count: int = self._buffer.size // self._width
+        return count
+
+    def objects(self) -> list[Any]:
+        records: list[Any] = self.batch().column(0).to_pylist()
+        return records
+
+    def batch(self) -> pa.RecordBatch:
+        column = pa.Array.from_buffers(
+            pa.binary(self._width), self.record_count, [None, self._buffer]
+        )
+        return pa.RecordBatch.from_arrays([column], names=["record"])
+
+    def place_of(self, index: int) -> Place:
+        return self._url, self._offset + index * self._width
+
+    def extent(self) -> str:
+        return f"bytes {self._offset} to {self._offset + self._buffer.size - 1} of {self._url}"
+
+
+class FixedWidthReader:
+    """A record belongs to the range in which it begins."""
+
+    def __init__(self, record_bytes: int) -> None:
+        self._width = record_bytes
+
+    def read(
+        self, ranges: Sequence[FileRange], storage: Storage, *, block_bytes: int
+    ) -> Iterator[Records]:
+        block_bytes = max(block_bytes // self._width, 1) * self._width
+        for each in ranges:
+            with storage.open_input(each.url) as file:
+                if each.compression:
+                    yield from self._read_packed(each, file, block_bytes)
+                else:
+                    yield from self._read_range(each, file, block_bytes)
+
+    def _read_range(
+        self, wanted: FileRange, file: IO[bytes], block_bytes: int
+    ) -> Iterator[Records]:
+        position = -(-wanted.start // self._width) * self._width
+        end = -(-(wanted.start + wanted.length) // self._width) * self._width
+        if position:
+            file.seek(position)
+        while position < end:
+            buffer = _filled(file, min(block_bytes, end - position))
+            if buffer.size:
+                yield self._records(buffer, wanted, position, buffer.size)
+            position += buffer.size
+            if buffer.size < min(block_bytes, end - position + buffer.size):
+                return
+
+    def _read_packed(
+        self, wanted: FileRange, file: IO[bytes], block_bytes: int
+    ) -> Iterator[Records]:
+        source = unpacked(file, wanted.url, wanted.compression)
+        position = stored = 0
+        while (buffer := _filled(source, block_bytes)).size:
+            yield self._records(buffer, wanted, position, source.packed_bytes - stored)
+            position += buffer.size
+            stored = source.packed_bytes
+
+    def _records(
+        self, buffer: pa.Buffer, wanted: FileRange, position: int, stored_bytes: int
+    ) -> Records:
+        rest = buffer.size % self._width
+        if rest:
+            tail = buffer.slice(buffer.size - rest).to_pybytes()
+            raise MalformedRecord(
+                f"the file ends with {rest} bytes that are no whole record of {self._width}",
+                url=wanted.url,
+                offset=position + buffer.size - rest,
+                record=repr(tail[:_SHOWN_BYTES]),
+            )
+        return FixedRecords(buffer, self._width, wanted.url, position, stored_bytes)
+
+
+def _filled(source: "IO[bytes] | PackedSource", size: int) -> pa.Buffer:
+    """The next ``size`` bytes, fewer only at the end."""
+    buffer = pa.allocate_buffer(size)
+    view, filled = memoryview(buffer).cast("B"), 0
+    while filled < size:
+        # Every binary file has it; the type IO[bytes] does not say so.
+        count = source.readinto(view[filled:])  # type: ignore[union-attr]
+        if not count:
+            break
+        filled += count
+    return buffer.slice(0, filled)

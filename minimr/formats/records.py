@@ -1,0 +1,69 @@
+"""What every reader gives: some records of a split at a time, in order, and where each of them is.
+
+A reader never interprets more than it must, and holds no more than a block, whatever the files'
+sizes. Records come as Python objects for ``map`` and as one Arrow batch for ``map_batches``; only
+what is asked for is made.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from minimr.errors import UnreadableInput
+from minimr.formats.storage import Storage
+from minimr.messages import FileRange
+
+__all__ = ["MalformedRecord", "Place", "Reader", "Records"]
+
+Place = tuple[str, int]  # URL, and the byte offset in the unpacked file; -1: not known
+
+
+class Records(Protocol):
+    """Some records, at least one; ``stored_bytes`` of the files, as stored, went into them."""
+
+    @property
+    def record_count(self) -> int: ...
+
+    @property
+    def stored_bytes(self) -> int: ...
+
+    def objects(self) -> list[Any]:
+        """One object a record, for ``map``."""
+
+    def batch(self) -> pa.RecordBatch:
+        """One row a record, for ``map_batches``."""
+
+    def place_of(self, index: int) -> Place:
+        """Where record ``index`` begins."""
+
+    def extent(self) -> str:
+        """Where all of them are, for people."""
+
+
+class Reader(Protocol):
+    """Reads one format."""
+
+    def read(
+        self, ranges: Sequence[FileRange], storage: Storage, *, block_bytes: int
+    ) -> Iterator[Records]:
+        """All records that begin in the ranges, in order. Close the iterator to stop early.
+
+        Raises
+        ------
+        UnreadableInput
+            A file is damaged or shorter than when the job was planned; `MalformedRecord` if it is
+            one record that cannot be read.
+        OSError
+            From the file system.
+        """
+
+
+class MalformedRecord(UnreadableInput):
+    """One record of a file is not what its format says; ``record`` shows it."""
+
+    def __init__(self, why: str, *, url: str, offset: int, record: str) -> None:
+        super().__init__(f"{url} at byte {offset}: {why}: {record}")
+        self.url = url
+        self.offset = offset
+        self.record = record
