@@ -11,12 +11,14 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from minimr.column_types import to_objects
 from minimr.columns import from_numpy
 from minimr.formats.storage import Storage
 from minimr.ids import AttemptId, TaskId, TaskPhase, WorkerId
+from minimr.inputs import InputFormat, chosen_format, cuts_files
 from minimr.job import Job
 from minimr.messages import FileRange, JobSpec, MapAssignment, Split, SplitPoint
 from minimr.ordered_bytes import encode
@@ -43,7 +45,8 @@ def sampled_split_points(job: Job, spec: JobSpec, storage: Storage) -> tuple[Spl
     if not isinstance(partition, RangePartition) or spec.partition_count < 2:
         return ()
     ranges = [each for split in spec.splits for each in split.ranges if each.length]
-    places = _places(ranges, spec.partition_count)
+    read = chosen_format(job.input_format, dict(spec.settings))
+    places = _places(ranges, spec.partition_count, read)
     keys = list(_keys_at(places, job, spec, storage))
     if len(keys) < PLACES_PER_PARTITION * spec.partition_count and places != ranges:
         step = -(-len(ranges) // WHOLE_SPLIT_COUNT_MAX)
@@ -51,7 +54,9 @@ def sampled_split_points(job: Job, spec: JobSpec, storage: Storage) -> tuple[Spl
     return split_points(keys, spec.partition_count, splits_keys=partition.split_keys)
 
 
-def _places(ranges: Sequence[FileRange], partition_count: int) -> list[FileRange]:
+def _places(
+    ranges: Sequence[FileRange], partition_count: int, input_format: InputFormat
+) -> list[FileRange]:
     """Small ranges all over the input, or the input if it is small."""
     wanted = min(max(PLACES_PER_PARTITION * partition_count, PLACE_COUNT_MIN), PLACE_COUNT_MAX)
     ends = list(accumulate(each.length for each in ranges))
@@ -62,7 +67,9 @@ def _places(ranges: Sequence[FileRange], partition_count: int) -> list[FileRange
     for piece in range(wanted):
         at = (ends[-1] * piece + draw.randrange(ends[-1])) // wanted
         index = bisect_right(ends, at)
-        place = _place(ranges[index], at - (ends[index] - ranges[index].length))
+        offset = at - (ends[index] - ranges[index].length)
+        is_cut = cuts_files(input_format, ranges[index].url)
+        place = _place(ranges[index], offset) if is_cut else ranges[index]
         found[place.url, place.start] = place
     return list(found.values())
 
@@ -71,7 +78,7 @@ def _place(within: FileRange, offset: int) -> FileRange:
     if within.compression or within.length <= PLACE_BYTES:
         return within
     start = within.start + min(offset, within.length - PLACE_BYTES)
-    return FileRange(url=within.url, start=start, length=PLACE_BYTES, file_bytes=within.file_bytes)
+    return msgspec.structs.replace(within, start=start, length=PLACE_BYTES)
 
 
 def _keys_at(
