@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from minigfs.chunkserver.checksum import widen_to_blocks
+from minigfs.chunkserver.chunk_file import encode_header
 from minigfs.chunkserver.messages import ChunkFile, ChunkPiece, OpenChunkFile, ReadChunk
 from minigfs.chunkserver.store import ChunkStore
 from minigfs.errors import ProtocolError
@@ -45,13 +46,15 @@ class ChunkReads:
                 request.offset_bytes, request.length_bytes, chunk.header.length_bytes
             )
             table = chunk.table if request.want_table else b""
+            header = encode_header(chunk.header) if request.want_header else b""
             last = False
             while not last:
                 stop = min(start + PIECE_BYTES, end)
                 data = chunk.read(start, stop)
                 last = stop == end
-                stream.send(ChunkPiece(offset_bytes=start, last=last, table=table), data)
-                start, table = stop, b""
+                piece = ChunkPiece(offset_bytes=start, last=last, table=table, header=header)
+                stream.send(piece, data)
+                start, table, header = stop, b"", b""
 
     def lend(self, request: OpenChunkFile, stream: Stream) -> None:
         """Send the chunk's file, open for reading only."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Container, Sequence
 from msgspec.structs import replace as with_fields
 
 from minigfs.chunkserver.chunk_file import StoredChunk
+from minigfs.chunkserver.copy_orders import CopyOrders
 from minigfs.chunkserver.reports import ChunkReport
 from minigfs.chunkserver.seen_history import SeenHistory
 from minigfs.chunkserver.store import ChunkStore
@@ -48,6 +49,7 @@ class Heartbeats:
         self,
         store: ChunkStore,
         *,
+        copies: CopyOrders,
         pool: ConnectionPool,
         masters: Sequence[str],
         describe: Describe,
@@ -57,10 +59,12 @@ class Heartbeats:
         """``describe`` makes the heartbeat around a report: who and where this server is."""
         self._store = store
         self._history = history
+        self._copies = copies
         self._masters = GroupCaller(pool, masters)
         self._describe = describe
         self._clock: Clock = clock or SystemClock()
         self._stopping = threading.Event()
+        self._woken = threading.Event()
         self._is_connected = True
         self._trash_untold: tuple[ChunkHandle, ...] = ()
         self._thread = threading.Thread(target=self._run, name="minigfs-heartbeats", daemon=True)
@@ -68,14 +72,19 @@ class Heartbeats:
     def start(self) -> None:
         self._thread.start()
 
+    def beat_now(self) -> None:
+        """There is something to say that the master waits for."""
+        self._woken.set()
+
     def stop(self) -> None:
         self._stopping.set()
+        self._woken.set()
         if self._thread.is_alive():
             self._thread.join(_STOP_TIMEOUT_S)
 
     def _run(self) -> None:
         pause = 0.0
-        while not self._stopping.wait(pause):
+        while not self._stops_in(pause):
             report = self._store.take_report()
             reply = self._beat(report)
             if reply is None:
@@ -89,12 +98,19 @@ class Heartbeats:
             for handle in reply.restore:
                 self._store.restore(handle)
             self._delete(reply.delete, frozenset(reply.delete_at_once))
+            self._copies.take(reply.copy)
+
+    def _stops_in(self, seconds: float) -> bool:
+        self._woken.wait(seconds)
+        self._woken.clear()
+        return self._stopping.is_set()
 
     def _beat(self, report: ChunkReport) -> HeartbeatReply | None:
         """One heartbeat to the master that leads; None if none takes it."""
         trashed = self._trash_untold[:_TRASHED_PER_BEAT_MAX]
         seen = self._history.newest
-        beat = with_fields(self._describe(report), trashed=trashed, seen=seen)
+        copied = self._copies.reports()
+        beat = with_fields(self._describe(report), trashed=trashed, seen=seen, copied=copied)
         try:
             reply = self._masters.call(beat, timeout_ms=_TIMEOUT_MS, once=True)
             self._masters.know(reply.masters)
@@ -108,6 +124,7 @@ class Heartbeats:
         self._is_connected = True
         self._store.report_delivered(report)
         self._trash_untold = self._trash_untold[len(trashed) :]
+        self._copies.delivered(copied)
         if not self._history.believes(reply, seen, self._masters.leader):
             return HeartbeatReply(send_full_report=reply.send_full_report, delete=())
         return reply

@@ -87,6 +87,7 @@ class ChunkPiece(Message, frozen=True):
     offset_bytes: int
     last: bool
     table: bytes = b""  # the sums of the whole chunk, in the first piece, if they were asked for
+    header: bytes = b""  # of the chunk file, in the first piece, if it was asked for
 
 
 class ReadChunk(Request[ChunkPiece], frozen=True, tag="chunk.read"):
@@ -97,6 +98,7 @@ class ReadChunk(Request[ChunkPiece], frozen=True, tag="chunk.read"):
     offset_bytes: int
     length_bytes: int
     want_table: bool = False
+    want_header: bool = False  # by a server that makes a replica of its own
 
 
 class ChunkFile(Message, frozen=True):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigfs.chunkserver.chunk_reads import ChunkReads, lending_address
+from minigfs.chunkserver.copy_orders import CopyOrders
 from minigfs.chunkserver.heartbeats import Heartbeats, as_replica_reports
 from minigfs.chunkserver.identity import lock_directory, open_identity
 from minigfs.chunkserver.messages import (
@@ -97,12 +98,16 @@ class Chunkserver:
             options.security,
             name="chunkserver",
         )
+        self._copies = CopyOrders(
+            self._store, pool=self._pool, disk_failed=self._end_if_disk_failed
+        )
         self._heartbeats = Heartbeats(
             self._store,
             pool=self._pool,
             masters=options.masters,
             describe=self._describe,
             history=SeenHistory(disk, SystemClock()),
+            copies=self._copies,
         )
         self._address: Address = options.advertise
         self.disk_failure: OSError | None = None
@@ -115,6 +120,7 @@ class Chunkserver:
         bound = self._server.start(self._options.listen)
         self._address = self._options.advertise or bound
         self._lending_address = self._start_lending()
+        self._copies.start(self._heartbeats.beat_now)
         self._heartbeats.start()
         self._scrubber.start()
         return bound
@@ -123,6 +129,7 @@ class Chunkserver:
         self._scrubber.stop()
         self._heartbeats.stop()
         self._lender.stop()
+        self._copies.stop()
         self._server.stop()
         self._pool.close()
         os.close(self._lock)
@@ -155,11 +162,14 @@ class Chunkserver:
         except MinigfsError:
             raise
         except OSError as error:
-            if error.errno in _DISK_FAILURES:
-                logger.critical("the disk of %s failed: %s", self._options.directory, error)
-                self.disk_failure = error
-                self.request_stop()
+            self._end_if_disk_failed(error)
             raise
+
+    def _end_if_disk_failed(self, error: OSError) -> None:
+        if error.errno in _DISK_FAILURES:
+            logger.critical("the disk of %s failed: %s", self._options.directory, error)
+            self.disk_failure = error
+            self.request_stop()
 
     def _describe(self, report: ChunkReport) -> Heartbeat:
         return Heartbeat(

@@ -102,13 +102,16 @@ class ChunkStore:
             return False
         return True
 
-    def create(self, request: WriteChunk) -> "IncomingChunk":
-        """Begin a chunk. Raises ``NoSpace`` when the disk is nearly full."""
+    def create(self, request: WriteChunk, *, replaces: bool = False) -> "IncomingChunk":
+        """Begin a chunk. Raises ``NoSpace`` when the disk is nearly full.
+
+        ``replaces``: once it is sealed it takes the place of one that is here, at one stroke.
+        """
         if not 0 < request.handle <= _HANDLE_MAX:
             raise ProtocolError(f"chunk handle {request.handle} is out of range")
         if not MIN_CHUNK_BYTES <= request.chunk_bytes <= _CHUNK_BYTES_MAX:
             raise ProtocolError(f"chunk size {request.chunk_bytes} is out of range")
-        if request.handle in self._sealed:
+        if request.handle in self._sealed and not replaces:
             raise ProtocolError(f"chunk {request.handle:x} is already sealed here")
         self._check_free_space()
         return IncomingChunk(self, self._disk, request, next(self._incoming_numbers))
@@ -161,6 +164,9 @@ class ChunkStore:
     def admit(self, chunk: StoredChunk) -> None:
         """Know a chunk whose file is durable in its place (``IncomingChunk.seal`` calls this)."""
         with self._lock:
+            replaced = self._sealed.get(chunk.handle)
+            if replaced is not None:
+                self._stored_bytes -= replaced.length_bytes
             self._sealed[chunk.handle] = chunk
             self._stored_bytes += chunk.length_bytes
             self._ledger.sealed(chunk)
@@ -184,6 +190,10 @@ class ChunkStore:
             return False
         self._disk.sync_dir(_CHUNKS)
         return self._take_in(_file_name(handle))
+
+    def version_of(self, handle: ChunkHandle) -> ChunkVersion | None:
+        known = self._sealed.get(handle)
+        return None if known is None else known.version
 
     def _forget(self, handle: ChunkHandle) -> bool:
         with self._lock:

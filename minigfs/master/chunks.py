@@ -24,6 +24,7 @@ __all__ = [
     "file_digest",
     "forget_garbage",
     "seal_chunks",
+    "shared_ids",
 ]
 
 FIRST_VERSION = ChunkVersion(1)
@@ -51,7 +52,7 @@ def allocate_chunks(
     handles = tuple(ChunkHandle(first_handle + i) for i in range(len(replica_sets)))
     abandoned = file.chunks[first_index : first_index + len(handles)]
     chunks = state.chunks.update(
-        (handle, Chunk(handle, FIRST_VERSION, file.replication, _shared(replicas)))
+        (handle, Chunk(handle, FIRST_VERSION, file.replication, shared_ids(replicas)))
         for handle, replicas in zip(handles, replica_sets, strict=True)
     )
     places = file.chunks[:first_index] + handles + file.chunks[first_index + len(handles) :]
@@ -128,13 +129,13 @@ def seal_chunks(state: FileSystemState, sealed: Sequence[SealedReplicas]) -> Fil
         everyone = seal.replicas == given.replicas
         chunks[given.handle] = with_fields(
             given,
-            replicas=given.replicas if everyone else _shared(seal.replicas),
+            replicas=given.replicas if everyone else shared_ids(seal.replicas),
             length_bytes=seal.length_bytes,
             digest=seal.digest,
         )
     return with_fields(state, chunks=chunks.finish())
 
 
-def _shared(replicas: tuple[ChunkserverId, ...]) -> tuple[ChunkserverId, ...]:
+def shared_ids(replicas: tuple[ChunkserverId, ...]) -> tuple[ChunkserverId, ...]:
     """The same ids as one object each: three new strings for each of millions of chunks add up."""
     return tuple(ChunkserverId(intern(server)) for server in replicas)

@@ -11,9 +11,10 @@ from typing import TypeAlias
 import msgspec
 
 from minigfs.config import FileSystemConfig
-from minigfs.ids import ChunkHandle, ChunkserverId, FileId
+from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId
 
 __all__ = [
+    "AdjustReplicas",
     "AllocateChunks",
     "BeginTenure",
     "ChunksAllocated",
@@ -33,6 +34,7 @@ __all__ = [
     "Refused",
     "Remove",
     "Rename",
+    "ReplicaChange",
     "SealedReplicas",
     "decode_command",
     "decode_reply",
@@ -120,6 +122,23 @@ class BeginTenure(_Command, frozen=True, array_like=True, tag=40):
     nonce: int
 
 
+class ReplicaChange(msgspec.Struct, frozen=True, array_like=True):
+    handle: ChunkHandle
+    version: ChunkVersion
+    add: tuple[ChunkserverId, ...]
+    remove: tuple[ChunkserverId, ...]
+
+
+class AdjustReplicas(_Command, frozen=True, array_like=True, tag=30):
+    """Servers that have a sound replica now, and others that are to have none any more.
+
+    Chunks that are gone, still written or of another version by now are passed over, and a change
+    that would leave a chunk without any replica.
+    """
+
+    changes: tuple[ReplicaChange, ...]
+
+
 Command: TypeAlias = (
     Configure
     | MakeDirectory
@@ -132,6 +151,7 @@ Command: TypeAlias = (
     | ForgetGarbage
     | Reap
     | BeginTenure
+    | AdjustReplicas
 )
 
 

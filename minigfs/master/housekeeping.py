@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from minigfs.errors import MinigfsError
 from minigfs.master import commands
+from minigfs.master.repair_work import RepairWork
 from minigfs.master.state import FileSystemState
 from minigfs.master.tenure import Tenure
 from minigfs.ports import Clock
@@ -40,7 +41,11 @@ class Housekeeping:
         self._propose = propose
 
     async def run(self) -> None:
-        """For ever."""
+        """For ever; repair runs beside it, since it waits for nothing here."""
+        repair = RepairWork(self._tenure.repairs, self._clock, self._state, self._propose)
+        await asyncio.gather(self._tick_for_ever(), repair.run())
+
+    async def _tick_for_ever(self) -> None:
         tick_count = 0
         while True:
             try:

@@ -6,9 +6,10 @@ server's full report lacked it or had another version or length, the server repo
 reader found it damaged. A server that was away, restarted, or is new to this master is asked for
 a full report, and until the last part of it came its replicas count as present.
 
-Deleting is the one order that cannot be taken back. It is given for handles that the server
+Deleting is the one order that cannot be taken back. It is given here for handles that the server
 reported itself, that no file has, and that are below the state's next handle: what this master's
-log has never handed out is not its to delete.
+log has never handed out is not its to delete. A replica of a live chunk on a server that is not in
+its set is a *stray*: ``repair`` may make use of it, or have it deleted.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +23,7 @@ from minigfs.master.messages import ChunkserverReport, Heartbeat, HeartbeatReply
 from minigfs.master.placement import Candidate
 from minigfs.master.state import Chunk, FileSystemState
 
-__all__ = ["ALIVE_MS", "DELETE_ORDERS_MAX", "Membership", "Server"]
+__all__ = ["ALIVE_MS", "DELETE_ORDERS_MAX", "Membership", "Server", "as_candidate"]
 
 ALIVE_MS = 5_000  # heartbeats come twice a second: a long pause of a busy machine is no death
 DELETE_ORDERS_MAX = 1_000  # per heartbeat, so that deleting a large tree disturbs nobody
@@ -44,6 +45,7 @@ class Server:
     confirmed: dict[ChunkHandle, int] = field(default_factory=dict)  # published, when
     damaged: set[ChunkHandle] = field(default_factory=set)
     doomed: dict[ChunkHandle, None] = field(default_factory=dict)  # to be deleted, in order
+    strays: dict[ChunkHandle, None] = field(default_factory=dict)  # held, and not in their sets
     recent_creations: int = 0
 
     def is_alive(self, now_ms: int) -> bool:
@@ -55,15 +57,25 @@ class Server:
             return False
         return not self.reported or handle in self.held or handle in self.confirmed
 
+    def surely_has(self, handle: ChunkHandle) -> bool:
+        """Whether it said so itself, or a writer has its acknowledgement."""
+        return self.reported and self.has(handle)
+
     def may_hold(self, handle: ChunkHandle) -> bool:
         return not self.reported or handle in self.held
 
 
 class Membership:
-    """All times are milliseconds of a clock that never goes back."""
+    """All times are milliseconds of a clock that never goes back.
+
+    ``news`` collects the chunks whose standing has changed by what a server, or a reader, said;
+    ``full_report_count`` how often a server's whole stock became known. Repair looks at both.
+    """
 
     def __init__(self) -> None:
         self._servers: dict[ChunkserverId, Server] = {}
+        self.news: list[ChunkHandle] = []
+        self.full_report_count = 0
 
     def heartbeat(self, beat: Heartbeat, state: FileSystemState, now_ms: int) -> HeartbeatReply:
         """Take in what a chunkserver says of itself; the answer has its orders."""
@@ -79,7 +91,9 @@ class Membership:
         if not beat.full or self._accept_part(server, beat, now_ms):
             self._take_reports(server, beat, state)
             self._take_gone(server, beat.gone)
-        server.damaged.update(handle for handle in beat.damaged if server.may_hold(handle))
+        damaged = [handle for handle in beat.damaged if server.may_hold(handle)]
+        server.damaged.update(damaged)
+        self.news += damaged
         server.last_heartbeat = _without_reports(beat)
         doomed = islice(server.doomed, DELETE_ORDERS_MAX)
         delete = tuple(handle for handle in doomed if _deletable(state, handle))
@@ -104,12 +118,14 @@ class Membership:
             return False
         server.next_part += 1
         server.reported = not beat.more
+        self.full_report_count += server.reported
         return True
 
     def _start_over(self, server: Server, now_ms: int) -> None:
         server.reported = False
         server.held = set()
         server.doomed = {}
+        server.strays = {}
         server.confirmed = {
             handle: at_ms
             for handle, at_ms in server.confirmed.items()
@@ -125,10 +141,15 @@ class Membership:
             if chunk is None:
                 if handle < state.next_handle:
                     server.doomed[handle] = None
-            elif not _matches(chunk, report):
+                continue
+            if not _matches(chunk, report):
                 server.damaged.add(handle)
+                self.news.append(handle)
             elif not beat.full:  # written anew; a full report cannot know what its readers met
                 server.damaged.discard(handle)
+            if server.chunkserver_id not in chunk.replicas and report.version <= chunk.version:
+                server.strays[handle] = None
+                self.news.append(handle)
 
     def _take_gone(self, server: Server, gone: Iterable[ChunkHandle]) -> None:
         for handle in gone:
@@ -136,6 +157,8 @@ class Membership:
             server.confirmed.pop(handle, None)
             server.damaged.discard(handle)
             server.doomed.pop(handle, None)
+            server.strays.pop(handle, None)
+            self.news.append(handle)
 
     def confirm(self, chunk: Chunk, now_ms: int) -> None:
         """A writer has the acknowledgement of every replica of a chunk it published."""
@@ -148,6 +171,13 @@ class Membership:
         server = self._servers.get(chunkserver_id)
         if server is not None:
             server.damaged.add(handle)
+            self.news.append(handle)
+
+    def mark_sound(self, handle: ChunkHandle, server: Server) -> None:
+        """The server has just verified, or made, its replica of a chunk."""
+        server.held.add(handle)
+        server.damaged.discard(handle)
+        server.confirmed.pop(handle, None)
 
     def replicas_to_read(self, chunk: Chunk, now_ms: int) -> list[Server]:
         """The live servers to read a chunk from, in the order of its replica set.
@@ -164,18 +194,14 @@ class Membership:
         return sum(s.is_alive(now_ms) and s.has(chunk.handle) for s in self._of(chunk.replicas))
 
     def candidates(self, now_ms: int) -> list[Candidate]:
-        return [
-            Candidate(
-                chunkserver_id=server.chunkserver_id,
-                host=server.last_heartbeat.host,
-                rack=server.last_heartbeat.rack,
-                capacity_bytes=server.last_heartbeat.capacity_bytes,
-                free_bytes=server.last_heartbeat.free_bytes,
-                recent_creations=server.recent_creations,
-            )
-            for server in self._servers.values()
-            if server.is_alive(now_ms)
-        ]
+        return [as_candidate(s) for s in self._servers.values() if s.is_alive(now_ms)]
+
+    def server(self, chunkserver_id: ChunkserverId) -> Server | None:
+        return self._servers.get(chunkserver_id)
+
+    def all_servers(self) -> list[Server]:
+        """All that were ever heard of, by this master."""
+        return list(self._servers.values())
 
     def servers(self, chunkserver_ids: Sequence[ChunkserverId]) -> list[Server]:
         """Those of the servers that are known, in the same order."""
@@ -237,9 +263,23 @@ class Membership:
                 yield server
 
 
+def as_candidate(server: Server) -> Candidate:
+    """What placement cares for."""
+    beat = server.last_heartbeat
+    return Candidate(
+        chunkserver_id=server.chunkserver_id,
+        host=beat.host,
+        rack=beat.rack,
+        capacity_bytes=beat.capacity_bytes,
+        free_bytes=beat.free_bytes,
+        recent_creations=server.recent_creations,
+        stored_bytes=beat.stored_bytes,
+    )
+
+
 def _without_reports(beat: Heartbeat) -> Heartbeat:
     """What is worth keeping of a heartbeat: a full report may name a million chunks."""
-    return with_fields(beat, chunks=(), gone=(), damaged=(), trashed=())
+    return with_fields(beat, chunks=(), gone=(), damaged=(), trashed=(), copied=())
 
 
 def _matches(chunk: Chunk, report: ReplicaReport) -> bool:

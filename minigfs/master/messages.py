@@ -20,6 +20,8 @@ __all__ = [
     "Change",
     "ChunkserverReport",
     "ClusterReport",
+    "CopyOrder",
+    "CopyReport",
     "CreateFile",
     "Created",
     "DiscardFile",
@@ -263,6 +265,28 @@ class HistoryPosition(Message, frozen=True, array_like=True):
     nonce: int  # the term's number
 
 
+class CopyOrder(Message, frozen=True):
+    """Have a sound replica of a sealed chunk: see whether yours is one, else make one of what the
+    sources have. Repeated with every heartbeat until it is reported; one that is repeated no more
+    is withdrawn."""
+
+    handle: ChunkHandle
+    version: ChunkVersion
+    length_bytes: int
+    digest: int  # xxh3-64 over the block sums, from the log
+    sources: tuple[str, ...]  # addresses; those that are known as damaged come last
+    bytes_per_second: int  # for all copies of the server together
+
+
+class CopyReport(Message, frozen=True):
+    """What became of a copy order: with an empty ``failure``, a sound replica is durable here."""
+
+    handle: ChunkHandle
+    version: ChunkVersion
+    failure: str = ""
+    damaged_sources: tuple[str, ...] = ()  # addresses of those that had wrong bytes, or none
+
+
 class HeartbeatReply(Message, frozen=True):
     send_full_report: bool  # the master does not know this server's chunks (yet, or any more)
     delete: tuple[ChunkHandle, ...]
@@ -271,6 +295,7 @@ class HeartbeatReply(Message, frozen=True):
     restore: tuple[ChunkHandle, ...] = ()  # of the heartbeat's ``trashed``
     position: HistoryPosition | None = None  # the newest of this master
     confirms: HistoryPosition | None = None  # the heartbeat's ``seen``, if it is in its history
+    copy: tuple[CopyOrder, ...] = ()
 
 
 class Heartbeat(Request[HeartbeatReply], frozen=True, tag="cs.heartbeat"):
@@ -304,6 +329,7 @@ class Heartbeat(Request[HeartbeatReply], frozen=True, tag="cs.heartbeat"):
     trashed: tuple[ChunkHandle, ...] = ()  # some of what was deleted and could be restored
     seen: HistoryPosition | None = None  # newest position of a master that this server believed
     lending_address: str = ""
+    copied: tuple[CopyReport, ...] = ()
 
 
 class MasterReport(Message, frozen=True):

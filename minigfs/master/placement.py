@@ -1,4 +1,4 @@
-"""Where the replicas of a new chunk go (GFS section 4.2).
+"""Where replicas go, and which of too many is given up (GFS sections 4.2, 4.3).
 
 Distinct hosts first, then distinct racks, then the server that carries the least for its free
 space: chunks recently created there, against the bytes it has free. That fills disks evenly, yet
@@ -6,14 +6,14 @@ sends no flood of writes to a server that has just joined and is empty. The orde
 order of its chain and of the replicas that readers try, so it starts at a random member.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
 from minigfs.errors import NoSpace, NotEnoughChunkservers
 from minigfs.ids import ChunkserverId
 
-__all__ = ["Candidate", "choose_replica_sets"]
+__all__ = ["Candidate", "choose_replica_sets", "choose_target", "choose_victim"]
 
 _LOAD_SCALE = 2**64  # keeps the load an integer: free bytes are below it
 
@@ -27,6 +27,12 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     capacity_bytes: int
     free_bytes: int
     recent_creations: int
+    stored_bytes: int = 0  # of chunks
+
+    @property
+    def use(self) -> float:
+        """The part of what it may have for chunks that it has used: 0 to 1."""
+        return self.stored_bytes / max(self.stored_bytes + self.free_bytes, 1)
 
     @property
     def is_full(self) -> bool:
@@ -65,6 +71,43 @@ def choose_replica_sets(
     return tuple(_rotate(chosen, draw_u64() % len(chosen)) for chosen in sets)
 
 
+def choose_target(
+    candidates: Sequence[Candidate],
+    members: Sequence[Candidate],
+    creations: Mapping[ChunkserverId, int],
+) -> ChunkserverId:
+    """Which of the candidates is the best place for one more replica beside those of ``members``;
+    ``creations`` are recent creations by now."""
+    hosts = [member.host for member in members]
+    racks = [member.rack for member in members]
+    best = min(candidates, key=lambda c: _burden(c, hosts, racks, creations[c.chunkserver_id]))
+    return best.chunkserver_id
+
+
+def choose_victim(members: Sequence[Candidate]) -> ChunkserverId:
+    """Which of too many replicas to give up: one that shares its host, then its rack, with
+    another; of several, the one whose server has used most of its space."""
+    hosts = [member.host for member in members]
+    racks = [member.rack for member in members]
+    worst = max(
+        members,
+        key=lambda m: (hosts.count(m.host), racks.count(m.rack), m.use, m.chunkserver_id),
+    )
+    return worst.chunkserver_id
+
+
+def _burden(
+    candidate: Candidate, hosts: Sequence[str], racks: Sequence[str], creations: int
+) -> tuple[int, int, int, str]:
+    """The smaller, the better a place beside replicas on these hosts and racks."""
+    return (
+        hosts.count(candidate.host),
+        racks.count(candidate.rack),
+        (creations + 1) * _LOAD_SCALE // max(candidate.free_bytes, 1),
+        candidate.chunkserver_id,
+    )
+
+
 def _rotate(chosen: tuple[ChunkserverId, ...], by: int) -> tuple[ChunkserverId, ...]:
     return chosen[by:] + chosen[:by]
 
@@ -78,15 +121,7 @@ def _choose_one(
     racks: list[str] = []
     chosen: list[ChunkserverId] = []
     while left and len(chosen) < replication:
-        best = min(
-            left,
-            key=lambda c: (
-                hosts.count(c.host),
-                racks.count(c.rack),
-                (creations[c.chunkserver_id] + 1) * _LOAD_SCALE // max(c.free_bytes, 1),
-                c.chunkserver_id,
-            ),
-        )
+        best = min(left, key=lambda c: _burden(c, hosts, racks, creations[c.chunkserver_id]))
         left.remove(best)
         hosts.append(best.host)
         racks.append(best.rack)

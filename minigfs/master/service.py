@@ -63,6 +63,7 @@ from minigfs.master.messages import (
 from minigfs.master.namespace import get_inode, split_path
 from minigfs.master.options import MasterOptions
 from minigfs.master.placement import choose_replica_sets
+from minigfs.master.repair_work import with_repair_orders
 from minigfs.master.state import Chunk, FileInode, FileSystemState
 from minigfs.master.tenure import Tenure
 from minigfs.master.transition import get_temporary
@@ -355,7 +356,7 @@ class FileSystemService:
         for seal in sealed:
             chunk = self._state.chunks.get(seal.handle)
             if chunk is not None:  # else the file was removed in the same batch of the log
-                tenure.membership.confirm(chunk, tenure.now_ms)
+                tenure.published(chunk)
         return FileStatus(
             path=reply.path,
             file_id=request.file_id,
@@ -398,6 +399,9 @@ class FileSystemService:
         tenure = self._leading()
         reply = tenure.membership.heartbeat(request, self._state, tenure.now_ms)
         tenure.server_spoke()
+        reply = await with_repair_orders(
+            reply, request, tenure, lambda: self._state, self._barrier.wait
+        )
         reply = with_fields(reply, masters=master_addresses(self._host))
         return tenure.under_history(request, reply, self._state.tenures, self._host.commit_index)
 
@@ -409,7 +413,7 @@ class FileSystemService:
             request.chunkserver_id,
             request.reason,
         )
-        tenure.membership.mark_damaged(request.handle, request.chunkserver_id)
+        tenure.damage_reported(request.handle, request.chunkserver_id)
         return Empty()
 
     async def _report(self, request: GetClusterReport) -> ClusterReport:

@@ -13,13 +13,14 @@ from itertools import islice
 
 from msgspec.structs import replace as with_fields
 
-from minigfs.ids import ChunkserverId, FileId
+from minigfs.ids import ChunkHandle, ChunkserverId, FileId
 from minigfs.master.health import HealthTally
 from minigfs.master.history import TenureMark, contains, newest_position
 from minigfs.master.membership import Membership
 from minigfs.master.messages import Heartbeat, HeartbeatReply
 from minigfs.master.release import let_go
-from minigfs.master.state import FileSystemState
+from minigfs.master.repair import Repairs
+from minigfs.master.state import Chunk, FileSystemState
 from minigfs.master.writers import WriterLeases
 from minigfs.ports import Clock
 from minigfs.transport.address import Address
@@ -41,6 +42,7 @@ class Tenure:
         self.leases = WriterLeases()
         self._clock = clock
         self._began_ms = clock.monotonic_ms()
+        self.repairs = Repairs(self.membership, began_ms=self._began_ms)
         self._server_joined = asyncio.Event()
         self._is_over = False
         self._tally: asyncio.Task[HealthTally] | None = None
@@ -93,6 +95,17 @@ class Tenure:
                 beat.seen.index,
             )
         return HeartbeatReply(send_full_report=reply.send_full_report, delete=())
+
+    def published(self, chunk: Chunk) -> None:
+        """A writer has the acknowledgement of every replica of a chunk."""
+        self.membership.confirm(chunk, self.now_ms)
+        if len(chunk.replicas) < chunk.replication:
+            self.repairs.look_at((chunk.handle,))
+
+    def damage_reported(self, handle: ChunkHandle, chunkserver_id: ChunkserverId) -> None:
+        """A reader met wrong bytes, or none; it may be waiting for right ones."""
+        self.membership.mark_damaged(handle, chunkserver_id)
+        self.repairs.boost(handle)
 
     async def wait_for_servers(self, count: int) -> None:
         """Early in a tenure, give ``count`` chunkservers the time to say that they are there."""

@@ -33,6 +33,7 @@ from minigfs.master.namespace import (
     split_path,
 )
 from minigfs.master.removal import condemn, condemned_file, condemned_inode, reap
+from minigfs.master.replica_sets import adjust_replicas
 from minigfs.master.state import DirectoryInode, FileInode, FileSystemState, TemporaryFile
 
 __all__ = ["REPLICATION_MAX", "get_temporary", "transition"]
@@ -85,6 +86,8 @@ def _apply(state: FileSystemState, command: commands.Command) -> _Outcome:
         case commands.BeginTenure():
             mark = TenureMark(command.term, command.first_index, command.nonce)
             return with_fields(state, tenures=(*state.tenures, mark)), commands.Done()
+        case commands.AdjustReplicas():
+            return adjust_replicas(state, command.changes), commands.Done()
         case commands.Configure():
             return _configure(state, command), commands.Done()
         case _:

@@ -1,0 +1,35 @@
+"""Changes of which servers have a chunk, after it was published (GFS section 4.3).
+
+Repair adds a server once its replica is durable there, and takes servers out that are to have none
+any more; only then may these delete what they have. A server that is in no chunk's set has nothing
+that anybody counts on.
+"""
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace as with_fields
+
+from minigfs.ids import ChunkserverId
+from minigfs.master.chunks import shared_ids
+from minigfs.master.commands import ReplicaChange
+from minigfs.master.state import Chunk, FileSystemState
+
+__all__ = ["adjust_replicas"]
+
+
+def adjust_replicas(state: FileSystemState, changes: Sequence[ReplicaChange]) -> FileSystemState:
+    """The state after those of the changes that still make sense."""
+    chunks = state.chunks.mutate()
+    for change in changes:
+        chunk = chunks.get(change.handle)
+        if chunk is None or chunk.version != change.version or chunk.length_bytes == 0:
+            continue
+        replicas = _changed(chunk, change)
+        if replicas and replicas != chunk.replicas:
+            chunks[chunk.handle] = with_fields(chunk, replicas=shared_ids(replicas))
+    return with_fields(state, chunks=chunks.finish())
+
+
+def _changed(chunk: Chunk, change: ReplicaChange) -> tuple[ChunkserverId, ...]:
+    added = [server for server in change.add if server not in chunk.replicas]
+    return tuple(s for s in (*chunk.replicas, *added) if s not in change.remove)
