@@ -165,7 +165,20 @@ class Membership:
         for chunkserver_id in chunk.replicas:
             server = self._servers.get(chunkserver_id)
             if server is not None and chunk.handle not in server.held:
+                server.confirmed.pop(chunk.handle, None)  # the oldest stays the first
                 server.confirmed[chunk.handle] = now_ms
+
+    def expire_confirmed(self, now_ms: int) -> None:
+        """What a server should have named by now, and has not, is not there."""
+        for server in self._servers.values():
+            if not server.reported or not server.is_alive(now_ms):
+                continue
+            while server.confirmed:
+                handle, at_ms = next(iter(server.confirmed.items()))
+                if now_ms - at_ms <= _CONFIRMED_MS:
+                    break
+                del server.confirmed[handle]
+                self.news.append(handle)
 
     def mark_damaged(self, handle: ChunkHandle, chunkserver_id: ChunkserverId) -> None:
         server = self._servers.get(chunkserver_id)

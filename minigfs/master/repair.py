@@ -41,6 +41,8 @@ STRAYS_MAX = 200  # looked at in one heartbeat
 FAILURE_PAUSE_MS = 5_000  # before a server is asked again for a copy that it could not make
 STUCK_RETRY_MS = 30_000
 EXPIRY_MS = 1_000
+LISTEN_MS = 1_500  # three heartbeats of every server
+LEARN_MS = 10_000  # a million chunks are reported in less
 _RATE_WINDOW_MS = 30_000
 
 
@@ -150,13 +152,15 @@ class Repairs:
 
         They are given again until they are ``logged``.
         """
+        self._membership.expire_confirmed(now_ms)
         self._notice_servers(now_ms)
         self._expire(now_ms)
         news, self._membership.news = self._membership.news, []
         self._queue.look_at(news)
         for handle in self._queue.draw(LOOKS_MAX, now_ms):
             self._look(state.chunks.get(handle), handle, now_ms)
-        self._assign(state, now_ms)
+        if not self._is_learning(now_ms):
+            self._assign(state, now_ms)
         return tuple(islice(self._changes.values(), CHANGES_MAX))
 
     def logged(self, changes: Sequence[ReplicaChange]) -> None:
@@ -358,9 +362,18 @@ class Repairs:
 
     # Who copies what.
 
+    def _is_learning(self, now_ms: int) -> bool:
+        """Whether, soon after an election, servers are still saying what they have: some of it may
+        be the very replicas that seem to be missing."""
+        led_ms = now_ms - self._began_ms
+        servers = self._membership.all_servers()
+        return led_ms < LISTEN_MS or (
+            led_ms < LEARN_MS and any(s.is_alive(now_ms) and not s.reported for s in servers)
+        )
+
     def _assign(self, state: FileSystemState, now_ms: int) -> None:
         candidates = {
-            c.chunkserver_id: c for c in self._membership.candidates(now_ms) if not c.is_full
+            c.chunkserver_id: c for c in self._membership.candidates(now_ms) if self._may_take(c)
         }
         share = self._limits.cluster_bytes_per_second // max(len(candidates), 1)
         turn = _Turn(
@@ -380,6 +393,10 @@ class Repairs:
                 self._queue.forget(handle)
             else:
                 self._assign_one(standing, turn)
+
+    def _may_take(self, candidate: Candidate) -> bool:
+        server = self._membership.server(candidate.chunkserver_id)
+        return server is not None and server.reported and not candidate.is_full
 
     def _assign_one(self, standing: Standing, turn: _Turn) -> None:
         chunk = standing.chunk
