@@ -135,6 +135,7 @@ class Membership:
     def _take_reports(self, server: Server, beat: Heartbeat, state: FileSystemState) -> None:
         for report in beat.chunks:
             handle = report.handle
+            is_anew = handle in server.held and not beat.full
             server.held.add(handle)
             server.confirmed.pop(handle, None)
             chunk = state.chunks.get(handle)
@@ -145,7 +146,7 @@ class Membership:
             if not _matches(chunk, report):
                 server.damaged.add(handle)
                 self.news.append(handle)
-            elif not beat.full:  # written anew; a full report cannot know what its readers met
+            elif is_anew:  # a first report, or a full one, cannot know what its readers met
                 server.damaged.discard(handle)
             if server.chunkserver_id not in chunk.replicas and report.version <= chunk.version:
                 server.strays[handle] = None

@@ -286,3 +286,11 @@ def tell_of_damage(world: RepairWorld) -> None:
         for handle, is_good in disk.held.items():
             if not is_good:
                 world.membership.mark_damaged(handle, disk.server)
+
+
+def test_damage_that_is_read_before_the_server_names_the_chunk_is_healed_all_the_same() -> None:
+    world = RepairWorld(3)
+    handle = world.write((0, 1, 2))
+    world.damage(1, handle)
+    world.run(3)
+    assert world.is_whole(handle)
