@@ -3,8 +3,8 @@
 A record has 100 bytes, the first 10 of them are its key. Record ``n`` is made of ``R(n)``, the
 state of a linear congruential generator after ``n + 1`` steps: ``X' = A X + C`` modulo ``2**128``.
 
-- ``binary``: ten blocks of ten bytes; block ``j`` is the top 80 bits of ``R(n + j)``, but for a mask
-  that is the same in all records.
+- ``binary``: ten blocks of ten bytes; block ``j`` is the top 80 bits of ``R(n + j)``, but for a
+  mask that is the same in all records.
 - ``ascii``: printable keys, the record's number in hexadecimal, a filler, CR and LF.
 - ``v1.1``: the keys of ``binary`` in the layout of release 1.1, which Hadoop's TeraGen writes.
 
@@ -12,9 +12,9 @@ state of a linear congruential generator after ``n + 1`` steps: ``X' = A X + C``
 says are replaced by those of the record whose number is the bit length of ``n``.
 
 Theory of operation: ``j`` steps from any state are one multiplication and one addition, with
-factors that depend on ``j`` alone. With these factors in a table, all states of a batch come from its first
-one by vectorised arithmetic on two 64-bit halves. As block ``j`` of a record is block 0 of the
-``j``-th record after it, a binary record is 100 bytes out of one long array of 10-byte blocks.
+factors that depend on ``j`` alone. With these factors in a table, all states of a batch come from
+its first one by vectorised arithmetic on two 64-bit halves. As block ``j`` of a record is block 0 of
+the ``j``-th record after it, a binary record is 100 bytes out of one long array of 10-byte blocks.
 """
 
 import os
