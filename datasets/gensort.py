@@ -13,8 +13,8 @@ says are replaced by those of the record whose number is the bit length of ``n``
 
 Theory of operation: ``j`` steps from any state are one multiplication and one addition, with
 factors that depend on ``j`` alone. With these factors in a table, all states of a batch come from
-its first one by vectorised arithmetic on two 64-bit halves. As block ``j`` of a record is block 0 of
-the ``j``-th record after it, a binary record is 100 bytes out of one long array of 10-byte blocks.
+its first one by vectorised arithmetic on two 64-bit halves. As block ``j`` of a record is block 0
+of the ``j``-th record after it, a binary record is 100 bytes out of one long array of blocks.
 """
 
 import os
