@@ -158,12 +158,15 @@ class MasterGroup:
         master.process = None
 
     def hand_over_to(self, name: str) -> None:
-        """Return when that master leads."""
+        """Return when that master took over; it may lead no more since."""
         report = self.report_of(name)
         assert report is not None
+        deadline = time.monotonic() + PATIENCE_S
         while (leader := self.wait_for_leader()) != name:
+            assert time.monotonic() < deadline, f"{name} does not take over:\n{self.log(name)}"
             with suppress(ClusterError):  # it is not caught up yet, or leads no more
                 self.ask(leader, TransferLeadership(member_id=NodeId(report.id)))
+                return
 
     def pause(self, name: str) -> None:
         self._signal(name, signal.SIGSTOP)

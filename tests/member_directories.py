@@ -116,5 +116,8 @@ def nearly_fill_segment(directory: Path, *, left_bytes: int) -> None:
     """Leave so much of the segment that is written to, as if all else had been used; and give back
     the space that is kept for the next one."""
     segment = newest_segment(directory)
-    os.truncate(segment, written_bytes(segment) + left_bytes)
+    end = written_bytes(segment) + left_bytes
+    os.truncate(segment, end)
+    with segment.open("r+b") as file:  # it may have been shorter
+        os.posix_fallocate(file.fileno(), 0, end)
     (directory / "wal" / "spare.tmp").unlink(missing_ok=True)
