@@ -134,14 +134,13 @@ def master_options(command: Callable[["MasterOptions"], None]) -> Callable[..., 
 @terminal_options
 def master(options: "MasterOptions") -> None:
     """Run a master: the namespace, and which chunkserver holds what."""
-    import asyncio
-
     from minigfs.master.process import FileSystemService, serve_master
     from minigfs.ports import SystemClock, SystemRng
+    from minigfs.transport.event_loop import run_event_loop
 
     configure_logging()
     service = FileSystemService(options.config, options, SystemClock(), SystemRng())
-    asyncio.run(serve_master(options, [service], ready=announce_ready))
+    run_event_loop(serve_master(options, [service], ready=announce_ready))
 
 
 @serve.command()

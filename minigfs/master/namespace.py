@@ -170,7 +170,9 @@ def _add_directories(
             DirectoryInode(file_id, parent_id, name, now_ms, now_ms, children, 0, below_count)
         )
         parent_id = file_id
-    inodes = state.inodes.update((inode.file_id, inode) for inode in chain[1:])
+    inodes = state.inodes
+    if len(chain) > 1:
+        inodes = inodes.update((inode.file_id, inode) for inode in chain[1:])
     return with_fields(
         state,
         inodes=_attach(inodes, chain[0], now_ms),
@@ -183,10 +185,14 @@ def make_directory(
 ) -> FileSystemState:
     if parents:
         state = make_missing_parents(state, parts, now_ms)
-    existing = find_inode(state, parts)
-    if existing is None:
+    if not parts:
+        existing: Inode = state.inodes[ROOT_ID]
+    else:
         parent = _get_parent(state, parts)
-        return _add_directories(state, parent.file_id, parts[-1:], now_ms)
+        child_id = parent.children.get(parts[-1])
+        if child_id is None:
+            return _add_directories(state, parent.file_id, parts[-1:], now_ms)
+        existing = state.inodes[child_id]
     if isinstance(existing, FileInode):
         raise FileExists(f"{_join(parts)} exists and is a file")
     if not exist_ok:

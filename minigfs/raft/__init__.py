@@ -118,7 +118,15 @@ from minigfs.raft.errors import (
     TransferRefused,
 )
 from minigfs.raft.messages import AnyMessage
-from minigfs.raft.ready import Persist, PersistToken, ReadState, Ready, Role, SoftState
+from minigfs.raft.ready import (
+    NOTHING_READY,
+    Persist,
+    PersistToken,
+    ReadState,
+    Ready,
+    Role,
+    SoftState,
+)
 from minigfs.raft.records import (
     ChangeKind,
     Configuration,
@@ -134,6 +142,7 @@ from minigfs.raft.records import (
 from minigfs.raft.storage import LogStorage, MemoryStorage
 
 __all__ = [
+    "NOTHING_READY",
     "AnyMessage",
     "ChangeKind",
     "Configuration",

@@ -37,6 +37,9 @@ class RaftConfig:
     apply_bytes_max: int = 4 * _MIB
     """Committed entries in one Ready, so that applying never stalls the loop for long."""
     pending_reads_max: int = 4096
+    commit_news_at_once: bool = True
+    """Tell followers of every commit without delay, as Raft does. A leader that does not lets the
+    next entries or heartbeats say it, or ``RaftNode.tell_commit``: half as many messages."""
     snapshot_retry_ticks: int = 100
     """A snapshot neither acknowledged nor reported for so long is taken for lost and sent again."""
     incarnation: int = 0

@@ -27,7 +27,14 @@ from minigfs.raft.messages import (
     TimeoutNow,
 )
 from minigfs.raft.progress import ProgressState
-from minigfs.raft.ready import Persist, PersistToken, Ready, Role, SoftState
+from minigfs.raft.ready import (
+    NOTHING_READY,
+    Persist,
+    PersistToken,
+    Ready,
+    Role,
+    SoftState,
+)
 from minigfs.raft.records import (
     Configuration,
     Entry,
@@ -167,6 +174,11 @@ class RaftNode:
         refuse none because of it. If it is heard after all, it is followed again."""
         election.forget_leader(self.state)
 
+    def tell_commit(self) -> None:
+        """Leader: tell every member of commits that nothing else told it of; for drivers without
+        ``commit_news_at_once``."""
+        replication.tell_commit(self.state)
+
     def report_unreachable(self, peer: NodeId) -> None:
         """Sending to ``peer`` failed: what is on the way is probably lost, probe again."""
         progress = replication.progress_of(self.state, peer)
@@ -183,22 +195,17 @@ class RaftNode:
     def has_ready(self) -> bool:
         """Whether ``ready`` would ask for anything."""
         self._send_due()
-        state = self.state
-        return bool(
-            state.gate.has_messages
-            or (state.gate.outstanding is None and self._has_unwritten())
-            or state.restore_due is not None
-            or self.has_entries_to_apply
-            or state.read_states
-            or state.reads_dropped
-            or self._soft_state_changed
-        )
+        return (
+            self.state.gate.outstanding is None and self._has_unwritten()
+        ) or not self._nothing_is_ready()
 
     def ready(self) -> Ready:
         """Everything that is due now; each thing is handed out once."""
         self._send_due()
-        state = self.state
         unwritten = self._has_unwritten()
+        if not unwritten and self._nothing_is_ready():
+            return NOTHING_READY
+        state = self.state
         state.gate.sort_held(unwritten=unwritten)
         persist = self._begin_write() if unwritten else None
         restore, state.restore_due = state.restore_due, None
@@ -216,6 +223,18 @@ class RaftNode:
             read_states=read_states,
             reads_dropped=reads_dropped,
             soft_state=soft_state,
+        )
+
+    def _nothing_is_ready(self) -> bool:
+        """Apart from what is to be written."""
+        state = self.state
+        return not (
+            state.gate.has_messages
+            or state.restore_due is not None
+            or self.has_entries_to_apply
+            or state.read_states
+            or state.reads_dropped
+            or self._soft_state_changed
         )
 
     def persisted(self, token: PersistToken) -> None:

@@ -17,8 +17,9 @@ with its followers (thesis 10.2.1).
 """
 
 import enum
-from dataclasses import dataclass
 from typing import NewType
+
+import msgspec
 
 from minigfs.raft.messages import (
     AnyMessage,
@@ -30,7 +31,16 @@ from minigfs.raft.messages import (
 )
 from minigfs.raft.records import Entry, HardState, NodeId, Snapshot
 
-__all__ = ["Persist", "PersistGate", "PersistToken", "ReadState", "Ready", "Role", "SoftState"]
+__all__ = [
+    "NOTHING_READY",
+    "Persist",
+    "PersistGate",
+    "PersistToken",
+    "ReadState",
+    "Ready",
+    "Role",
+    "SoftState",
+]
 
 PersistToken = NewType("PersistToken", int)
 """Names one write of one node's life; made by ``ready()``, handed back to ``persisted``."""
@@ -54,16 +64,14 @@ class Role(enum.Enum):
     LEADER = "leader"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SoftState:
+class SoftState(msgspec.Struct, frozen=True, kw_only=True):
     """Volatile; for redirecting clients and for people. Never to be persisted."""
 
     role: Role
     leader_id: NodeId | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Persist:
+class Persist(msgspec.Struct, frozen=True, kw_only=True):
     """One write: make all of it durable (fsync), then call ``persisted(token)``.
 
     Order: ``snapshot``, ``hard_state``, ``entries``; see ``LogStorage`` for what each discards.
@@ -75,16 +83,14 @@ class Persist:
     entries: tuple[Entry, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadState:
+class ReadState(msgspec.Struct, frozen=True, kw_only=True):
     """The read asked for with ``context`` is linearizable once ``read_index`` is applied."""
 
     context: bytes
     read_index: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
     """What the driver owes. Empty fields ask for nothing; ``RaftNode.advance`` says it is done."""
 
     messages: tuple[AnyMessage, ...] = ()
@@ -100,6 +106,9 @@ class Ready:
     """Contexts of reads that will never be confirmed (leadership lost, or no answer): try again."""
     soft_state: SoftState | None = None
     """Set when role or leader changed since the last Ready."""
+
+
+NOTHING_READY = Ready()
 
 
 class PersistGate:

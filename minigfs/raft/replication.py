@@ -33,6 +33,7 @@ __all__ = [
     "propose",
     "send_appends",
     "send_heartbeats",
+    "tell_commit",
     "tick_leader",
 ]
 
@@ -102,6 +103,7 @@ def _progress_of_newcomer(state: NodeState) -> Progress:
 
 def send_appends(state: NodeState) -> None:
     """Send every peer what its window allows ("if last log index >= nextIndex", Figure 2)."""
+    last_index = state.log.last_index
     for peer, progress in state.leading.progress.items():
         if progress.state is ProgressState.SNAPSHOT:
             continue
@@ -109,7 +111,7 @@ def send_appends(state: NodeState) -> None:
             if not progress.probe_outstanding and _has_something_to_tell(state, progress):
                 _send_append(state, peer, progress)
             continue
-        while progress.next_index <= state.log.last_index and not progress.inflights.full:
+        while progress.next_index <= last_index and not progress.inflights.full:
             if not _send_append(state, peer, progress):
                 break
         # A full window still lets one empty message through when a heartbeat was answered: if all
@@ -124,8 +126,22 @@ def _has_something_to_tell(state: NodeState, progress: Progress) -> bool:
 
 def _has_news(state: NodeState, progress: Progress) -> bool:
     """Whether an AppendEntries without entries is worth sending."""
-    commit_known_after = min(state.commit_index, progress.next_index - 1)
-    return progress.append_due or progress.commit_sent < commit_known_after
+    return progress.append_due or (
+        state.config.commit_news_at_once and _is_owed_commit(state, progress)
+    )
+
+
+def _is_owed_commit(state: NodeState, progress: Progress) -> bool:
+    return progress.commit_sent < min(state.commit_index, progress.next_index - 1)
+
+
+def tell_commit(state: NodeState) -> None:
+    """Let the next ``send_appends`` tell them."""
+    if state.leadership is None:
+        return
+    for progress in state.leadership.progress.values():
+        if progress.state is ProgressState.REPLICATE and _is_owed_commit(state, progress):
+            progress.append_due = True
 
 
 def _send_append(

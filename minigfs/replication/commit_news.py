@@ -1,56 +1,45 @@
-"""Keeps back for a moment what a leader's next message will say as well.
+"""Tells followers of commits that nothing else has told them of.
 
-When a command is committed the core tells every follower at once, by an AppendEntries without
-entries. On a busy leader the next entries follow within the millisecond and carry the same commit
-index, so these messages, and the answers to them, would double the work of a commit. Here such a
-message waits a little for entries to take its place. To drop it then is what Raft allows of any
-message; nobody waits for it but a follower whose state is read without asking the leader.
+The next entries carry the commit index, and on a busy leader they follow within the millisecond: a
+message for each commit, and the answer to it, would double the work. So news wait until nothing was
+committed for a moment. Nobody waits for them but a follower whose state is read without asking the
+leader; the next heartbeat would say it as well.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
-
-from minigfs.raft import NodeId
-from minigfs.raft.messages import AppendEntries
-from minigfs.replication.peer_messages import PeerMessage
+from collections.abc import Callable
 
 __all__ = ["CommitNews"]
 
-HOLD_S = 0.005
+QUIET_S = 0.005
 
 
 class CommitNews:
-    """Belongs to a running loop. ``send`` takes what nothing else said in time."""
+    """Belongs to a running loop. ``tell`` is called once it was quiet after a commit."""
 
-    def __init__(self, send: Callable[[Iterable[PeerMessage]], None]) -> None:
-        self._send = send
-        self._held: dict[NodeId, AppendEntries] = {}
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._tell = tell
+        self._is_quiet = True
         self._timer: asyncio.TimerHandle | None = None
 
-    def hold(self, messages: Iterable[PeerMessage]) -> list[PeerMessage]:
-        """Those to be sent now; of the others the newest for each member is kept."""
-        now: list[PeerMessage] = []
-        for message in messages:
-            if not isinstance(message, AppendEntries):
-                now.append(message)
-            elif message.entries:
-                self._held.pop(message.target, None)
-                now.append(message)
-            else:
-                self._held[message.target] = message
-        if self._held and self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(HOLD_S, self._let_go)
-        return now
+    def committed(self) -> None:
+        """Something more was committed just now."""
+        self._is_quiet = False
+        if self._timer is None:
+            self._wait()
 
     def stop(self) -> None:
-        """Send nothing any more."""
-        self._held.clear()
+        """Tell nothing any more."""
         if self._timer is not None:
             self._timer.cancel()
 
-    def _let_go(self) -> None:
+    def _wait(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(QUIET_S, self._look)
+
+    def _look(self) -> None:
         self._timer = None
-        held, self._held = self._held, {}
-        if held:
-            self._send(held.values())
+        if self._is_quiet:
+            self._tell()
+            return
+        self._is_quiet = True
+        self._wait()

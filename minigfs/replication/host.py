@@ -95,6 +95,7 @@ class ReplicatedHost:
                 node_id=log.member_id,
                 election_timeout_ticks=self.settings.election_timeout_ticks,
                 heartbeat_ticks=self.settings.heartbeat_ticks,
+                commit_news_at_once=False,  # see ``CommitNews``
                 incarnation=rng.random_u64() >> 1,
             ),
             log=log,
@@ -122,6 +123,7 @@ class ReplicatedHost:
         self._leading: int | None = None
         self._pulse = Pulse()
         self._pump_is_due = False
+        self._commit_seen = 0
         self._stopping = False
         self._ended = False
         self._lanes: LaneThreads | None = None
@@ -133,7 +135,7 @@ class ReplicatedHost:
         self._loop = asyncio.get_running_loop()
         self._failure: asyncio.Future[None] = self._loop.create_future()
         self._lanes = LaneThreads(self._job_returned)
-        self._commit_news = CommitNews(self._send)
+        self._commit_news = CommitNews(self._tell_commit)
         self._addresses.says(self.member_id, address)
         self.links.start(address)
         self._ticker = Ticker(
@@ -400,7 +402,8 @@ class ReplicatedHost:
             return
         try:
             due = self._member.due()
-            self._send(self._commit_news.hold(due.messages))
+            if due.messages:
+                self._send(due.messages)
             for job in due.jobs:
                 self._lanes.run(job)
             for outcome in due.outcomes:
@@ -409,9 +412,17 @@ class ReplicatedHost:
         except Exception as error:  # whatever it is, the member's state is in doubt
             self._fail(error)
             return
+        if self._member.commit_index > self._commit_seen:
+            self._commit_seen = self._member.commit_index
+            if self._leading is not None:
+                self._commit_news.committed()
         if due.more:
             self._mark()
         self._pulse.beat()
+
+    def _tell_commit(self) -> None:
+        self._member.tell_commit()
+        self._mark()
 
     def _send(self, messages: Iterable[PeerMessage]) -> None:
         for member in self.links.send(messages):

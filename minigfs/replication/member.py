@@ -25,10 +25,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from minigfs.errors import NoSpace, NotLeader, UsageError
 from minigfs.ids import Origin
 from minigfs.ports import Rng
 from minigfs.raft import (
+    NOTHING_READY,
     Configuration,
     Entry,
     MembershipChange,
@@ -79,8 +82,7 @@ COMMAND_BYTES_MAX = PAYLOAD_BYTES_MAX - 4096
 RECORD_OVERHEAD_BYTES = 256  # of a write in the log, and more than an entry's
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(msgspec.Struct, frozen=True):
     """What is due. Falsy if nothing is."""
 
     messages: tuple[PeerMessage, ...]
@@ -229,6 +231,10 @@ class Member:
         if is_idle and not self._is_removed:
             self._node.campaign()
 
+    def tell_commit(self) -> None:
+        """Tell followers of what is committed, if nothing told them yet."""
+        self._node.tell_commit()
+
     # Events: requests
 
     def propose(self, machine: str, command: bytes, origin: Origin | None, ticket: Ticket) -> None:
@@ -308,16 +314,19 @@ class Member:
         """
         self._begin_reads()
         ready = self._node.ready()
-        self._take(ready)
+        if ready is not NOTHING_READY:
+            self._take(ready)
+        more = False
         if self._restoring is None:
-            self._apply_some()
+            if self._to_apply:
+                self._apply_some()
             self._own_snapshots.begin_if_due()
+            more = bool(self._to_apply) or self._node.has_entries_to_apply
         messages = tuple(self._messages)
         self._messages.clear()
         outcomes, self._outcomes = tuple(self._outcomes), []
         lanes = (self._log_lane.take_job(), self._snapshot_lane.take_job())
-        jobs = tuple(job for job in lanes if job is not None)
-        more = self._restoring is None and (bool(self._to_apply) or self._node.has_entries_to_apply)
+        jobs = tuple([job for job in lanes if job is not None])
         return Due(messages, jobs, outcomes, ready.soft_state, more)
 
     def _take(self, ready: Ready) -> None:
@@ -351,8 +360,6 @@ class Member:
     def _apply_some(self) -> None:
         """Apply what is committed and durable, in order, and decide the tickets."""
         queue, apply, outcomes = self._to_apply, self._machines.apply, self._outcomes
-        if not queue:
-            return
         decide = self._proposals.applied if self._proposals else None
         end_ms = self._now_ms() + self._settings.apply_ms_max
         count = size_bytes = 0

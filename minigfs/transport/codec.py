@@ -73,8 +73,7 @@ class FrameKind(IntEnum):
 KINDS = {int(kind): kind for kind in FrameKind}
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(msgspec.Struct, frozen=True, gc=False):
     kind: FrameKind
     call_id: int
     body_bytes: int

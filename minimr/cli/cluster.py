@@ -1,6 +1,5 @@
 """`minimr up`, `down`, `status` and `serve`: the processes of a cluster."""
 
-import asyncio
 import socket
 import time
 from contextlib import suppress
@@ -186,10 +185,11 @@ serve.add_command(chunkserver)
 @terminal_options
 def master(options: "MasterOptions") -> None:
     """Run a master: the namespace, the chunks and the jobs."""
+    from minigfs.transport.event_loop import run_event_loop
     from minimr.cluster.master import serve_cluster_master
 
     configure_logging()
-    asyncio.run(serve_cluster_master(options, ready=announce_ready))
+    run_event_loop(serve_cluster_master(options, ready=announce_ready))
 
 
 @serve.command()
