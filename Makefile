@@ -9,7 +9,7 @@ MUTANTS ?=
 ROUNDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast faults mutants check format sim sim-long bench bench-master install clean
+.PHONY: help demo test test-fast faults mutants check format sim sim-long bench bench-master bench-calm install clean
 
 help: ## list the recipes
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ bench: $(VENV)/.dev ## url-count beside Polars, on the same files in the same ru
 
 bench-master: $(VENV)/.dev ## the longest pause of three busy masters with a million files
 	$(BIN)/python benchmarks/master_pauses.py
+
+bench-calm: $(VENV)/.dev ## ten minutes of jobs and file-system load: no election may happen
+	$(BIN)/python benchmarks/calm_load.py
 
 clean: ## remove the environment and the demo's cluster
 	rm -rf $(VENV) .demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -26,13 +27,14 @@ from minigfs.errors import StartFailed
 from minimr.bench.load import (
     LatencyFigures,
     RateFigures,
-    closed_loop,
     fdatasync_ms,
     latency_figures,
+    spread_closed_loop,
 )
 
 __all__ = [
     "COMMAND_BYTES",
+    "DirectoryMaker",
     "MASTER_COUNT",
     "RaftFigures",
     "longest_stall_ms",
@@ -133,7 +135,7 @@ def measure_rates(
     for count in counts:
         parent = f"/bench-{count}"
         masters.client().make_directory(parent)
-        latencies = closed_loop(count, duration_s, _directory_maker(masters.client(), parent))
+        latencies = spread_closed_loop(count, duration_s, DirectoryMaker(masters.client(), parent))
         rates.append(
             RateFigures(
                 clients=count,
@@ -145,15 +147,17 @@ def measure_rates(
     return tuple(rates)
 
 
-def _directory_maker(client: MinigfsClient, parent: str) -> Callable[[int], Callable[[int], None]]:
+@dataclass(frozen=True, slots=True)
+class DirectoryMaker:
     """For each writer by its number, a function that makes its n-th directory below ``parent``."""
 
-    def of_writer(number: int) -> Callable[[int], None]:
-        base = f"{parent}/{number:04}-"
-        width = COMMAND_BYTES - _OVERHEAD_BYTES - len(base)
-        return lambda n: client.make_directory(f"{base}{n:0{width}}")
+    client: MinigfsClient
+    parent: str
 
-    return of_writer
+    def __call__(self, writer: int) -> Callable[[int], None]:
+        base = f"{self.parent}/{writer:04}-"
+        width = COMMAND_BYTES - _OVERHEAD_BYTES - len(base)
+        return lambda n: self.client.make_directory(f"{base}{n:0{width}}")
 
 
 def measure_failover(masters: ScratchMasters, trials: int) -> list[int]:
@@ -162,7 +166,7 @@ def measure_failover(masters: ScratchMasters, trials: int) -> list[int]:
     client.make_directory("/failover")
     stalls: list[int] = []
     for trial in range(trials):
-        writer = _directory_maker(client, "/failover")(trial)
+        writer = DirectoryMaker(client, "/failover")(trial)
         stalls.append(longest_stall_ms(writer, masters.kill_leader))
         masters.restart_missing()
     return stalls
