@@ -33,6 +33,7 @@ __all__ = [
     "collect_set",
     "count",
     "first",
+    "keep",
     "max",
     "mean",
     "min",
@@ -121,3 +122,6 @@ first = Aggregation("first", _Kernel("first"), _Kernel("first"))
 
 collect_set = Aggregation("collect_set", _Kernel("distinct"), _Kernel("distinct"), _Kernel("join"))
 """The different values in increasing order, joined by one blank."""
+
+keep = Aggregation("keep", _Kernel("every"), _Kernel("every"), is_combiner=False)
+"""All values in their order, one record each: what a sort does with its records."""

@@ -23,6 +23,7 @@ __all__ = [
     "add_sums_and_counts",
     "count",
     "distinct",
+    "every",
     "first",
     "greatest",
     "join",
@@ -82,6 +83,10 @@ def greatest(values: pa.Array, starts: Rows) -> tuple[pa.Array, None]:
 
 def first(values: pa.Array, starts: Rows) -> tuple[pa.Array, None]:
     return values.take(from_numpy(starts)), None
+
+
+def every(values: pa.Array, starts: Rows) -> tuple[pa.Array, Rows]:
+    return values, np.repeat(np.arange(len(starts)), np.diff(starts, append=len(values)))
 
 
 def distinct(values: pa.Array, starts: Rows) -> tuple[pa.Array, Rows]:

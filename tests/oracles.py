@@ -6,8 +6,9 @@ Documents are given as (path below the input folder, content).
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from html.parser import HTMLParser
+from typing import Any
 from urllib.parse import quote, urldefrag, urljoin, urlsplit
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "link_graph",
     "read_counts",
     "reverse_edges",
+    "sorted_records",
     "term_vectors",
     "url_counts",
     "url_counts_by_field",
@@ -209,3 +211,12 @@ def reverse_edges(data: bytes) -> tuple[dict[bytes, set[bytes]], int]:
         else:
             sources.setdefault(parts[1], set()).add(parts[0])
     return sources, malformed
+
+
+def sorted_records(
+    records: list[bytes], key: Callable[[bytes], Any], *, descending: bool, unique: bool
+) -> list[bytes]:
+    """In order of key; equal keys in their order, or, if ``unique``, in order of the records."""
+    if unique:
+        records = sorted(set(records))
+    return sorted(records, key=key, reverse=descending)

@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from minimr import agg
 from minimr.agg import Aggregation
 from minimr.counters import collecting, increment
 from minimr.messages import ReduceAssignment, ReduceResult
@@ -64,6 +65,8 @@ def _merged(
 
 def _reduced(context: AttemptContext, merged: Iterator[Pairs]) -> Iterator[Pairs]:
     job = context.job
+    if job.reduce == agg.keep:
+        return merged  # nothing of a key is held, however many values it has
     if isinstance(job.reduce, Aggregation):
         return aggregate_stream(
             merged, job.reduce, is_partial=job.combine == job.reduce, finish=True

@@ -145,3 +145,14 @@ def test_a_combiner_that_its_reducer_misreads_is_refused(combine: Any, reduce: A
 )
 def test_combiners_that_fit_are_accepted(combine: Any, reduce: Any) -> None:
     assert Job("x", map=lambda line: [], combine=combine, reduce=reduce)
+
+
+@EXAMPLES
+@given(rows=ROWS, cuts=st.lists(st.integers(0, 50), max_size=4))
+def test_keep_gives_every_value_in_its_order(
+    rows: list[tuple[bytes, int]], cuts: list[int]
+) -> None:
+    rows = sorted(rows, key=lambda row: row[0])
+    made = aggregate_stream(batches_of(rows, cuts), agg.keep, is_partial=False, finish=True)
+    found = [row for batch in made for row in zip(*batch.to_pydict().values(), strict=True)]
+    assert found == rows
