@@ -22,6 +22,7 @@ from minigfs.replication.snapshot_lane import SnapshotLane
 
 __all__ = ["OwnSnapshots"]
 
+ENTRIES_FACTOR_MAX = 10
 PIECES_PER_SLICE = 4
 RETRY_TICKS = 100
 
@@ -51,6 +52,7 @@ class OwnSnapshots:
         self._needed_from_index = needed_from_index
         self._entries_count = 0
         self._entries_bytes = 0
+        self._last_bytes = 0
         self._wait_ticks = 0
         self._another_is_wanted = False
         self._making: _Making | None = None
@@ -96,10 +98,17 @@ class OwnSnapshots:
 
     def _is_due(self) -> bool:
         return (
-            (self._another_is_wanted and self._entries_count > 0)
-            or self._entries_count >= self._settings.snapshot_every_entries
+            self._entries_count >= self._entries_between
             or self._entries_bytes >= self._settings.snapshot_every_bytes
+            or (self._another_is_wanted and self._entries_count > 0)
         )
+
+    @property
+    def _entries_between(self) -> int:
+        """Entries from one snapshot to the next: more of them behind a large one (ADR 4)."""
+        least = self._settings.snapshot_every_entries
+        by_size = self._last_bytes // self._settings.snapshot_entry_bytes
+        return max(least, min(by_size, ENTRIES_FACTOR_MAX * least))
 
     def _add_slice(self, making: "_Making") -> None:
         self._snapshot_lane.add(
@@ -115,13 +124,14 @@ class OwnSnapshots:
         if not making.is_finished:
             self._add_slice(making)
             return
+        self._last_bytes = making.size_bytes
         self._log_lane.add("record own snapshot", lambda: self._begin_keep(making), self._kept)
 
     def _no_space(self, making: "_Making") -> None:
         """Later again, from the start: what was frozen is partly used up."""
         if making is self._making:
             self.abandon()
-            self._entries_count = self._settings.snapshot_every_entries
+            self._entries_count = self._entries_between
             self._wait_ticks = RETRY_TICKS
 
     def _begin_keep(self, making: "_Making") -> Save | None:
@@ -151,6 +161,7 @@ class _Making:
     ) -> None:
         self.metadata = metadata
         self.is_finished = False
+        self.size_bytes = 0
         self._files = files
         self._pieces = pieces
         self._writer: SnapshotWriter | None = None
@@ -165,6 +176,7 @@ class _Making:
                 self.is_finished = True
                 return
             self._writer.write(piece)
+            self.size_bytes += len(piece)
 
     def abandon(self) -> None:
         if self._writer is not None and not self.is_finished:

@@ -16,6 +16,9 @@ class MemberSettings:
 
     snapshot_every_entries: int = 10_000
     snapshot_every_bytes: int = 64 * _MIB
+    snapshot_entry_bytes: int = 1 * _KIB
+    """A snapshot this many times larger than ``snapshot_every_entries`` waits for as many more
+    entries, ten times as many at most: else a large state would be written all the time."""
     keep_entries: int = 5_000
     """Entries kept behind a snapshot for members that are a little late."""
     keep_entries_max: int = 100_000
