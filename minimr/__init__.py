@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from minimr.job import Job
     from minimr.partition import HashPartition, RangePartition
     from minimr.runner import JobHandle, Result, run
+    from minimr.side_outputs import side_output
 
 __all__ = [
     "HashPartition",
@@ -39,6 +40,7 @@ __all__ = [
     "inputs",
     "outputs",
     "run",
+    "side_output",
 ]
 
 __version__ = "0.1.0"
@@ -54,6 +56,7 @@ _HOME_OF = {
     "Result": "minimr.runner",
     "increment": "minimr.counters",
     "run": "minimr.runner",
+    "side_output": "minimr.side_outputs",
 }
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "LOCAL_LOG_BYTES_MAX",
     "LOCAL_PROCESS_BYTES_MIN",
     "MASTER_PATIENCE_MS",
+    "SAME_RECORD_COUNT_MAX",
     "STATUS_WAIT_MS",
     "PING_INTERVAL_MS",
     "POLL_WAIT_MS_MAX",
@@ -54,6 +55,7 @@ DEFAULT_BACKUP_POLICY = "rate"
 PROGRESS_DEADLINE_MS = 600_000  # Hadoop's task timeout: longer than any honest record takes
 RETRY_ELSEWHERE_MS = 2_000  # a task that failed waits so long for another worker than that one
 FAULTS_BEFORE_ASIDE = 3  # failures in a row after which a worker gets no tasks; Hadoop's number
+SAME_RECORD_COUNT_MAX = 2  # failures at one record: once is an accident (MapReduce section 4.6)
 ASIDE_MS = 30_000  # for so long at first, doubled each time
 ASIDE_MS_MAX = 600_000
 

@@ -104,6 +104,7 @@ class JobSpec(Message, frozen=True):
     progress_deadline_ms: int = (
         PROGRESS_DEADLINE_MS  # an attempt without any progress for so long is given up
     )
+    max_bad: int = 0  # records that may be set aside; 0: the first bad one fails the job
 
 
 class MapOutput(Message, frozen=True):
@@ -146,6 +147,8 @@ class MapAssignment(Message, frozen=True, tag="map"):
     split: Split
     partition_count: int
     nearness: Nearness = Nearness.REMOTE
+    suspects: tuple[str, ...] = ()  # marks of records at which an attempt has died before
+    skips: tuple[str, ...] = ()  # marks of records that go to quarantine without being mapped
 
 
 class ReduceAssignment(Message, frozen=True, tag="reduce"):
@@ -161,6 +164,7 @@ class PublishAssignment(Message, frozen=True, tag="publish"):
     attempt: AttemptId
     parts: tuple[Part, ...]
     counters: dict[str, int]
+    sides: tuple[Part, ...] = ()
 
 
 Assignment = MapAssignment | ReduceAssignment | PublishAssignment
@@ -170,11 +174,13 @@ class MapResult(Message, frozen=True, tag="map"):
     counters: dict[str, int]
     output: MapOutput | None  # None for map-only
     part: Part | None  # of a map-only job
+    sides: tuple[Part, ...] = ()  # side outputs and the quarantine
 
 
 class ReduceResult(Message, frozen=True, tag="reduce"):
     counters: dict[str, int]
     part: Part
+    sides: tuple[Part, ...] = ()
 
 
 class PublishResult(Message, frozen=True, tag="publish"):
@@ -205,6 +211,7 @@ class Failure(Message, frozen=True):
     offset: int = -1  # byte offset of the record in the (unpacked) file; -1 unknown
     lost_map_indexes: tuple[int, ...] = ()  # of a FETCH failure
     is_final: bool = False  # it would happen again: the task is not tried once more
+    mark: str = ""  # the record at which the executor died: see `minimr.tasks.gasp`
 
 
 class Progress(Message, frozen=True, array_like=True):

@@ -32,6 +32,8 @@ def admission_problem(spec: JobSpec) -> str | None:
         return f"job {spec.job_id}: {spec.partition_count} partitions; use 0 for a map-only job"
     if spec.attempt_limit < 1:
         return f"job {spec.job_id}: an attempt limit of {spec.attempt_limit} allows no attempt"
+    if spec.max_bad < 0:
+        return f"job {spec.job_id}: {spec.max_bad} bad records; use 0 to allow none"
     if spec.backup_policy not in POLICIES:
         return f"job {spec.job_id}: backup policy {spec.backup_policy!r} is none of " + ", ".join(
             POLICIES

@@ -153,6 +153,8 @@ def assignment_of(
             split=split,
             partition_count=record.reduce_count,
             nearness=nearness,
+            suspects=record.suspects(task),
+            skips=record.skips(task),
         )
     if task.phase is TaskPhase.REDUCE:
         assert record.stage is JobStage.REDUCE
@@ -161,5 +163,8 @@ def assignment_of(
         return ReduceAssignment(attempt=attempt, partition=task.index, map_outputs=outputs)
     assert record.stage is JobStage.PUBLISH
     return PublishAssignment(
-        attempt=attempt, parts=tuple(record.parts()), counters=attempt_counters(record)
+        attempt=attempt,
+        parts=tuple(record.parts()),
+        counters=attempt_counters(record),
+        sides=tuple(record.sides()),
     )

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from immutables import Map
 
+from minimr.config import SAME_RECORD_COUNT_MAX
 from minimr.ids import AttemptId, JobId, TaskId, TaskPhase, WorkerId
 from minimr.messages import (
     AttemptResult,
@@ -66,6 +67,8 @@ class TaskRecord:
     commit: TaskCommit | None = None
     output_lost: bool = False
     ended: tuple[tuple[AttemptId, AttemptEnd], ...] = ()  # every other attempt, in order
+    marks: tuple[str, ...] = ()  # of records at which executors died, one for each time
+    places: tuple[str, ...] = ()  # where user code failed, one for each time
 
     def end_of(self, attempt: AttemptId) -> AttemptEnd | None:
         """How ``attempt`` ended; None while it runs, or if it never existed."""
@@ -174,6 +177,28 @@ class JobRecord:
             assert isinstance(task.commit.result, MapResult)
             if task.commit.result.output is not None:
                 yield task.commit.result.output
+
+    def suspects(self, task: TaskId) -> tuple[str, ...]:
+        """Marks of records at which an attempt of ``task`` has died."""
+        return tuple(dict.fromkeys(self.task(task).marks))
+
+    def skips(self, task: TaskId) -> tuple[str, ...]:
+        """Those that attempts of ``task`` are to set aside from now on."""
+        if not self.spec.max_bad:
+            return ()
+        marks = self.task(task).marks
+        return tuple(m for m in dict.fromkeys(marks) if marks.count(m) >= SAME_RECORD_COUNT_MAX)
+
+    def sides(self) -> Iterator[Part]:
+        """Side outputs of the committed tasks, maps before reduces, in order of their index."""
+        for phase, count in (
+            (TaskPhase.MAP, self.map_count),
+            (TaskPhase.REDUCE, self.reduce_count),
+        ):
+            for index in range(count):
+                commit = self.task(TaskId(self.job_id, phase, index)).commit
+                if commit is not None and isinstance(commit.result, MapResult | ReduceResult):
+                    yield from commit.result.sides
 
     def parts(self) -> Iterator[Part]:
         """Parts of the committed tasks that write output, in order of their index."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from immutables import Map
 
-from minimr.config import JOB_HISTORY_COUNT_MAX, TASK_END_COUNT_MAX
+from minimr.config import JOB_HISTORY_COUNT_MAX, SAME_RECORD_COUNT_MAX, TASK_END_COUNT_MAX
 from minimr.coordinator.commands import (
     AdmitJob,
     Command,
@@ -51,7 +51,10 @@ from minimr.messages import (
     PublishResult,
 )
 
-__all__ = ["ACCEPTED", "END_OF_FAILURE", "transition"]
+__all__ = ["ACCEPTED", "BAD_RECORDS", "END_OF_FAILURE", "transition"]
+
+BAD_RECORDS = "map.bad_records"
+"""The counter of records that were set aside."""
 
 _WORKING: frozenset[type[Any]] = frozenset({CommitAttempt, FailAttempt, LoseAttempts, StopJob})
 
@@ -141,6 +144,14 @@ def _commit(record: JobRecord, command: CommitAttempt) -> JobRecord:
         after = _count_backup(before, after, wasted=rival in command.backups)
     if task.phase is TaskPhase.PUBLISH and not record.spec.published_by_master:
         return replace(after, ended_as=JobState.DONE)
+    bad_count = after.counters.get(BAD_RECORDS, 0)
+    if bad_count > record.spec.max_bad and not after.stopped:
+        failure = Failure(
+            kind=FailureKind.USER,
+            error=f"{bad_count} bad records were set aside by now, which is more than the "
+            f"{record.spec.max_bad} of --max-bad: allow more, or mend the input or the function",
+        )
+        return replace(after, stopped=True, failure=failure, failed_task=task)
     return after
 
 
@@ -148,13 +159,36 @@ def _fail(record: JobRecord, command: FailAttempt) -> JobRecord:
     task = command.attempt.task
     if not record.has_task(task):
         return record
-    after = _end(record, command.attempt, END_OF_FAILURE[command.failure.kind])
+    after = _end(record, command.attempt, _end_of_failure(record, command.failure))
     if after is record:
         return record
+    after = _note_place(after, task, command.failure)
     after = _count_backup(record, after, wasted=command.attempt in command.backups)
     for lost in command.lost:
         after = _lose_attempt(after, lost)
     return _judge(after, task, command.failure)
+
+
+def _end_of_failure(record: JobRecord, failure: Failure) -> AttemptEnd:
+    """A record that ends its process is not the task's fault if such records may be set aside."""
+    is_bad_record = failure.kind is FailureKind.DIED and failure.mark and record.spec.max_bad
+    return AttemptEnd.EXCUSED if is_bad_record else END_OF_FAILURE[failure.kind]
+
+
+def _note_place(record: JobRecord, task: TaskId, failure: Failure) -> JobRecord:
+    """Remember the record at which an attempt failed."""
+    before = record.task(task)
+    if failure.kind is FailureKind.DIED and failure.mark:
+        after = replace(before, marks=(*before.marks, failure.mark))
+    elif failure.kind is FailureKind.USER and failure.offset >= 0:
+        after = replace(before, places=(*before.places, place_of(failure)))
+    else:
+        return record
+    return replace(record, tasks=record.tasks.set(task, after))
+
+
+def place_of(failure: Failure) -> str:
+    return f"{failure.url}@{failure.offset}"
 
 
 def _lose(record: JobRecord, command: LoseAttempts) -> JobRecord:
@@ -252,9 +286,8 @@ def _end(
     if result is not None:
         record = _make_room(record, before)
         record = _with_result(record, attempt, result, sign=+1)
-        after = TaskRecord(
-            commit=TaskCommit(attempt=attempt, result=result),
-            ended=record.task(attempt.task).ended,
+        after = replace(
+            record.task(attempt.task), commit=TaskCommit(attempt=attempt, result=result)
         )
     else:
         after = replace(before, ended=(*before.ended, (attempt, end)))
@@ -269,7 +302,12 @@ def _make_room(record: JobRecord, before: TaskRecord) -> JobRecord:
     assert before.output_lost
     attempt = before.commit.attempt
     record = _with_result(record, attempt, before.commit.result, sign=-1)
-    after = TaskRecord(ended=(*before.ended, (attempt, AttemptEnd.LOST)))
+    after = replace(
+        before,
+        commit=None,
+        output_lost=False,
+        ended=(*before.ended, (attempt, AttemptEnd.LOST)),
+    )
     phase = attempt.task.phase
     moved = {(phase, AttemptEnd.COMMITTED): -1, (phase, AttemptEnd.LOST): 1}
     return replace(
@@ -306,11 +344,20 @@ def _added(sums: Map[Any, int], more: Mapping[Any, int]) -> Map[Any, int]:
     return changed.finish()
 
 
+def _comes_again(record: JobRecord, ends: TaskRecord, failure: Failure) -> bool:
+    """Whether the same record has failed so often that it will again."""
+    if failure.kind is FailureKind.USER and failure.offset >= 0:
+        return ends.places.count(place_of(failure)) >= SAME_RECORD_COUNT_MAX
+    is_fatal = failure.kind is FailureKind.DIED and failure.mark and not record.spec.max_bad
+    return bool(is_fatal) and ends.marks.count(failure.mark) >= SAME_RECORD_COUNT_MAX
+
+
 def _judge(record: JobRecord, task: TaskId, failure: Failure) -> JobRecord:
     """Stop the job when one of its open tasks has failed or been lost too often."""
     ends = record.task(task)
     too_many = (
         failure.is_final
+        or _comes_again(record, ends, failure)
         or ends.count(AttemptEnd.FAILED) >= record.spec.attempt_limit
         or ends.count(AttemptEnd.EXCUSED, AttemptEnd.LOST) >= TASK_END_COUNT_MAX
     )

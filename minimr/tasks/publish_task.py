@@ -33,7 +33,7 @@ def run_publish(context: AttemptContext, assignment: PublishAssignment) -> Publi
         if _is_published(context):
             context.storage.remove(spec.staging)
             return result
-        _name_parts(context, assignment.parts)
+        _name_parts(context, (*assignment.parts, *assignment.sides))
         context.storage.write_bytes(join_url(spec.staging, MANIFEST_NAME), manifest)
         context.check_cancelled()
         if not spec.published_by_master:

@@ -1,0 +1,114 @@
+"""The last gasp (MapReduce section 4.6): where an attempt was when its process died.
+
+A page of memory shared by an executor and its supervisor. Before each record the map task writes
+the record's number into it, one store and no system call, so that after a segmentation fault the
+supervisor still knows it. It tells how far the attempt is as well, also within a block whose records
+take long.
+
+A position is a *mark*: the number of the block within the split, and of the record within the block.
+Blocks are cut the same way in every attempt of a task, so a mark means the same record in all of
+them. What the record is, its file and offset, is worked out only for suspects: records at which an
+attempt has died before (``resolve``).
+"""
+
+import mmap
+from typing import Self
+
+import msgspec
+
+__all__ = ["RECORD_WORD", "GaspPage", "Suspect", "mark_of"]
+
+PAGE_BYTES = 64 << 10
+RECORD_WORD = 1
+_BLOCK_WORD, _COUNT_WORD, _DONE_WORD, _SIZE_WORD = 0, 2, 3, 4
+_SUSPECT_BLOCK_WORD, _SUSPECT_RECORD_WORD, _SUSPECT_LENGTH_WORD, _STEPS_WORD = 5, 6, 7, 8
+_SUSPECT_AT = 4096
+_SHOWN_CHARACTERS = 4000
+
+
+class Suspect(msgspec.Struct, frozen=True, array_like=True):
+    """A record that may be about to end its process."""
+
+    url: str
+    offset: int
+    record: str
+
+
+def mark_of(block: int, record: int) -> str:
+    """The mark of a record: numbers from 0."""
+    return f"{block}:{record}"
+
+
+class GaspPage:
+    """One attempt at a time. ``words`` is for the map task's inner loop: it stores the number of
+    the record, from 1, at ``RECORD_WORD``, and 0 when none is being mapped."""
+
+    def __init__(self, memory: "mmap.mmap | bytearray") -> None:
+        self._memory = memory
+        self.words = memoryview(memory).cast("Q")
+
+    @classmethod
+    def private(cls) -> Self:
+        """For an attempt that runs in the process of its supervisor."""
+        return cls(bytearray(PAGE_BYTES))
+
+    @classmethod
+    def shared(cls, descriptor: int) -> Self:
+        """The page behind a memory file's descriptor."""
+        return cls(mmap.mmap(descriptor, PAGE_BYTES))
+
+    # --- the attempt -----------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        for word in range(_STEPS_WORD + 1):
+            self.words[word] = 0
+
+    def begin_block(self, block: int, *, record_count: int, size_bytes: int) -> None:
+        """Block ``block`` of the split, from 0, is mapped from here on."""
+        words = self.words
+        words[RECORD_WORD] = 0
+        words[_DONE_WORD] += words[_SIZE_WORD]
+        words[_BLOCK_WORD], words[_COUNT_WORD] = block + 1, record_count
+        words[_SIZE_WORD] = size_bytes
+        words[_STEPS_WORD] += 1
+
+    def resolve(self, block: int, record: int, suspect: Suspect) -> None:
+        """What the record is that is mapped next."""
+        shown = suspect.record[:_SHOWN_CHARACTERS]
+        encoded = msgspec.msgpack.encode(Suspect(suspect.url, suspect.offset, shown))
+        if len(encoded) <= PAGE_BYTES - _SUSPECT_AT:
+            self._memory[_SUSPECT_AT : _SUSPECT_AT + len(encoded)] = encoded
+            self.words[_SUSPECT_BLOCK_WORD] = block + 1
+            self.words[_SUSPECT_RECORD_WORD] = record + 1
+            self.words[_SUSPECT_LENGTH_WORD] = len(encoded)
+
+    # --- its supervisor --------------------------------------------------------------------------
+
+    @property
+    def mark(self) -> str:
+        """The record that is being mapped, or was when the process died; "" if none was."""
+        block, record = self.words[_BLOCK_WORD], self.words[RECORD_WORD]
+        return mark_of(block - 1, record - 1) if block and record else ""
+
+    @property
+    def suspect(self) -> Suspect | None:
+        """What is known of that record."""
+        at = (self.words[_BLOCK_WORD], self.words[RECORD_WORD])
+        known = (self.words[_SUSPECT_BLOCK_WORD], self.words[_SUSPECT_RECORD_WORD])
+        if at != known or not all(at):
+            return None
+        end = _SUSPECT_AT + self.words[_SUSPECT_LENGTH_WORD]
+        return msgspec.msgpack.decode(bytes(self._memory[_SUSPECT_AT:end]), type=Suspect)
+
+    @property
+    def done_bytes(self) -> int:
+        """Of the input, as it is stored; an estimate within a block."""
+        words = self.words
+        count = words[_COUNT_WORD]
+        within = words[_SIZE_WORD] * max(0, words[RECORD_WORD] - 1) // count if count else 0
+        return words[_DONE_WORD] + within
+
+    @property
+    def steps(self) -> int:
+        """Grows with every record and block."""
+        return (self.words[_STEPS_WORD] << 32) + self.words[RECORD_WORD]
