@@ -210,6 +210,7 @@ def run(
     overwrite: bool = False,
     backup_policy: str = DEFAULT_BACKUP_POLICY,
     task_timeout_s: int = PROGRESS_DEADLINE_MS // 1000,
+    max_bad: int = 0,
     settings: Mapping[str, str] | None = None,
     home: str | None = None,
     on_status: OnStatus | None = None,
@@ -228,6 +229,7 @@ def run(
         overwrite=overwrite,
         backup_policy=backup_policy,
         task_timeout_s=task_timeout_s,
+        max_bad=max_bad,
         settings=settings,
         home=home,
     )
@@ -247,6 +249,7 @@ def submit(
     overwrite: bool = False,
     backup_policy: str = DEFAULT_BACKUP_POLICY,
     task_timeout_s: int = PROGRESS_DEADLINE_MS // 1000,
+    max_bad: int = 0,
     settings: Mapping[str, str] | None = None,
     home: str | None = None,
 ) -> JobHandle:
@@ -277,6 +280,9 @@ def submit(
         When a slow task is run a second time: see `minimr.coordinator.backups`.
     task_timeout_s : int
         An attempt that makes no progress for so many seconds is given up and tried elsewhere.
+    max_bad : int
+        Records on which ``map`` may fail (it raises, or its process dies, twice): they are set
+        aside in files ``_quarantine-*`` of the output, with file, offset and reason.
     settings : mapping, optional
         Options of the formats (`minimr.inputs`, `minimr.outputs`) and whatever else describes
         the run; they are written into the manifest.
@@ -297,7 +303,7 @@ def submit(
     )  # fmt: skip
     spec = _specify(
         plan, memory=memory, settings=settings or {}, backup_policy=backup_policy,
-        task_timeout_s=task_timeout_s,
+        task_timeout_s=task_timeout_s, max_bad=max_bad,
     )  # fmt: skip
     if isinstance(job.partition, RangePartition):
         from minimr.backends.key_sampling import sampled_split_points  # Arrow, and all of a task
@@ -346,8 +352,13 @@ def _specify(
     settings: Mapping[str, str],
     backup_policy: str,
     task_timeout_s: int,
+    max_bad: int,
 ) -> JobSpec:
     job = plan.job
+    if max_bad and job.map is None:
+        raise JobUsageError(
+            f"job {job.name!r} maps batches: only a map function on records can set bad ones aside"
+        )
     job_id = JobId(f"{job.name}-{os.urandom(4).hex()}")
     code = _code(plan)
     return JobSpec(
@@ -369,6 +380,7 @@ def _specify(
         input_fingerprint=_fingerprint(plan.files),
         backup_policy=backup_policy,
         progress_deadline_ms=task_timeout_s * 1000,
+        max_bad=max_bad,
     )
 
 

@@ -30,6 +30,7 @@ from minimr.tasks.executor_channel import (
     RunAttempt,
 )
 from minimr.tasks.failures import AttemptFailed
+from minimr.tasks.gasp import PAGE_BYTES, GaspPage
 
 __all__ = ["AttemptWork", "ExecutorProcess", "share_of_cores"]
 
@@ -79,16 +80,28 @@ class ExecutorProcess:
         self._killed = threading.Event()
         self._reaping = threading.Lock()  # a pid that was reaped may be somebody else's
         ours, theirs = socket.socketpair()
-        with theirs:
-            starting = _spawner().submit(
-                _start, theirs, log_file, {**os.environ, **(environment or {})}, warm_modules
-            )
-            self._process = starting.result()
+        page = os.memfd_create("minimr-gasp", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(page, PAGE_BYTES)
+            self._page = GaspPage.shared(page)
+            with theirs:
+                starting = _spawner().submit(
+                    _start, (theirs.fileno(), page), log_file,
+                    {**os.environ, **(environment or {})}, warm_modules,
+                )  # fmt: skip
+                self._process = starting.result()
+        finally:
+            os.close(page)
         self._channel = ExecutorChannel(ours)
 
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def page(self) -> GaspPage:
+        """Where the attempt that runs is."""
+        return self._page
 
     @property
     def is_alive(self) -> bool:
@@ -109,6 +122,7 @@ class ExecutorProcess:
         """
         assert self._opened in (None, work.spec.job_id), "an executor serves one job"
         log_offset = self._log_file.stat().st_size
+        self._page.clear()
         try:
             self._hand_over(work)
             while True:
@@ -184,10 +198,19 @@ class ExecutorProcess:
         if self._killed.is_set():
             return Failure(kind=FailureKind.CANCELLED, error=f"{attempt} was cancelled")
         tail = _log_tail(self._log_file, log_offset)
+        suspect = self._page.suspect
+        at = ""
+        if suspect is not None:
+            where = f" at byte {suspect.offset}" if suspect.offset >= 0 else ""
+            at = f" on record {suspect.record} in {suspect.url}{where}"
         return Failure(
             kind=FailureKind.DIED,
-            error=f"{attempt}: {describe_death(status, tail)} (log: {self._log_file})",
+            error=f"{attempt}: {describe_death(status, tail)}{at} (log: {self._log_file})",
             traceback=tail,
+            record=suspect.record if suspect is not None else "",
+            url=suspect.url if suspect is not None else "",
+            offset=suspect.offset if suspect is not None else -1,
+            mark=self._page.mark,
         )
 
 
@@ -214,7 +237,7 @@ def _log_tail(log_file: Path, offset: int) -> str:
 
 
 def _start(
-    channel_end: socket.socket,
+    descriptors: tuple[int, int],
     log_file: Path,
     environment: Mapping[str, str],
     warm_modules: Sequence[str],
@@ -222,19 +245,18 @@ def _start(
     with suppress(FileNotFoundError):
         if log_file.stat().st_size > _LOG_BYTES_MAX:
             log_file.replace(log_file.with_suffix(f"{log_file.suffix}.old"))
-    descriptor = channel_end.fileno()
     with log_file.open("ab") as log:
         return subprocess.Popen(
             [
                 *(sys.executable, "-P", "-m", "minimr.tasks.executor"),
-                *(str(descriptor), str(os.getpid()), *warm_modules),
+                *(*map(str, descriptors), str(os.getpid()), *warm_modules),
             ],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             # Arrow's allocator would take 1 GiB at once, which the bound on memory would count.
             env={"MIMALLOC_ARENA_EAGER_COMMIT": "0", **environment},
-            pass_fds=(descriptor,),
+            pass_fds=descriptors,
             process_group=0,  # a Ctrl-C on our terminal is ours to handle
         )
 

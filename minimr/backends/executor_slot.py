@@ -52,6 +52,13 @@ class ExecutorSlot:
             return executor.pid if executor is not None else 0
 
     @property
+    def at(self) -> tuple[int, int]:
+        """How far the attempt that runs is by its gasp page: bytes of input done, and steps."""
+        with self._lock:
+            page = self._busy.page if self._busy is not None else None
+            return (page.done_bytes, page.steps) if page is not None else (0, 0)
+
+    @property
     def jobs(self) -> tuple[JobId, ...]:
         """Jobs that have an executor here."""
         with self._lock:

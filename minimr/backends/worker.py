@@ -27,6 +27,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from minigfs.errors import ClusterError, MinigfsError
 from minigfs.transport.bulk_server import BulkServer
 from minigfs.transport.messages import Empty, Request
@@ -300,7 +302,17 @@ class WorkerSupervisor:
 
     def _progress(self) -> tuple[Progress, ...]:
         with self._running_lock:
-            return (self._running,) if self._running is not None else ()
+            running = self._running
+        if running is None:
+            return ()
+        done_bytes, steps = self._executors.at
+        return (
+            msgspec.structs.replace(
+                running,
+                done_bytes=max(running.done_bytes, done_bytes),
+                steps=running.steps + steps,
+            ),
+        )
 
     def _known_jobs(self) -> tuple[JobId, ...]:
         return tuple(sorted({*self._disk.jobs(), *self._executors.jobs}))

@@ -58,6 +58,10 @@ __all__ = ["run"]
     "--task-timeout", type=click.IntRange(1), default=600, show_default=True, metavar="SECONDS",
     help="An attempt without any progress for so long is given up.",
 )  # fmt: skip
+@click.option(
+    "--max-bad", type=click.IntRange(0), default=0, show_default=True, metavar="N",
+    help="Set up to N bad records aside, in _quarantine files of the output.",
+)  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists, at the very end.")
 @click.option("--explain", is_flag=True, help="Print the plan and run nothing.")
 @home_option
@@ -77,6 +81,7 @@ def run(
     processes: int | None,
     backup_policy: str,
     task_timeout: int,
+    max_bad: int,
     overwrite: bool,
     explain: bool,
     as_json: bool,
@@ -114,8 +119,8 @@ def run(
         result = runner.run(
             loaded, input=inputs, output=output, reducers=reducers, split_size=split_size,
             backend=backend, processes=processes, memory=memory, overwrite=overwrite,
-            backup_policy=backup_policy, task_timeout_s=task_timeout, settings=options,
-            on_status=view.show,
+            backup_policy=backup_policy, task_timeout_s=task_timeout, max_bad=max_bad,
+            settings=options, on_status=view.show,
         )  # fmt: skip
     if as_json:
         echo_json(result.summary())
@@ -152,6 +157,10 @@ def _summary(result: "Result") -> str:
         f"{format_count(len(result.parts), 'part')}, {format_bytes(output_bytes)}",
         f"{format_duration_ms(result.phases_ms['total'])} = {phases}",
     ]
+    bad = counters.get("map.bad_records", 0)
+    if bad:
+        place = f"{result.output}/_quarantine-*"
+        lines.insert(1, f"{format_count(bad, 'bad record')} set aside in {place}")
     malformed = counters.get("map.malformed_records", 0)
     if malformed:
         lines.insert(1, f"{format_count(malformed, 'malformed record')} not counted")

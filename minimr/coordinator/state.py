@@ -68,7 +68,6 @@ class TaskRecord:
     output_lost: bool = False
     ended: tuple[tuple[AttemptId, AttemptEnd], ...] = ()  # every other attempt, in order
     marks: tuple[str, ...] = ()  # of records at which executors died, one for each time
-    places: tuple[str, ...] = ()  # where user code failed, one for each time
 
     def end_of(self, attempt: AttemptId) -> AttemptEnd | None:
         """How ``attempt`` ended; None while it runs, or if it never existed."""

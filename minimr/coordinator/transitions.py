@@ -18,7 +18,7 @@ from typing import Any
 
 from immutables import Map
 
-from minimr.config import JOB_HISTORY_COUNT_MAX, SAME_RECORD_COUNT_MAX, TASK_END_COUNT_MAX
+from minimr.config import JOB_HISTORY_COUNT_MAX, TASK_END_COUNT_MAX
 from minimr.coordinator.commands import (
     AdmitJob,
     Command,
@@ -162,7 +162,7 @@ def _fail(record: JobRecord, command: FailAttempt) -> JobRecord:
     after = _end(record, command.attempt, _end_of_failure(record, command.failure))
     if after is record:
         return record
-    after = _note_place(after, task, command.failure)
+    after = _note_mark(after, task, command.failure)
     after = _count_backup(record, after, wasted=command.attempt in command.backups)
     for lost in command.lost:
         after = _lose_attempt(after, lost)
@@ -175,20 +175,13 @@ def _end_of_failure(record: JobRecord, failure: Failure) -> AttemptEnd:
     return AttemptEnd.EXCUSED if is_bad_record else END_OF_FAILURE[failure.kind]
 
 
-def _note_place(record: JobRecord, task: TaskId, failure: Failure) -> JobRecord:
-    """Remember the record at which an attempt failed."""
-    before = record.task(task)
-    if failure.kind is FailureKind.DIED and failure.mark:
-        after = replace(before, marks=(*before.marks, failure.mark))
-    elif failure.kind is FailureKind.USER and failure.offset >= 0:
-        after = replace(before, places=(*before.places, place_of(failure)))
-    else:
+def _note_mark(record: JobRecord, task: TaskId, failure: Failure) -> JobRecord:
+    """Remember the record at which an attempt's process died."""
+    if failure.kind is not FailureKind.DIED or not failure.mark:
         return record
+    before = record.task(task)
+    after = replace(before, marks=(*before.marks, failure.mark))
     return replace(record, tasks=record.tasks.set(task, after))
-
-
-def place_of(failure: Failure) -> str:
-    return f"{failure.url}@{failure.offset}"
 
 
 def _lose(record: JobRecord, command: LoseAttempts) -> JobRecord:
@@ -344,20 +337,11 @@ def _added(sums: Map[Any, int], more: Mapping[Any, int]) -> Map[Any, int]:
     return changed.finish()
 
 
-def _comes_again(record: JobRecord, ends: TaskRecord, failure: Failure) -> bool:
-    """Whether the same record has failed so often that it will again."""
-    if failure.kind is FailureKind.USER and failure.offset >= 0:
-        return ends.places.count(place_of(failure)) >= SAME_RECORD_COUNT_MAX
-    is_fatal = failure.kind is FailureKind.DIED and failure.mark and not record.spec.max_bad
-    return bool(is_fatal) and ends.marks.count(failure.mark) >= SAME_RECORD_COUNT_MAX
-
-
 def _judge(record: JobRecord, task: TaskId, failure: Failure) -> JobRecord:
     """Stop the job when one of its open tasks has failed or been lost too often."""
     ends = record.task(task)
     too_many = (
         failure.is_final
-        or _comes_again(record, ends, failure)
         or ends.count(AttemptEnd.FAILED) >= record.spec.attempt_limit
         or ends.count(AttemptEnd.EXCUSED, AttemptEnd.LOST) >= TASK_END_COUNT_MAX
     )

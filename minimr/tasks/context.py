@@ -13,6 +13,7 @@ from minimr.messages import Assignment, JobSpec
 from minimr.outputs import Compression, OutputFormat
 from minimr.shuffle.fetch import SegmentFetcher
 from minimr.tasks.failures import AttemptCancelled
+from minimr.tasks.gasp import GaspPage
 
 __all__ = ["AttemptContext"]
 
@@ -24,6 +25,7 @@ class AttemptContext:
     ``scratch`` is this worker's segment directory: outputs stay there, temporary files do not.
     ``address`` and ``host`` say where its segments can be had from. ``report_progress`` gets bytes
     done and in total. ``is_cancelled`` is asked between batches, so it must be cheap.
+    ``page`` is where the attempt says which record it maps.
     """
 
     job: Job
@@ -37,6 +39,7 @@ class AttemptContext:
     report_progress: Callable[[int, int], None]
     is_cancelled: Callable[[], bool]
     storage: Storage = field(default_factory=Storage)
+    page: GaspPage = field(default_factory=GaspPage.private)
 
     def check_cancelled(self) -> None:
         if self.is_cancelled():

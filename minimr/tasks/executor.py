@@ -1,10 +1,11 @@
 """The executor child: the only process that unpickles and runs user code (DESIGN 2 and 8).
 
-Started as ``python -m minimr.tasks.executor DESCRIPTOR PARENT [MODULE...]`` by
-`minimr.backends.executor`. While it waits for its job it imports the named modules, so that a warm
-spare begins its first attempt at once. It serves one job, under a bound on its private memory
-(``RLIMIT_DATA``), with a process group of its own, and it never outlives its parent: the kernel
-kills it when the parent dies, whatever user code is doing at that moment.
+Started as ``python -m minimr.tasks.executor DESCRIPTOR PAGE PARENT [MODULE...]`` by
+`minimr.backends.executor`; the two descriptors are those of the channel and of the gasp page. While
+it waits for its job it imports the named modules, so that a warm spare begins its first attempt at
+once. It serves one job, under a bound on its private memory (``RLIMIT_DATA``), with a process group
+of its own, and it never outlives its parent: the kernel kills it when the parent dies, whatever
+user code is doing at that moment.
 
 stdout and stderr are the worker's log file. A crash of the interpreter leaves the Python stack
 there (faulthandler), which the parent adds to the failure it reports.
@@ -43,6 +44,7 @@ from minimr.tasks.executor_channel import (
     OpenJob,
     RunAttempt,
 )
+from minimr.tasks.gasp import GaspPage
 
 __all__ = ["main"]
 
@@ -52,7 +54,7 @@ _PROGRESS_INTERVAL_NS = 100_000_000  # ten reports a second are plenty for a bar
 
 def main(arguments: Sequence[str]) -> None:
     """Serve one job and return when the parent closes its end."""
-    descriptor, parent_pid, *warm_modules = arguments
+    descriptor, page_descriptor, parent_pid, *warm_modules = arguments
     _die_with(int(parent_pid))
     # A Ctrl-C is the parent's to handle: it kills us when the job is to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -63,7 +65,7 @@ def main(arguments: Sequence[str]) -> None:
         with _importing(warm_modules):
             opened = channel.receive_in_executor()
         assert isinstance(opened, OpenJob)
-        _serve_job(channel, opened)
+        _serve_job(channel, opened, GaspPage.shared(int(page_descriptor)))
     except ChannelClosed:
         pass  # the parent is done with us
     finally:
@@ -113,10 +115,10 @@ def _bound_memory(memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
-def _serve_job(channel: ExecutorChannel, opened: OpenJob) -> None:
+def _serve_job(channel: ExecutorChannel, opened: OpenJob, page: GaspPage) -> None:
     importlib.import_module("minimr.tasks.attempt")  # our own libraries are not the job's memory
     _bound_memory(opened.spec.memory_bytes)
-    session = _Session(channel, opened)
+    session = _Session(channel, opened, page)
     while True:
         request = channel.receive_in_executor()
         assert isinstance(request, RunAttempt)
@@ -129,8 +131,9 @@ def _serve_job(channel: ExecutorChannel, opened: OpenJob) -> None:
 class _Session:
     """One job's code, unpickled once, and its attempts."""
 
-    def __init__(self, channel: ExecutorChannel, opened: OpenJob) -> None:
+    def __init__(self, channel: ExecutorChannel, opened: OpenJob, page: GaspPage) -> None:
         self._channel = channel
+        self._page = page
         self._opened = opened
         self._job: Job | None = None
         self._fetcher: SegmentFetcher | None = None
@@ -153,6 +156,7 @@ class _Session:
                     fetcher=self._segment_fetcher(),
                     report_progress=self._report_progress,
                     is_cancelled=lambda: False,  # the parent kills us instead
+                    page=self._page,
                 )
             )
         except AttemptFailed as failed:

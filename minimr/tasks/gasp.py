@@ -2,12 +2,12 @@
 
 A page of memory shared by an executor and its supervisor. Before each record the map task writes
 the record's number into it, one store and no system call, so that after a segmentation fault the
-supervisor still knows it. It tells how far the attempt is as well, also within a block whose records
-take long.
+supervisor still knows it. It tells how far the attempt is as well, also within a block whose
+records take long.
 
-A position is a *mark*: the number of the block within the split, and of the record within the block.
-Blocks are cut the same way in every attempt of a task, so a mark means the same record in all of
-them. What the record is, its file and offset, is worked out only for suspects: records at which an
+A position is a *mark*: the number of the block in the split, and of the record in the block. Blocks
+are cut the same way in every attempt of a task, so a mark means the same record in all of them.
+What the record is, its file and offset, is worked out only for suspects: records at which an
 attempt has died before (``resolve``).
 """
 
@@ -16,7 +16,7 @@ from typing import Self
 
 import msgspec
 
-__all__ = ["RECORD_WORD", "GaspPage", "Suspect", "mark_of"]
+__all__ = ["PAGE_BYTES", "RECORD_WORD", "GaspPage", "Suspect", "mark_of"]
 
 PAGE_BYTES = 64 << 10
 RECORD_WORD = 1

@@ -18,11 +18,13 @@ from minimr.pairs import Pairs
 from minimr.shuffle.buffer import MapOutputBuffer
 from minimr.shuffle.fetch import segment_path
 from minimr.shuffle.segment import SegmentSummary
+from minimr.tasks.bad_records import RecordMapper
 from minimr.tasks.context import AttemptContext
-from minimr.tasks.failures import InputFailed, UserCodeFailed, shown
+from minimr.tasks.failures import InputFailed, UserCodeFailed
 from minimr.tasks.part_output import part_output
 from minimr.tasks.partitioning import partitioner_of
-from minimr.tasks.user_code import RecordCalls, call_batches, combine_by
+from minimr.tasks.side_files import AttemptSides, attempt_sides
+from minimr.tasks.user_code import call_batches, combine_by
 
 __all__ = ["map_split", "run_map"]
 
@@ -34,18 +36,29 @@ _BUFFER_SHARE = 8  # of the attempt's memory: sorting holds the buffered pairs a
 def run_map(context: AttemptContext, assignment: MapAssignment) -> MapResult:
     with collecting() as counters:
         if assignment.partition_count == 0:
-            with part_output(context, assignment.split.index) as output:
-                map_split(context, assignment, output.write)
+            with (
+                part_output(context, assignment.split.index) as output,
+                attempt_sides(context) as sides,
+            ):
+                map_split(context, assignment, output.write, sides)
             assert output.part is not None
             increment("output.records", output.part.record_count)
-            return MapResult(counters=dict(counters), output=None, part=output.part)
-        summary = _write_segment(context, assignment)
+            return MapResult(
+                counters=dict(counters), output=None, part=output.part, sides=sides.parts
+            )
+        with attempt_sides(context) as sides:
+            summary = _write_segment(context, assignment, sides)
         return MapResult(
-            counters=_sorted(counters), output=_output(context, assignment, summary), part=None
+            counters=_sorted(counters),
+            output=_output(context, assignment, summary),
+            part=None,
+            sides=sides.parts,
         )
 
 
-def _write_segment(context: AttemptContext, assignment: MapAssignment) -> SegmentSummary:
+def _write_segment(
+    context: AttemptContext, assignment: MapAssignment, sides: AttemptSides
+) -> SegmentSummary:
     combine = context.job.combine
     buffer = MapOutputBuffer(
         segment_path(context.scratch, assignment.attempt),
@@ -56,7 +69,7 @@ def _write_segment(context: AttemptContext, assignment: MapAssignment) -> Segmen
         budget_bytes=context.spec.memory_bytes // _BUFFER_SHARE,
     )
     try:
-        map_split(context, assignment, buffer.add)
+        map_split(context, assignment, buffer.add, sides)
         return buffer.finish()
     finally:
         buffer.discard()
@@ -79,17 +92,25 @@ def _output(
 
 
 def map_split(
-    context: AttemptContext, assignment: MapAssignment, add: Callable[[Pairs], None]
+    context: AttemptContext,
+    assignment: MapAssignment,
+    add: Callable[[Pairs], None],
+    sides: AttemptSides | None = None,
 ) -> None:
-    """Map every record of the split and hand the pairs on, in order."""
+    """Map every record of the split and hand the pairs on, in order; bad records that are allowed
+    go to the quarantine of ``sides``."""
     split = assignment.split
-    map_found = _map_records if context.job.map is not None else _map_batch
+    mapper = RecordMapper(context, assignment, sides) if context.job.map is not None else None
     done_bytes = 0
     with closing(_records(context, assignment)) as read:
-        for found in read:
+        for block, found in enumerate(read):
             context.check_cancelled()
             increment("map.input_records", found.record_count)
-            for pairs in map_found(context, found):
+            context.page.begin_block(
+                block, record_count=found.record_count, size_bytes=found.stored_bytes
+            )
+            mapped = mapper.map(found, block) if mapper else _map_batch(context, found)
+            for pairs in mapped:
                 _add(add, pairs, found)
             done_bytes += found.stored_bytes
             context.report_progress(min(done_bytes, split.size_bytes), split.size_bytes)
@@ -110,23 +131,6 @@ def _records(context: AttemptContext, assignment: MapAssignment) -> Generator[Re
         url = ranges[0].url if len(ranges) == 1 else ""
         where = url or f"one of {len(ranges)} files"
         raise InputFailed(f"cannot read {where}: {error}", url) from error
-
-
-def _map_records(context: AttemptContext, found: Records) -> Iterator[Pairs]:
-    assert context.job.map is not None
-    records = found.objects()
-    calls = RecordCalls(context.job.map)
-    try:
-        yield from calls.map(records)
-    except (UserCodeFailed, UnsupportedType) as error:
-        url, offset = found.place_of(calls.failed_index)
-        raise _at(
-            error,
-            record=f"record {shown(records[calls.failed_index])}",
-            url=url,
-            offset=offset,
-            where=f"{url} at byte {offset}" if offset >= 0 else url,
-        ) from (error.__cause__ or error)
 
 
 def _map_batch(context: AttemptContext, found: Records) -> Iterator[Pairs]:

@@ -92,17 +92,19 @@ def _manifest(spec: JobSpec, assignment: PublishAssignment) -> bytes:
         "code_fingerprint": spec.code_fingerprint,
         "input_fingerprint": spec.input_fingerprint,
         "counters": dict(sorted(assignment.counters.items())),
-        "parts": [
-            {
-                "name": part.name,
-                "size_bytes": part.size_bytes,
-                "xxh3": part.xxh3,
-                "records": part.record_count,
-                "min_key": part.min_key,
-                "max_key": part.max_key,
-                "attempt": str(part.attempt),
-            }
-            for part in assignment.parts
-        ],
+        "parts": [_described(part) for part in assignment.parts],
+        "sides": [_described(side) for side in assignment.sides],
     }
     return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+
+
+def _described(part: Part) -> dict[str, object]:
+    return {
+        "name": part.name,
+        "size_bytes": part.size_bytes,
+        "xxh3": part.xxh3,
+        "records": part.record_count,
+        "min_key": part.min_key,
+        "max_key": part.max_key,
+        "attempt": str(part.attempt),
+    }

@@ -19,6 +19,7 @@ from minimr.shuffle.fetch import job_directory
 from minimr.shuffle.merge import MemoryMeter, merge_runs
 from minimr.tasks.context import AttemptContext
 from minimr.tasks.part_output import part_output
+from minimr.tasks.side_files import attempt_sides
 from minimr.tasks.user_code import call_batches, reduce_records
 
 __all__ = ["run_reduce"]
@@ -30,13 +31,16 @@ def run_reduce(context: AttemptContext, assignment: ReduceAssignment) -> ReduceR
     with collecting() as counters, _temporary_directory(context) as directory:
         with (
             part_output(context, assignment.partition) as output,
+            attempt_sides(context) as sides,
             closing(_merged(context, assignment, directory)) as merged,
         ):
             for pairs in _reduced(context, merged):
                 output.write(pairs)
         assert output.part is not None
         increment("output.records", output.part.record_count)
-        return ReduceResult(counters=dict(sorted(counters.items())), part=output.part)
+        return ReduceResult(
+            counters=dict(sorted(counters.items())), part=output.part, sides=sides.parts
+        )
 
 
 def _merged(

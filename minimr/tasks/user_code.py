@@ -17,6 +17,7 @@ from minimr.errors import UnsupportedType
 from minimr.pairs import Pairs, from_arrow, from_python
 from minimr.shuffle.buffer import CombineSorted
 from minimr.tasks.failures import UserCodeFailed, described, has_user_frame, shown
+from minimr.tasks.gasp import RECORD_WORD
 
 __all__ = ["RecordCalls", "blame", "call_batches", "combine_by", "reduce_records"]
 
@@ -29,49 +30,93 @@ _PAIRS = "an iterable of (key, value) pairs"
 class RecordCalls:
     """Calls a map function on records, some of them at a time.
 
-    After `UserCodeFailed` or `UnsupportedType`, ``failed_index`` is the record at fault.
+    ``words`` gets the number of the record that is being mapped (see ``gasp``). ``set_aside`` takes
+    the index of a record on which the function failed twice, and why; without it the first failure
+    is raised. After `UserCodeFailed` or `UnsupportedType`, ``failed_index`` is the record at fault.
     """
 
-    def __init__(self, function: Callable[[Any], Iterable[tuple[Any, Any]]]) -> None:
+    def __init__(
+        self,
+        function: Callable[[Any], Iterable[tuple[Any, Any]]],
+        words: memoryview,
+        set_aside: Callable[[int, Exception], None] | None = None,
+    ) -> None:
         self._function = function
+        self._words = words
+        self._set_aside = set_aside
         self.failed_index = -1
 
-    def map(self, records: list[bytes]) -> Iterator[Pairs]:
-        """The pairs of all records, a batch at a time."""
-        position = 0
-        while position < len(records):
-            pairs, ends = self._call(records, position)
-            if pairs:
-                yield self._convert(pairs, ends, position)
+    def map(self, records: list[Any], start: int, stop: int) -> Iterator[Pairs]:
+        """The pairs of ``records[start:stop]``, a batch at a time."""
+        position = start
+        while position < stop:
+            pairs, ends = self._call(records, position, stop)
+            converted = self._convert(pairs, ends, position) if pairs else None
+            if converted is not None:
+                yield converted
             position += len(ends)
 
-    def _call(self, records: list[bytes], position: int) -> tuple[list[Any], list[int]]:
-        function = self._function
+    def _call(self, records: list[Any], position: int, stop: int) -> tuple[list[Any], list[int]]:
+        function, words = self._function, self._words
         pairs: list[Any] = []
         ends: list[int] = []
         try:
-            for record in islice(records, position, None):
+            numbered = enumerate(islice(records, position, stop), position + 1)
+            for words[RECORD_WORD], record in numbered:
                 pairs.extend(function(record))
                 ends.append(len(pairs))
                 if len(pairs) >= PAIRS_PER_BATCH:
                     break
         except (Exception, SystemExit) as error:  # whatever a user's function does
             self.failed_index = position + len(ends)
-            blame("map", error)
+            if self._set_aside is None:
+                blame("map", error)
+            del pairs[ends[-1] if ends else 0 :]
+            pairs.extend(self._once_more(records[self.failed_index]))
+            ends.append(len(pairs))
+        words[RECORD_WORD] = 0
         return pairs, ends
 
-    def _convert(self, pairs: list[Any], ends: list[int], position: int) -> Pairs:
+    def _once_more(self, record: Any) -> list[Any]:
+        """The pairs of a record on which the function has just failed; none if it fails again."""
+        assert self._set_aside is not None
         try:
-            return _from_pairs(pairs, "map")
-        except (UserCodeFailed, UnsupportedType):
-            start = 0
-            for index, end in enumerate(ends):
-                self.failed_index = position + index
-                if end > start:
-                    # The first pair stands for the type that all others must have.
+            return list(self._function(record))
+        except (Exception, SystemExit) as error:  # whatever a user's function does
+            try:
+                blame("map", error)
+            except UserCodeFailed as failed:
+                self._set_aside(self.failed_index, failed)
+            return []
+
+    def _convert(self, pairs: list[Any], ends: list[int], position: int) -> Pairs | None:
+        while pairs:
+            try:
+                return _from_pairs(pairs, "map")
+            except (UserCodeFailed, UnsupportedType) as error:
+                at, blamed = self._first_bad(pairs, ends)
+                self.failed_index = position + max(at, 0)
+                if at < 0 or self._set_aside is None:
+                    raise blamed or error from None
+                self._set_aside(self.failed_index, blamed or error)
+                start = ends[at - 1] if at else 0
+                dropped = ends[at] - start
+                del pairs[start : ends[at]]
+                ends[at:] = [end - dropped for end in ends[at:]]
+        return None
+
+    @staticmethod
+    def _first_bad(pairs: list[Any], ends: list[int]) -> tuple[int, Exception | None]:
+        """Which call gave pairs that cannot be, and what is wrong with them."""
+        start = 0
+        for index, end in enumerate(ends):
+            if end > start:
+                try:  # the first pair stands for the type that all others must have
                     _from_pairs([pairs[0], *pairs[start:end]], "map")
-                start = end
-            raise
+                except (UserCodeFailed, UnsupportedType) as error:
+                    return index, error
+            start = end
+        return -1, None
 
 
 def call_batches(function: Callable[[Any], Any], argument: Any, name: str) -> Iterator[Pairs]:

@@ -1,0 +1,182 @@
+"""Records that the user's function cannot stand, and files that tasks write beside the output."""
+
+import base64
+import ctypes
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import minimr
+from minimr.errors import JobFailed, JobUsageError
+
+
+def count_field(line: bytes) -> Iterator[tuple[bytes, int]]:
+    yield line.split(b" ")[1], 1
+
+
+def kill_on_poison(line: bytes) -> Iterator[tuple[bytes, int]]:
+    if line.startswith(b"poison"):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if line.startswith(b"null"):
+        ctypes.string_at(0)
+    yield line, 1
+
+
+def give_nonsense(line: bytes) -> Iterator[object]:
+    yield (line, 1) if line != b"bad" else "nonsense"
+
+
+def note_long_lines(line: bytes) -> Iterator[tuple[bytes, int]]:
+    if len(line) > 5:
+        minimr.side_output("long-lines").write(line + b"\n")
+    yield line[:1], 1
+
+
+def quarantined(output: Path) -> list[dict[str, object]]:
+    return [
+        json.loads(line)
+        for file in sorted(output.glob("_quarantine-*.jsonl"))
+        for line in file.read_text().splitlines()
+    ]
+
+
+def total(output: Path) -> int:
+    return sum(
+        int(line.split("\t")[1])
+        for part in output.glob("part-*")
+        for line in part.read_text().splitlines()
+    )
+
+
+def summed(function: object) -> minimr.Job:
+    return minimr.Job("sums", map=function, combine=minimr.agg.sum, reduce=minimr.agg.sum)
+
+
+def test_bad_records_go_to_quarantine_with_file_offset_and_reason(tmp_path: Path) -> None:
+    lines = [b"x y"] * 1000
+    lines[17], lines[900] = b"\xffone", b"two"
+    (tmp_path / "in").write_bytes(b"\n".join(lines))
+    result = minimr.run(
+        summed(count_field), input=str(tmp_path / "in"), output=str(tmp_path / "out"), max_bad=2
+    )
+    assert total(tmp_path / "out") == 998
+    assert result.counters["map.bad_records"] == 2
+    found = quarantined(tmp_path / "out")
+    assert [line["offset"] for line in found] == [17 * 4, 17 * 4 + 5 + 882 * 4]
+    assert {line["url"] for line in found} == {f"file://{tmp_path / 'in'}"}
+    assert all("IndexError" in str(line["reason"]) for line in found)
+    assert [base64.b64decode(str(line["raw"])) for line in found] == [b"\xffone", b"two"]
+
+
+def test_one_bad_record_too_many_fails_the_job_and_publishes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"x y\none\ntwo\n")
+    with pytest.raises(JobFailed, match=r"1 of --max-bad.*at byte 8"):
+        minimr.run(
+            summed(count_field), input=str(tmp_path / "in"), output=str(tmp_path / "out"), max_bad=1
+        )
+    assert [entry.name for entry in tmp_path.iterdir()] == ["in"]
+
+
+def test_the_budget_is_the_jobs_not_each_tasks(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        (tmp_path / "in" / str(number)).write_bytes(b"x y\none\n" * 1)
+    with pytest.raises(JobFailed, match="bad records"):
+        minimr.run(
+            summed(count_field), input=str(tmp_path / "in"), output=str(tmp_path / "out"),
+            max_bad=2, split_size=1,
+        )  # fmt: skip
+
+
+def test_what_a_function_must_not_return_is_bad_too(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"a\nbad\nb\n" * 50)
+    result = minimr.run(
+        summed(give_nonsense), input=str(tmp_path / "in"), output=str(tmp_path / "out"), max_bad=50
+    )
+    assert total(tmp_path / "out") == 100
+    assert result.counters["map.bad_records"] == 50
+
+
+def test_only_functions_on_records_can_set_them_aside(tmp_path: Path) -> None:
+    job = minimr.Job("batches", map_batches=lambda batch: batch, reduce=minimr.agg.sum)
+    (tmp_path / "in").write_bytes(b"a\n")
+    with pytest.raises(JobUsageError, match="records"):
+        minimr.run(job, input=str(tmp_path / "in"), output=str(tmp_path / "out"), max_bad=1)
+
+
+@pytest.mark.e2e
+def test_a_record_that_ends_its_process_twice_is_skipped_and_named(tmp_path: Path) -> None:
+    lines = [b"x"] * 50_000
+    lines[31_000], lines[41_000] = b"poison 1", b"null 2"
+    (tmp_path / "in").write_bytes(b"\n".join(lines))
+    result = minimr.run(
+        summed(kill_on_poison), input=str(tmp_path / "in"), output=str(tmp_path / "out"),
+        max_bad=2, processes=1,
+    )  # fmt: skip
+    assert total(tmp_path / "out") == 49_998
+    assert result.counters["map.bad_records"] == 2
+    assert result.counters["map.attempts.failed"] == 4  # twice for each
+    found = quarantined(tmp_path / "out")
+    assert [(line["offset"], line["record"]) for line in found] == [
+        (62_000, "poison 1"), (62_000 + 9 + 9_999 * 2, "null 2"),
+    ]  # fmt: skip
+
+
+@pytest.mark.e2e
+def test_without_a_budget_a_deadly_record_fails_the_job_by_name(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "in").write_bytes(b"x\n" * 5000 + b"poison\n")
+    with pytest.raises(JobFailed, match=r"SIGSEGV.*poison.*at byte 10000"):
+        minimr.run(
+            summed(kill_on_poison), input=str(tmp_path / "in"), output=str(tmp_path / "out"),
+            processes=1,
+        )  # fmt: skip
+
+
+def test_a_users_bug_is_named_once_with_line_file_and_offset(tmp_path: Path) -> None:
+    for number in range(3):
+        lines = [b"a b"] * 1000
+        if number == 2:
+            lines[734] = b"short"
+        (tmp_path / f"{number}.log").write_bytes(b"\n".join(lines))
+    with pytest.raises(JobFailed) as raised:
+        minimr.run(summed(count_field), input=str(tmp_path / "*.log"), output=str(tmp_path / "out"))
+    text = str(raised.value)
+    assert "b'short'" in text
+    assert f"{tmp_path}/2.log at byte {734 * 4}" in text
+    assert text.count("IndexError") == 2  # in the message, and at the end of the one traceback
+    assert 'line.split(b" ")[1]' in text
+    assert "minimr/tasks" not in text
+
+
+def test_side_outputs_are_published_with_the_parts(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"short\nmuch longer\nlong enough\n")
+    result = minimr.run(
+        summed(note_long_lines), input=str(tmp_path / "in"), output=str(tmp_path / "out")
+    )
+    assert (tmp_path / "out" / "long-lines-m-00000").read_bytes() == b"much longer\nlong enough\n"
+    manifest = json.loads((tmp_path / "out" / "_manifest.json").read_bytes())
+    (side,) = manifest["sides"]
+    assert (side["name"], side["records"]) == ("long-lines-m-00000", 2)
+    assert [part.name for part in result.parts] == ["part-r-00000"]
+
+
+@pytest.mark.parametrize("name", ["", "part-r-00000", "_manifest.json", "a/b", "..", "x" * 65])
+def test_a_side_output_cannot_take_another_files_place(tmp_path: Path, name: str) -> None:
+    def write(line: bytes) -> Iterator[tuple[bytes, int]]:
+        minimr.side_output(name)
+        yield line, 1
+
+    (tmp_path / "in").write_bytes(b"x\n")
+    with pytest.raises(JobFailed, match="side output"):
+        minimr.run(summed(write), input=str(tmp_path / "in"), output=str(tmp_path / "out"))
+
+
+def test_side_outputs_are_for_tasks() -> None:
+    with pytest.raises(JobUsageError):
+        minimr.side_output("x")
