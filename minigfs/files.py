@@ -35,6 +35,7 @@ __all__ = [
     "COPY_BYTES",
     "CompressedFile",
     "ReadFile",
+    "TextWriteFile",
     "WriteFile",
     "blocks_of",
     "slice_of",
@@ -270,6 +271,25 @@ class WriteFile(io.BufferedWriter):
         # may run anywhere, so it must not wait for an answer either.
         self._writer.abandon()
         super().close()
+
+
+class TextWriteFile(io.TextIOWrapper):
+    """Text over a file being written. It cannot seek, but it can say how far it has come."""
+
+    def __init__(
+        self,
+        binary: io.BufferedWriter,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> None:
+        super().__init__(binary, encoding, errors, newline)
+        self._binary = binary
+
+    def tell(self) -> int:
+        """Bytes written so far, before compression."""
+        self.flush()
+        return self._binary.tell()
 
 
 class CompressedFile(io.BufferedWriter):

@@ -44,7 +44,7 @@ from minigfs.master.messages import (
     Stat,
 )
 from minigfs.transport.client import ConnectionPool
-from minigfs.transport.security import Security
+from minigfs.transport.security import Security, TlsFiles
 
 __all__ = ["MinigfsClient", "Usage"]
 
@@ -78,7 +78,8 @@ def _shared(config: ClientConfig) -> _Shared:
     known = _shared_by_config.get(config)
     if known is not None:
         return known
-    pool = ConnectionPool(Security(token=config.token, cluster_id=config.cluster_id))
+    tls = TlsFiles(ca=config.tls_ca) if config.tls_ca else None
+    pool = ConnectionPool(Security(config.token, config.cluster_id, tls))
     masters = MasterCaller(config, pool)
     made = _Shared(
         pool=pool,

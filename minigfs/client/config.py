@@ -15,6 +15,7 @@ DEFAULT_TIMEOUT_MS = 10_000
 
 _MASTERS_VARIABLE = "FSSPEC_MINIGFS_MASTERS"
 _TOKEN_FILE_VARIABLE = "FSSPEC_MINIGFS_TOKEN_FILE"
+_TLS_CA_VARIABLE = "FSSPEC_MINIGFS_TLS_CA"
 _HOME_VARIABLE = "MINIMR_HOME"
 _DEFAULT_HOME = "~/.minimr"
 _CLIENT_FILE = "client.json"
@@ -26,6 +27,7 @@ class ClientFile(msgspec.Struct, frozen=True, kw_only=True):
     cluster_id: str
     masters: tuple[str, ...]
     token_file: str  # absolute, or relative to the folder of client.json
+    tls_ca: str = ""  # likewise; of a cluster whose servers use TLS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,7 @@ class ClientConfig:
     token: bytes = field(repr=False)
     cluster_id: str = ""  # "" accepts any cluster that knows the token
     timeout_ms: int = DEFAULT_TIMEOUT_MS  # after this much waiting a call gives up
+    tls_ca: str = ""  # whom to trust; "" speaks without TLS
 
     @classmethod
     def discover(
@@ -45,6 +48,7 @@ class ClientConfig:
         token_file: str | None = None,
         home: str | None = None,
         timeout_ms: int = DEFAULT_TIMEOUT_MS,
+        tls_ca: str | None = None,
     ) -> Self:
         """Arguments first, then ``FSSPEC_MINIGFS_*``, then ``client.json`` in the cluster's home.
 
@@ -53,8 +57,14 @@ class ClientConfig:
         """
         masters = _split_masters(masters or os.environ.get(_MASTERS_VARIABLE, ""))
         token_file = token_file or os.environ.get(_TOKEN_FILE_VARIABLE)
+        tls_ca = tls_ca or os.environ.get(_TLS_CA_VARIABLE) or ""
         if masters and token_file:
-            return cls(masters=masters, token=_read_token(Path(token_file)), timeout_ms=timeout_ms)
+            return cls(
+                masters=masters,
+                token=_read_token(Path(token_file)),
+                timeout_ms=timeout_ms,
+                tls_ca=tls_ca,
+            )
         folder = Path(home or os.environ.get(_HOME_VARIABLE) or _DEFAULT_HOME).expanduser()
         known = _read_client_file(folder / _CLIENT_FILE)
         return cls(
@@ -62,6 +72,7 @@ class ClientConfig:
             token=_read_token(Path(token_file) if token_file else folder / known.token_file),
             cluster_id="" if masters else known.cluster_id,
             timeout_ms=timeout_ms,
+            tls_ca=tls_ca or (str(folder / known.tls_ca) if known.tls_ca else ""),
         )
 
 

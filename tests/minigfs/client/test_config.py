@@ -58,3 +58,10 @@ def test_the_token_is_never_shown_but_travels_with_a_pickle(home: Path) -> None:
     config = ClientConfig.discover()
     assert config.token.decode() not in repr(config)
     assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_the_authority_of_a_cluster_with_tls_is_found_beside_its_token(home: Path) -> None:
+    told = json.loads((home / "client.json").read_text()) | {"tls_ca": "ca.pem"}
+    (home / "client.json").write_text(json.dumps(told))
+    assert ClientConfig.discover().tls_ca == str(home / "ca.pem")
+    assert ClientConfig.discover(tls_ca="/other.pem").tls_ca == "/other.pem"

@@ -3,20 +3,18 @@
 import uuid
 from collections.abc import Callable, Iterator
 
+import fsspec
 import fsspec.tests.abstract as abstract
 import pytest
 
-from minigfs.cluster import ClusterLayout
 from minigfs.fs import MinigfsFileSystem
-
-pytestmark = pytest.mark.e2e
 
 
 class MinigfsFixtures(abstract.AbstractFixtures):
     @pytest.fixture(scope="class")
     @classmethod
-    def fs(cls, cluster: ClusterLayout) -> MinigfsFileSystem:
-        return MinigfsFileSystem(home=str(cluster.home))
+    def fs(cls) -> MinigfsFileSystem:
+        return fsspec.filesystem("minigfs")
 
     @pytest.fixture
     def fs_path(self, fs: MinigfsFileSystem) -> Iterator[str]:

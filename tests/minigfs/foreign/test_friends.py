@@ -1,8 +1,12 @@
 """Libraries that people use with a file system: each writes to ours and reads it back."""
 
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 
+import dask
+import dask.dataframe as dd
 import duckdb
 import pandas as pd
 import polars as pl
@@ -90,3 +94,46 @@ def test_polars_through_file_objects(fs: MinigfsFileSystem, root: str) -> None:
         frame.write_parquet(file)
     with fs.open(f"{root}/t.parquet", "rb") as file:
         assert pl.read_parquet(file).equals(frame)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*inplace.*")  # what dask does not know yet of this pandas
+def test_dask(fs: MinigfsFileSystem, root: str) -> None:
+    frame = dd.from_pandas(TABLE.to_pandas(), npartitions=3)
+    for kind in ("parquet", "csv"):
+        url = f"minigfs://{root}/{kind}"
+        with dask.config.set(scheduler="threads"):
+            if kind == "parquet":
+                frame.to_parquet(url, storage_options=fs.storage_options)
+                back = dd.read_parquet(url, storage_options=fs.storage_options)
+            else:
+                frame.to_csv(f"{url}/*.csv", index=False, storage_options=fs.storage_options)
+                back = dd.read_csv(
+                    f"{url}/*.csv", storage_options=fs.storage_options, blocksize=50_000
+                )
+            assert back.n.sum().compute() == sum(range(20_000))
+            assert len(back) == TABLE.num_rows
+    assert len(fs.ls(f"{root}/parquet")) >= 3
+
+
+@pytest.mark.slow
+def test_ray_data(fs: MinigfsFileSystem, root: str) -> None:
+    """The file system travels to Ray's workers, which write and read in processes of their own."""
+    script = f"""
+import ray
+from minigfs.fs import MinigfsFileSystem
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 << 20)
+fs = MinigfsFileSystem(home={fs.storage_options["home"]!r})
+ray.data.range(20_000).repartition(3).write_parquet({root!r} + "/ray", filesystem=fs)
+back = ray.data.read_parquet({root!r} + "/ray", filesystem=fs)
+assert (back.count(), back.sum("id")) == (20_000, sum(range(20_000)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert sum(name.endswith(".parquet") for name in fs.ls(f"{root}/ray", detail=False)) >= 3

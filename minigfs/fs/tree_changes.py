@@ -1,0 +1,83 @@
+"""Changing the tree: directories, names, removal. Each change is one entry of the masters' log."""
+
+from typing import Any
+
+from fsspec.utils import stringify_path
+
+from minigfs.errors import FileMissing, IsDirectory, NotDirectory, Unsupported
+from minigfs.fs.tree_reads import TreeReads
+
+__all__ = ["TreeChanges"]
+
+
+class TreeChanges(TreeReads):
+    """The methods that change names and write no bytes of files."""
+
+    def mkdir(self, path: str, create_parents: bool = True, **_options: Any) -> None:
+        """Make a directory; `FileExists` if there is something at the path."""
+        self.client.make_directory(self._strip_protocol(path), parents=create_parents)
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        self.client.make_directory(self._strip_protocol(path), parents=True, exist_ok=exist_ok)
+
+    def rmdir(self, path: str) -> None:
+        """Remove an empty directory; `DirectoryNotEmpty` if it is not."""
+        path = self._strip_protocol(path)
+        if self.client.stat(path).kind != "directory":
+            raise NotDirectory(f"{path}: not a directory; rm removes files")
+        self.client.remove(path, recursive=False)
+
+    def rm_file(self, path: str) -> None:
+        path = self._strip_protocol(path)
+        if self.client.stat(path).kind == "directory":
+            raise IsDirectory(f"{path}: a directory; remove it with recursive=True")
+        self.client.remove(path, recursive=False)
+
+    _rm = rm_file
+
+    def rm(
+        self, path: str | list[str], recursive: bool = False, maxdepth: int | None = None
+    ) -> None:
+        """Remove files and, with ``recursive``, whole directories, each by one change."""
+        if maxdepth is not None:
+            raise Unsupported("rm removes whole directories: leave maxdepth out")
+        for one in self.expand_path(path, recursive=False):
+            if recursive:
+                self.client.remove(one, recursive=True)
+            else:
+                self.rm_file(one)
+
+    def mv(
+        self,
+        path1: str | list[str],
+        path2: str,
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        **_options: Any,
+    ) -> None:
+        """Move files or directories, each by one atomic rename (the default copies).
+
+        A file takes the place of a file. If ``path2`` is a directory, or ends in a slash, or there
+        are many sources, things move into it. ``recursive`` is not needed for a directory.
+        """
+        sources = self.expand_path(path1, recursive=False)
+        target = self._strip_protocol(path2)
+        into = stringify_path(path2).endswith("/") or self.isdir(target) or len(sources) > 1
+        for source in sources:
+            name = source.rsplit("/", 1)[-1]
+            self.rename(source, f"{target.rstrip('/')}/{name}" if into else target, replace=True)
+
+    def rename(self, path1: str, path2: str, replace: bool = False, **_options: Any) -> None:
+        """Give a file or directory exactly this new path, by one atomic change.
+
+        `FileExists` if the path is taken, unless ``replace`` and both are files. Missing parents
+        of the new path are made.
+        """
+        source, target = self._strip_protocol(path1), self._strip_protocol(path2)
+        try:
+            self.client.rename(source, target, replace=replace)
+        except FileMissing:
+            if not self.exists(source) or self.exists(self._parent(target)):
+                raise
+            self.makedirs(self._parent(target), exist_ok=True)
+            self.client.rename(source, target, replace=replace)
