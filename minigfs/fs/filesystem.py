@@ -67,11 +67,14 @@ class MinigfsFileSystem(TreeChanges):
         mode: str = "rb",
         block_size: int | None = None,
         autocommit: bool = True,
-        cache_options: dict[str, Any] | None = None,  # the client reads ahead by itself
-        cache_type: str | None = None,  # likewise
+        cache_options: dict[str, Any] | None = None,
+        cache_type: str | None = None,
         replication: int | None = None,
+        **cache_hints: Any,  # the client reads ahead by itself
     ) -> ReadFile | WriteFile:
         buffer_bytes = block_size or BUFFER_BYTES
+        if cache_hints and mode != "rb":
+            raise TypeError(f"{path}: unknown options for writing: {', '.join(cache_hints)}")
         if mode == "rb":
             return ReadFile(self, path, self.client.open_reader(path), buffer_bytes)
         if mode in ("wb", "xb"):
