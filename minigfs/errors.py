@@ -13,7 +13,9 @@
     |   |-- IsDirectory             (also IsADirectoryError)
     |   |-- NotDirectory            (also NotADirectoryError)
     |   |-- DirectoryNotEmpty       (also OSError, ENOTEMPTY)
-    |   `-- WriterFenced            the temporary file behind an open writer is gone
+    |   |-- Busy                    what is to be changed is being cloned (also OSError, EBUSY)
+    |   |-- PreconditionFailed      a transaction found something else than it was promised
+    |   `-- WriterFenced            a writer or the holder of a fencing token was superseded
     |-- ClusterError                the cluster cannot answer
     |   |-- NoCluster               none is configured here: `minimr up` makes one
     |   |-- Unreachable             nobody listens, or the connection broke too early to matter
@@ -48,6 +50,7 @@ from typing import ClassVar
 
 __all__ = [
     "AuthenticationFailed",
+    "Busy",
     "ClusterError",
     "CorruptChunk",
     "CorruptLog",
@@ -72,6 +75,7 @@ __all__ = [
     "NotEnoughChunkservers",
     "NotLeader",
     "OutcomeUnknown",
+    "PreconditionFailed",
     "ProtocolError",
     "SecurityError",
     "SessionUnknown",
@@ -180,6 +184,17 @@ class NotDirectory(_OsErrorMixin, FileSystemError, NotADirectoryError):
 class DirectoryNotEmpty(_OsErrorMixin, FileSystemError):
     code = "directory-not-empty"
     os_errno = errno.ENOTEMPTY
+
+
+class Busy(_OsErrorMixin, FileSystemError):
+    """Nothing happened; the client tries again by itself until its deadline."""
+
+    code = "busy"
+    os_errno = errno.EBUSY
+
+
+class PreconditionFailed(FileSystemError):
+    code = "precondition-failed"
 
 
 class WriterFenced(FileSystemError):

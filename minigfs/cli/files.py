@@ -232,10 +232,16 @@ def _get_one(client: "MinigfsClient", status: FileStatus, local: Path, no_clobbe
 @_paths_argument
 @click.option("-r", "--recursive", is_flag=True, help="Remove directories with all in them.")
 @click.option("-f", "--force", is_flag=True, help="It is no error if a path is not there.")
+@click.option("--now", is_flag=True, help="For good, at once: nothing goes to the trash.")
 @cluster_options
 @terminal_options
-def rm(cluster: ClusterChoice, paths: tuple[str, ...], recursive: bool, force: bool) -> None:
-    """Remove files and, with -r, directories."""
+def rm(
+    cluster: ClusterChoice, paths: tuple[str, ...], recursive: bool, force: bool, now: bool
+) -> None:
+    """Remove files and, with -r, directories.
+
+    They rest in the trash, as long as the policy of their directory says, for `undelete`.
+    """
     client = cluster.connect()
     for text in paths:
         try:
@@ -249,7 +255,7 @@ def rm(cluster: ClusterChoice, paths: tuple[str, ...], recursive: bool, force: b
                 raise InvalidPath("/: refusing to remove everything; name what is in it")
             if status.kind is EntryKind.DIRECTORY and not recursive:
                 raise IsDirectory(f"{status.path}: a directory; remove it with -r")
-            client.remove(status.path, recursive=recursive)
+            client.remove(status.path, recursive=recursive, now=now)
 
 
 @click.command()

@@ -23,6 +23,7 @@ from minigfs.client.locations import FIRST_BATCH_COUNT, ChunkMap
 from minigfs.client.masters import MasterCaller
 from minigfs.client.reader import FileReader
 from minigfs.client.replica_reads import ReplicaReader, SuspectServers
+from minigfs.client.transaction import Transaction
 from minigfs.client.upload import UploadContext
 from minigfs.client.writer import FileWriter
 from minigfs.errors import IsDirectory
@@ -42,6 +43,22 @@ from minigfs.master.messages import (
     Removed,
     Rename,
     Stat,
+)
+from minigfs.master.tree_messages import (
+    CHUNKS_PER_STEP_MAX,
+    CLONE_WAIT_MS,
+    AwaitClone,
+    Clone,
+    GetPolicy,
+    ListTrash,
+    PolicyReport,
+    SetPolicy,
+    SetReplication,
+    TakeToken,
+    Transact,
+    Transacted,
+    TrashEntry,
+    Undelete,
 )
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.security import Security, TlsFiles
@@ -143,8 +160,94 @@ class MinigfsClient:
         request = Rename(source=source, target=target, replace=replace)
         self._masters.change(request)
 
-    def remove(self, path: str, *, recursive: bool = False) -> Removed:
-        return self._masters.change(Remove(path=path, recursive=recursive))
+    def remove(self, path: str, *, recursive: bool = False, now: bool = False) -> Removed:
+        """Move a file or directory to the trash, for as long as the policies above it say.
+
+        ``now``, or of what lies in the trash: for good. See ``undelete``.
+        """
+        return self._masters.change(Remove(path=path, recursive=recursive, now=now))
+
+    def transaction(self) -> Transaction:
+        """Collects writers and changes of the tree that are made together or not at all."""
+        return Transaction(self)
+
+    def transact(self, request: Transact) -> Transacted:
+        return self._masters.change(request)
+
+    def take_token(self, path: str) -> int:
+        """A directory's next fencing token, for transactions; those taken before hold no more."""
+        return self._masters.change(TakeToken(path=path)).token
+
+    def clone(self, source: str, target: str, *, replace: bool = False) -> None:
+        """Copy a file or a whole directory, as it is at one moment, without moving its bytes.
+
+        ``target`` appears with all that is in it at once. While a large tree is cloned others wait
+        who would change it.
+        """
+        cloned = self._masters.change(Clone(source=source, target=target, replace=replace))
+        while not cloned.is_done:
+            cloned = self._masters.call(AwaitClone(copy_id=cloned.copy_id), answer_ms=CLONE_WAIT_MS)
+
+    def undelete(self, path: str, target: str | None = None) -> None:
+        """Bring back what was removed last from ``path``, alone or with a directory above it."""
+        self._masters.change(Undelete(path=path, target=path if target is None else target))
+
+    def list_trash(self, path: str = "/") -> Iterator[TrashEntry]:
+        """What was removed at or below a path and is still kept; what expires first comes first."""
+        request, more = ListTrash(path=path), True
+        while more:
+            page = self._masters.call(request)
+            yield from page.entries
+            more = page.more
+            request = with_fields(request, start_after=page.next_after)
+
+    def policy(self, path: str) -> PolicyReport:
+        """How many replicas new files get at a path, and how long what is removed there is kept."""
+        return self._masters.call(GetPolicy(path=path))
+
+    def set_policy(
+        self, path: str, *, replication: int | None = None, retention_ms: int | None = None
+    ) -> None:
+        """Of a directory: None leaves a value as it is, -1 lets it be what those above say."""
+        request = SetPolicy(path=path, replication=replication, retention_ms=retention_ms)
+        self._masters.change(request)
+
+    def set_replication(self, path: str, replication: int, *, recursive: bool = False) -> int:
+        """Give a file another number of replicas, or a directory for what is made below it.
+
+        ``recursive``: files that are below the directory already, too. How many files were given
+        it. Chunks gain or lose replicas in the background.
+        """
+        status = self.stat(path)
+        if status.kind is EntryKind.FILE:
+            return self._set_replication([status], replication)
+        self.set_policy(path, replication=replication)
+        if not recursive:
+            return 0
+        count = 0
+        batch: list[FileStatus] = []
+        batch_work = 0
+        for entry in self.find(path):
+            work = entry.chunk_count + 1
+            if batch and batch_work + work > CHUNKS_PER_STEP_MAX:
+                count += self._set_replication(batch, replication)
+                batch, batch_work = [], 0
+            if entry.kind is EntryKind.FILE and entry.replication != replication:
+                batch.append(entry)
+                batch_work += work
+        return count + self._set_replication(batch, replication)
+
+    def _set_replication(self, files: list[FileStatus], replication: int) -> int:
+        """Files that go together in one step, or one file."""
+        paths = tuple(status.path for status in files)
+        for first in range(
+            0, max((f.chunk_count for f in files), default=0) or 1, CHUNKS_PER_STEP_MAX
+        ):
+            if paths:
+                self._masters.change(
+                    SetReplication(paths=paths, replication=replication, first_index=first)
+                )
+        return len(paths)
 
     def locations(self, path: str, start: int = 0, length: int | None = None) -> Located:
         """Status, chunk size, and the chunks (with live replicas) that a range of a file touches.

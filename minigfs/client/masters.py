@@ -8,8 +8,9 @@ answer every repetition with the first reply.
 from msgspec.structs import replace as with_fields
 
 from minigfs.client.config import ClientConfig
+from minigfs.client.patience import Patience
 from minigfs.client.sessions import ClientSessions
-from minigfs.errors import InvalidConfig, SessionUnknown
+from minigfs.errors import Busy, InvalidConfig, SessionUnknown
 from minigfs.ids import SessionId
 from minigfs.master.messages import Change, OpenSession
 from minigfs.transport.client import ConnectionPool
@@ -29,20 +30,32 @@ class MasterCaller:
         self._group = GroupCaller(pool, config.masters)
         self._sessions = ClientSessions(self._open_session)
 
-    def call(self, request: Request[ReplyT]) -> ReplyT:
+    def call(self, request: Request[ReplyT], *, answer_ms: int = 0) -> ReplyT:
         """The answer to a request that changes nothing, or bears repetition by its own contract.
+        The leader may take ``answer_ms`` on purpose.
 
         Raises the error the leader answered with, or ``Unreachable``, ``NoQuorum`` or
         ``DeadlineExceeded`` if there was no answer in time.
         """
-        return self._group.call(request, timeout_ms=self._timeout_ms)
+        return self._group.call(
+            request, timeout_ms=self._timeout_ms + answer_ms, answer_ms=answer_ms
+        )
 
     def change(self, request: Change[ReplyT]) -> ReplyT:
         """The answer to a change, which is made once however often it must be sent.
 
         Raises as ``call``, and ``OutcomeUnknown`` if the change was sent and no answer came before
-        the deadline, or before the masters forgot the session.
+        the deadline, or before the masters forgot the session. Waits for what is ``Busy``.
         """
+        patience = Patience(self._timeout_ms)
+        while True:
+            try:
+                return self._change_once(request)
+            except Busy:  # nothing was executed
+                if not patience.pause():
+                    raise
+
+    def _change_once(self, request: Change[ReplyT]) -> ReplyT:
         while True:
             with self._sessions.origin() as origin:
                 try:

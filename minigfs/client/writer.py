@@ -101,18 +101,43 @@ class FileWriter:
         """
         if self._status is not None:
             return self._status
-        self._check_open()
+        request = self.finish()
         try:
-            self._finish_uploads()
-            self._status = self._publish()
+            status = self._masters.change(request)
         except OutcomeUnknown:
-            self._end()
+            self.leave()
             raise
         except BaseException:
             self.discard()
             raise
+        self.published(status)
+        return status
+
+    def finish(self) -> PublishFile:
+        """Have all bytes stored, and say what gives the file its path: one change of its own
+        (``close``) or of a transaction. On an error the file is discarded."""
+        self._check_open()
+        try:
+            self._finish_uploads()
+        except BaseException:
+            self.discard()
+            raise
+        return PublishFile(
+            file_id=self._context.file_id,
+            path=self.path,
+            chunks=tuple(self._sealed),
+            exclusive=self._exclusive,
+        )
+
+    def published(self, status: FileStatus) -> None:
+        """The change that ``finish`` told of was made: the writer is closed."""
+        self._status = status
         self._end()
-        return self._status
+
+    def leave(self) -> None:
+        """End the writing, and leave the file to a change whose outcome nobody knows."""
+        if self._is_open:
+            self._end()
 
     def discard(self) -> None:
         """Forget the file; the path is as it was. Allowed at any time, repeatedly.
@@ -210,15 +235,6 @@ class FileWriter:
                 last.run()
         while self._in_flight:
             self._collect_oldest()
-
-    def _publish(self) -> FileStatus:
-        request = PublishFile(
-            file_id=self._context.file_id,
-            path=self.path,
-            chunks=tuple(self._sealed),
-            exclusive=self._exclusive,
-        )
-        return self._masters.change(request)
 
     def _abort_uploads(self) -> None:
         if self._filling is not None:

@@ -27,25 +27,32 @@ class TreeChanges(TreeReads):
             raise NotDirectory(f"{path}: not a directory; rm removes files")
         self.client.remove(path, recursive=False)
 
-    def rm_file(self, path: str) -> None:
+    def rm_file(self, path: str, now: bool = False) -> None:
         path = self._strip_protocol(path)
         if self.client.stat(path).kind == "directory":
             raise IsDirectory(f"{path}: a directory; remove it with recursive=True")
-        self.client.remove(path, recursive=False)
+        self.client.remove(path, now=now)
 
     _rm = rm_file
 
     def rm(
-        self, path: str | list[str], recursive: bool = False, maxdepth: int | None = None
+        self,
+        path: str | list[str],
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        now: bool = False,
     ) -> None:
-        """Remove files and, with ``recursive``, whole directories, each by one change."""
+        """Remove files and, with ``recursive``, whole directories, each by one change.
+
+        They rest in the trash for a while, unless ``now``: see `MinigfsClient.remove`.
+        """
         if maxdepth is not None:
             raise Unsupported("rm removes whole directories: leave maxdepth out")
         for one in self.expand_path(path, recursive=False):
             if recursive:
-                self.client.remove(one, recursive=True)
+                self.client.remove(one, recursive=True, now=now)
             else:
-                self.rm_file(one)
+                self.rm_file(one, now)
 
     def mv(
         self,

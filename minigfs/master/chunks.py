@@ -1,7 +1,8 @@
 """Chunks: handed out, sealed, turned into garbage (GFS sections 2.6.1, 4.4).
 
-A handle is used once. A chunk that its file gives up becomes garbage in the same change, so every
-chunk is always exactly one of: of one file, of one temporary file, garbage, forgotten.
+A handle is used once. A chunk that its file gives up becomes garbage in the same change, unless a
+clone has it, too; so every chunk is always exactly one of: of files, of one temporary file,
+garbage, forgotten. A chunk of several files is *shared*: it counts its owners beyond the first.
 """
 
 import struct
@@ -18,6 +19,7 @@ from minigfs.master.state import Chunk, FileSystemState, TemporaryFile
 
 __all__ = [
     "FIRST_VERSION",
+    "ChunkOwners",
     "allocate_chunks",
     "check_sealed_chunks",
     "discard_chunks",
@@ -66,22 +68,46 @@ def allocate_chunks(
 
 
 def discard_chunks(state: FileSystemState, handles: Sequence[ChunkHandle]) -> FileSystemState:
-    """Turn chunks into garbage."""
+    """One owner fewer for each; chunks that have none become garbage."""
     if not handles:
         return state
-    chunks, garbage = state.chunks.mutate(), state.garbage.mutate()
-    never_published = state.never_published.mutate()
-    for handle in handles:
-        chunk = chunks.pop(handle)
-        garbage[handle] = chunk.replicas
-        if chunk.length_bytes == 0:
-            never_published[handle] = None
-    return with_fields(
-        state,
-        chunks=chunks.finish(),
-        garbage=garbage.finish(),
-        never_published=never_published.finish(),
-    )
+    owners = ChunkOwners(state)
+    owners.give_up(handles)
+    return owners.finish(state)
+
+
+class ChunkOwners:
+    """The chunks of a state and who owns them, while both change."""
+
+    def __init__(self, state: FileSystemState) -> None:
+        self._chunks = state.chunks.mutate()
+        self._garbage = state.garbage.mutate()
+        self._never_published = state.never_published.mutate()
+        self._shared = state.shared.mutate()
+
+    def give_up(self, handles: Iterable[ChunkHandle]) -> None:
+        """One owner fewer for each; chunks that have none become garbage."""
+        for handle in handles:
+            others = self._shared.get(handle, 0)
+            if others > 1:
+                self._shared[handle] = others - 1
+            elif others:
+                del self._shared[handle]
+            else:
+                chunk = self._chunks.pop(handle)
+                self._garbage[handle] = chunk.replicas
+                if chunk.length_bytes == 0:
+                    self._never_published[handle] = None
+
+    def finish(self, state: FileSystemState) -> FileSystemState:
+        """The state with these chunks and owners."""
+        return with_fields(
+            state,
+            chunks=self._chunks.finish(),
+            garbage=self._garbage.finish(),
+            never_published=self._never_published.finish(),
+            shared=self._shared.finish(),
+        )
 
 
 def forget_garbage(state: FileSystemState, handles: Iterable[ChunkHandle]) -> FileSystemState:

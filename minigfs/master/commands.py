@@ -17,14 +17,20 @@ __all__ = [
     "AdjustReplicas",
     "AllocateChunks",
     "BeginTenure",
+    "Change",
     "ChunksAllocated",
+    "Clone",
+    "CloneBegun",
+    "CloneStep",
     "Command",
     "CommandReply",
+    "Condition",
     "Configure",
     "CreateFile",
     "DiscardFiles",
     "Done",
     "EntriesRemoved",
+    "ExpireTrash",
     "FileCreated",
     "FilePublished",
     "ForgetGarbage",
@@ -36,6 +42,13 @@ __all__ = [
     "Rename",
     "ReplicaChange",
     "SealedReplicas",
+    "SetPolicy",
+    "SetReplication",
+    "TakeToken",
+    "TokenTaken",
+    "Transact",
+    "Transacted",
+    "Undelete",
     "decode_command",
     "decode_reply",
     "encode_command",
@@ -62,7 +75,7 @@ class MakeDirectory(_Command, frozen=True, array_like=True, tag=2):
 class CreateFile(_Command, frozen=True, array_like=True, tag=3):
     path: str
     exclusive: bool
-    replication: int
+    replication: int  # 0: as the policies above the path say, or else the cluster
 
 
 class AllocateChunks(_Command, frozen=True, array_like=True, tag=4):
@@ -102,6 +115,9 @@ class Rename(_Command, frozen=True, array_like=True, tag=7):
 class Remove(_Command, frozen=True, array_like=True, tag=8):
     path: str
     recursive: bool
+    keep_ms: int = (
+        0  # in the trash, where no policy says otherwise; 0: not at all, whatever they say
+    )
 
 
 class ForgetGarbage(_Command, frozen=True, array_like=True, tag=9):
@@ -139,6 +155,75 @@ class AdjustReplicas(_Command, frozen=True, array_like=True, tag=30):
     changes: tuple[ReplicaChange, ...]
 
 
+class Condition(msgspec.Struct, frozen=True, array_like=True):
+    """What a transaction expects at a path: nothing (0), anything (None), or one inode as it was
+    when it was last seen."""
+
+    path: str
+    file_id: FileId | None
+    modified_ms: int = 0
+    size_bytes: int = 0
+
+
+class SetPolicy(_Command, frozen=True, array_like=True, tag=24):
+    """Of a directory: None leaves what is set, -1 unsets it."""
+
+    path: str
+    replication: int | None
+    retention_ms: int | None
+
+
+Change: TypeAlias = MakeDirectory | PublishFile | Rename | Remove | SetPolicy  # in a transaction
+
+
+class Transact(_Command, frozen=True, array_like=True, tag=20):
+    """Changes one after the other, all or none; ``fence``: a directory and a token taken of it."""
+
+    conditions: tuple[Condition, ...]
+    changes: tuple[Change, ...]
+    fence: tuple[str, int] | None = None
+
+
+class TakeToken(_Command, frozen=True, array_like=True, tag=21):
+    """Fence whoever has an earlier token of a directory."""
+
+    path: str
+
+
+class Undelete(_Command, frozen=True, array_like=True, tag=22):
+    """Bring back what was removed from ``path`` last, to ``target``."""
+
+    path: str
+    target: str
+
+
+class ExpireTrash(_Command, frozen=True, array_like=True, tag=23):
+    """Give up the first ``count_max`` things of the trash, if they are kept no longer than this."""
+
+    kept_until_ms: int
+    count_max: int
+
+
+class SetReplication(_Command, frozen=True, array_like=True, tag=25):
+    """The goal of files, and of their chunks from ``first_index`` on; see ``policy``."""
+
+    paths: tuple[str, ...]
+    replication: int
+    first_index: int = 0
+
+
+class Clone(_Command, frozen=True, array_like=True, tag=26):
+    """Begin a clone, and end it if it is a small one."""
+
+    source: str
+    target: str
+    replace: bool
+
+
+class CloneStep(_Command, frozen=True, array_like=True, tag=27):
+    """Do some more of the clones that are under way, if any are."""
+
+
 Command: TypeAlias = (
     Configure
     | MakeDirectory
@@ -152,6 +237,14 @@ Command: TypeAlias = (
     | Reap
     | BeginTenure
     | AdjustReplicas
+    | Transact
+    | TakeToken
+    | Undelete
+    | ExpireTrash
+    | SetPolicy
+    | SetReplication
+    | Clone
+    | CloneStep
 )
 
 
@@ -168,6 +261,7 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 class FileCreated(msgspec.Struct, frozen=True, array_like=True, tag=2):
     file_id: FileId
+    replication: int = 0  # 0: a reply from before there were policies
 
 
 class ChunksAllocated(msgspec.Struct, frozen=True, array_like=True, tag=3):
@@ -191,8 +285,31 @@ class EntriesRemoved(msgspec.Struct, frozen=True, array_like=True, tag=5):
     directory_count: int
 
 
+class Transacted(msgspec.Struct, frozen=True, array_like=True, tag=20):
+    published: tuple[FilePublished, ...]  # of the changes that are one, in order
+
+
+class TokenTaken(msgspec.Struct, frozen=True, array_like=True, tag=21):
+    token: int
+
+
+class CloneBegun(msgspec.Struct, frozen=True, array_like=True, tag=22):
+    """``copy_id`` is the new inode's. It has its place already, or will be given it."""
+
+    copy_id: FileId
+    is_done: bool
+
+
 CommandReply: TypeAlias = (
-    Done | Refused | FileCreated | ChunksAllocated | FilePublished | EntriesRemoved
+    Done
+    | Refused
+    | FileCreated
+    | ChunksAllocated
+    | FilePublished
+    | EntriesRemoved
+    | Transacted
+    | TokenTaken
+    | CloneBegun
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -13,6 +13,7 @@ from minigfs.master import commands
 from minigfs.master.repair_work import RepairWork
 from minigfs.master.state import FileSystemState
 from minigfs.master.tenure import Tenure
+from minigfs.master.trash import next_to_expire
 from minigfs.ports import Clock
 
 __all__ = ["Housekeeping"]
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 TICK_MS = 1_000
 CREATIONS_HALVED_TICKS = 10
 DISCARDS_MAX = 1_000  # per tick
+EXPIRED_MAX = 100  # things of the trash in one step
 REAP_PAUSE_MS = 40  # between steps: taking a tree apart leaves the masters most of their time
 
 
@@ -60,7 +62,8 @@ class Housekeeping:
                 self._tenure.membership.halve_creations()
 
     async def tick(self) -> None:
-        """Discard files whose writers are gone, and see to garbage."""
+        """Discard files whose writers are gone, empty the trash of what has expired, see to
+        garbage, and go on with clones that nobody waits for."""
         state, now_ms = self._state(), self._tenure.now_ms
         expired = self._tenure.leases.expired(state.temporary, now_ms)[:DISCARDS_MAX]
         if expired:
@@ -69,6 +72,20 @@ class Housekeeping:
         forgotten = self._tenure.membership.sweep_garbage(self._state(), now_ms)
         if forgotten:
             await self._propose(commands.ForgetGarbage(self._clock.now_ms(), forgotten))
+        await self._expire_trash()
+        while self._state().cloned_ids:
+            await self._propose(commands.CloneStep(self._clock.now_ms()))
+            await asyncio.sleep(0)
+
+    async def _expire_trash(self) -> None:
+        while due := next_to_expire(self._state()):
+            wall_ms = self._clock.now_ms()
+            if due[1] > wall_ms:
+                break
+            await self._propose(commands.ExpireTrash(wall_ms, wall_ms, EXPIRED_MAX))
+            if next_to_expire(self._state()) == due:
+                break  # it is being cloned
+            await asyncio.sleep(0)
 
     async def _reap_until(self, until_ms: int) -> None:
         """Take apart what is condemned until the next tick, or wait for it."""

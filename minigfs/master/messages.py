@@ -171,7 +171,7 @@ class CreateFile(Change[Created], frozen=True, tag="fs.create"):
 
     path: str
     exclusive: bool = False  # refuse now (and again at publish) if the path exists
-    replication: int | None = None
+    replication: int | None = None  # as the policies above the path say
 
 
 class Allocated(Message, frozen=True):
@@ -238,8 +238,12 @@ class Removed(Message, frozen=True):
 
 
 class Remove(Change[Removed], frozen=True, tag="fs.remove"):
+    """Move something to the trash, where it is kept as long as the policies above it say; ``now``,
+    or of what lies in the trash: for good."""
+
     path: str
     recursive: bool = False
+    now: bool = False
 
 
 class ReportDamage(Request[Empty], frozen=True, tag="fs.damage"):

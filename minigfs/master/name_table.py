@@ -46,6 +46,17 @@ class NameTable(msgspec.Struct, frozen=True, gc=False):
         """All of it in order, in runs of names and their ids; no run is empty."""
         return ((block.names, block.ids) for block in self._blocks)
 
+    def block_at(self, index: int) -> tuple[tuple[str, ...], tuple[FileId, ...]] | None:
+        """The run of names with this number; None behind the last."""
+        if index >= len(self._blocks):
+            return None
+        return self._blocks[index].names, self._blocks[index].ids
+
+    def with_block(self, names: tuple[str, ...], ids: tuple[FileId, ...]) -> "NameTable":
+        """The table with one more run behind all of its names."""
+        blocks = (*self._blocks, _Block(names, ids))
+        return NameTable(blocks, (*self._firsts, names[0]), self._count + len(names))
+
     def __len__(self) -> int:
         return self._count
 

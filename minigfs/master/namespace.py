@@ -1,15 +1,19 @@
 """The tree of names: paths, lookups, and the changes that keep it a tree (GFS section 4.1).
 
+What lies at and below ``/.trash`` is a tree of its own (see ``trash``): it can be read by its path,
+and is in no listing of the root. Nothing can be put there by a path.
+
 Every function takes a state and gives an answer or the next state; a change that the tree does
 not allow raises the error its caller reports, and the state it was given is still the state.
 """
 
 from collections.abc import Sequence
 
-from immutables import Map, MapMutation
+from immutables import MapMutation
 from msgspec.structs import replace as with_fields
 
 from minigfs.errors import (
+    Busy,
     DirectoryNotEmpty,
     FileExists,
     FileMissing,
@@ -19,25 +23,42 @@ from minigfs.errors import (
 )
 from minigfs.ids import FileId
 from minigfs.master.name_table import NameTable
-from minigfs.master.state import ROOT_ID, DirectoryInode, FileInode, FileSystemState, Inode
+from minigfs.master.state import (
+    ROOT_ID,
+    TRASH_ID,
+    DirectoryInode,
+    FileInode,
+    FileSystemState,
+    Inode,
+)
 
 __all__ = [
     "NAME_BYTES_MAX",
     "PATH_BYTES_MAX",
+    "TRASH_NAME",
     "add_file",
+    "attach",
     "check_can_publish",
+    "check_not_cloned",
+    "detach",
+    "entry_counts",
     "find_inode",
     "get_inode",
+    "get_parent",
+    "is_in_trash",
+    "join_path",
     "make_directory",
     "make_missing_parents",
     "move",
     "path_of",
     "remove_entry",
     "split_path",
+    "split_writable",
 ]
 
 NAME_BYTES_MAX = 255  # what POSIX file systems allow, so that every tree can be copied to a disk
 PATH_BYTES_MAX = 4096
+TRASH_NAME = ".trash"  # in the root, as far as paths go
 
 
 def split_path(path: str) -> tuple[str, ...]:
@@ -66,7 +87,19 @@ def split_path(path: str) -> tuple[str, ...]:
     return parts
 
 
-def _join(parts: Sequence[str]) -> str:
+def split_writable(path: str) -> tuple[str, ...]:
+    """As ``split_path``, of a path at which something may be made."""
+    parts = split_path(path)
+    if is_in_trash(parts):
+        raise InvalidPath(f"{path}: nothing can be put into the trash but by removing it")
+    return parts
+
+
+def is_in_trash(parts: Sequence[str]) -> bool:
+    return bool(parts) and parts[0] == TRASH_NAME
+
+
+def join_path(parts: Sequence[str]) -> str:
     return "/" + "/".join(parts)
 
 
@@ -74,8 +107,11 @@ def find_inode(state: FileSystemState, parts: Sequence[str]) -> Inode | None:
     """What stands at a path; None if nothing does. A file on the way is ``NotDirectory``."""
     inode = state.inodes[ROOT_ID]
     for depth, name in enumerate(parts):
+        if depth == 0 and name == TRASH_NAME:
+            inode = state.inodes[TRASH_ID]
+            continue
         if not isinstance(inode, DirectoryInode):
-            raise NotDirectory(f"{_join(parts)}: {_join(parts[:depth])} is a file")
+            raise NotDirectory(f"{join_path(parts)}: {join_path(parts[:depth])} is a file")
         child_id = inode.children.get(name)
         if child_id is None:
             return None
@@ -86,58 +122,70 @@ def find_inode(state: FileSystemState, parts: Sequence[str]) -> Inode | None:
 def get_inode(state: FileSystemState, parts: Sequence[str]) -> Inode:
     inode = find_inode(state, parts)
     if inode is None:
-        raise FileMissing(f"{_join(parts)}: no such file or directory")
+        raise FileMissing(f"{join_path(parts)}: no such file or directory")
     return inode
 
 
-def _get_parent(state: FileSystemState, parts: Sequence[str]) -> DirectoryInode:
+def get_parent(state: FileSystemState, parts: Sequence[str]) -> DirectoryInode:
     """The directory that the last name of ``parts`` stands in, or would stand in."""
     parent = find_inode(state, parts[:-1])
     if parent is None:
-        raise FileMissing(f"{_join(parts)}: the directory {_join(parts[:-1])} does not exist")
+        raise FileMissing(
+            f"{join_path(parts)}: the directory {join_path(parts[:-1])} does not exist"
+        )
     if not isinstance(parent, DirectoryInode):
-        raise NotDirectory(f"{_join(parts)}: {_join(parts[:-1])} is a file")
+        raise NotDirectory(f"{join_path(parts)}: {join_path(parts[:-1])} is a file")
     return parent
 
 
 def path_of(state: FileSystemState, inode: Inode) -> str | None:
-    """Where an inode stands; None if something above it was removed."""
+    """Where an inode stands, perhaps in the trash; None if something above it is no more."""
     names: list[str] = []
     above: Inode | None = inode
-    while above is not None and above.file_id != ROOT_ID:
+    while above is not None and above.parent_id != above.file_id:
         names.append(above.name)
         above = state.inodes.get(above.parent_id)
-    return None if above is None else _join(names[::-1])
+    if above is None:
+        return None
+    return join_path(names[::-1] if above.file_id == ROOT_ID else [TRASH_NAME, *names[::-1]])
 
 
-def _attach(inodes: Map[FileId, Inode], inode: Inode, now_ms: int) -> Map[FileId, Inode]:
+def attach(state: FileSystemState, inode: Inode, now_ms: int) -> FileSystemState:
     """Enter an inode under its name in its parent, which must not have that name."""
-    parent = inodes[inode.parent_id]
+    parent = state.inodes[inode.parent_id]
     assert isinstance(parent, DirectoryInode)
     children = parent.children.insert(inode.name, inode.file_id)
-    changing = inodes.mutate()
+    changing = state.inodes.mutate()
     changing[inode.file_id] = inode
     changing[parent.file_id] = with_fields(parent, children=children, modified_ms=now_ms)
-    _count(changing, inode, +1)
-    return changing.finish()
+    _count(state, changing, inode, +1)
+    return with_fields(state, inodes=changing.finish())
 
 
-def _detach(inodes: Map[FileId, Inode], inode: Inode, now_ms: int) -> Map[FileId, Inode]:
+def detach(state: FileSystemState, inode: Inode, now_ms: int) -> FileSystemState:
     """Take an inode's name out of its parent; the inode itself stays."""
-    parent = inodes[inode.parent_id]
+    parent = state.inodes[inode.parent_id]
     assert isinstance(parent, DirectoryInode)
     children = parent.children.remove(inode.name)
-    changing = inodes.mutate()
+    changing = state.inodes.mutate()
     changing[parent.file_id] = with_fields(parent, children=children, modified_ms=now_ms)
-    _count(changing, inode, -1)
-    return changing.finish()
+    _count(state, changing, inode, -1)
+    return with_fields(state, inodes=changing.finish())
 
 
-def _count(changing: MapMutation[FileId, Inode], inode: Inode, sign: int) -> None:
-    """Let every directory above count an inode and what lies below it, or count it no more."""
-    files, directories = (sign * count for count in _entry_counts(inode))
+def _count(
+    state: FileSystemState, changing: MapMutation[FileId, Inode], inode: Inode, sign: int
+) -> None:
+    """Let every directory above count an inode and what lies below it, or count it no more.
+
+    ``Busy`` if the inode, or one above it, is being cloned: a clone is of one moment.
+    """
+    cloned = state.cloned_ids
+    files, directories = (sign * count for count in entry_counts(inode))
     above: Inode = inode
-    while above.file_id != ROOT_ID:
+    while above.parent_id != above.file_id:
+        if above.file_id in cloned:
+            _refuse_busy(state, above)
         above = changing[above.parent_id]
         assert isinstance(above, DirectoryInode)
         changing[above.file_id] = with_fields(
@@ -147,7 +195,22 @@ def _count(changing: MapMutation[FileId, Inode], inode: Inode, sign: int) -> Non
         )
 
 
-def _entry_counts(inode: Inode) -> tuple[int, int]:
+def check_not_cloned(state: FileSystemState, inode: Inode) -> None:
+    """``Busy`` if an inode, or one above it, is being cloned: nothing of it may change."""
+    cloned = state.cloned_ids
+    while cloned:
+        if inode.file_id in cloned:
+            _refuse_busy(state, inode)
+        if inode.parent_id == inode.file_id:
+            break
+        inode = state.inodes[inode.parent_id]
+
+
+def _refuse_busy(state: FileSystemState, inode: Inode) -> None:
+    raise Busy(f"{path_of(state, inode)} is being cloned: try again in a moment")
+
+
+def entry_counts(inode: Inode) -> tuple[int, int]:
     """Of files and of directories, the inode among them."""
     if isinstance(inode, DirectoryInode):
         return inode.file_count, inode.directory_count + 1
@@ -170,14 +233,11 @@ def _add_directories(
             DirectoryInode(file_id, parent_id, name, now_ms, now_ms, children, 0, below_count)
         )
         parent_id = file_id
-    inodes = state.inodes
     if len(chain) > 1:
-        inodes = inodes.update((inode.file_id, inode) for inode in chain[1:])
-    return with_fields(
-        state,
-        inodes=_attach(inodes, chain[0], now_ms),
-        next_file_id=FileId(first_id + len(names)),
-    )
+        below = state.inodes.update((inode.file_id, inode) for inode in chain[1:])
+        state = with_fields(state, inodes=below)
+    state = with_fields(state, next_file_id=FileId(first_id + len(names)))
+    return attach(state, chain[0], now_ms)
 
 
 def make_directory(
@@ -188,15 +248,15 @@ def make_directory(
     if not parts:
         existing: Inode = state.inodes[ROOT_ID]
     else:
-        parent = _get_parent(state, parts)
+        parent = get_parent(state, parts)
         child_id = parent.children.get(parts[-1])
         if child_id is None:
             return _add_directories(state, parent.file_id, parts[-1:], now_ms)
         existing = state.inodes[child_id]
     if isinstance(existing, FileInode):
-        raise FileExists(f"{_join(parts)} exists and is a file")
+        raise FileExists(f"{join_path(parts)} exists and is a file")
     if not exist_ok:
-        raise FileExists(f"{_join(parts)} exists already")
+        raise FileExists(f"{join_path(parts)} exists already")
     return state
 
 
@@ -204,10 +264,10 @@ def make_missing_parents(
     state: FileSystemState, parts: Sequence[str], now_ms: int
 ) -> FileSystemState:
     """Make every directory above the last name that is not there yet."""
-    inode = state.inodes[ROOT_ID]
+    inode = state.inodes[ROOT_ID]  # never of a path in the trash
     for depth, name in enumerate(parts[:-1]):
         if not isinstance(inode, DirectoryInode):
-            raise NotDirectory(f"{_join(parts)}: {_join(parts[:depth])} is a file")
+            raise NotDirectory(f"{join_path(parts)}: {join_path(parts[:depth])} is a file")
         child_id = inode.children.get(name)
         if child_id is None:
             return _add_directories(state, inode.file_id, parts[depth:-1], now_ms)
@@ -219,9 +279,9 @@ def check_can_publish(state: FileSystemState, parts: Sequence[str], *, exclusive
     """Raise what publishing a file at the path would be refused for."""
     existing = find_inode(state, parts)
     if isinstance(existing, DirectoryInode):
-        raise IsDirectory(f"{_join(parts)} is a directory: a file cannot take its place")
+        raise IsDirectory(f"{join_path(parts)} is a directory: a file cannot take its place")
     if existing is not None and exclusive:
-        raise FileExists(f"{_join(parts)} exists already")
+        raise FileExists(f"{join_path(parts)} exists already")
 
 
 def add_file(
@@ -232,11 +292,16 @@ def add_file(
     assert isinstance(parent, DirectoryInode)
     replaced_id = parent.children.get(inode.name)
     if replaced_id is None:
-        return with_fields(state, inodes=_attach(state.inodes, inode, now_ms)), None
+        return attach(state, inode, now_ms), None
     replaced = state.inodes[replaced_id]
     assert isinstance(replaced, FileInode)
-    inodes = _detach(state.inodes, replaced, now_ms).delete(replaced_id)
-    return with_fields(state, inodes=_attach(inodes, inode, now_ms)), replaced
+    return attach(_delete(state, replaced, now_ms), inode, now_ms), replaced
+
+
+def _delete(state: FileSystemState, inode: Inode, now_ms: int) -> FileSystemState:
+    """Take an inode out of the tree and out of the inodes; what lay below it stays in those."""
+    state = detach(state, inode, now_ms)
+    return with_fields(state, inodes=state.inodes.delete(inode.file_id))
 
 
 def move(
@@ -249,21 +314,21 @@ def move(
 ) -> tuple[FileSystemState, FileInode | None]:
     """Give an inode another place; the file it replaced comes back."""
     inode = get_inode(state, source)
-    if not source or not target:
-        raise InvalidPath("/ cannot be renamed or replaced")
+    if not source or not target or inode.file_id == TRASH_ID:
+        raise InvalidPath("/ and the trash cannot be renamed or replaced")
     if source == target:
         return state, None
     if isinstance(inode, DirectoryInode) and target[: len(source)] == source:
-        raise InvalidPath(f"{_join(source)} cannot be moved into itself ({_join(target)})")
-    parent = _get_parent(state, target)
+        raise InvalidPath(f"{join_path(source)} cannot be moved into itself ({join_path(target)})")
+    parent = get_parent(state, target)
     existing_id = parent.children.get(target[-1])
     if existing_id is not None:
-        _check_can_replace(inode, state.inodes[existing_id], _join(target), replace=replace)
-    inodes = _detach(state.inodes, inode, now_ms)
+        _check_can_replace(inode, state.inodes[existing_id], join_path(target), replace=replace)
+    state = detach(state, inode, now_ms)
     moved = with_fields(inode, parent_id=parent.file_id, name=target[-1])
     if isinstance(moved, DirectoryInode):
-        return with_fields(state, inodes=_attach(inodes, moved, now_ms)), None
-    return add_file(with_fields(state, inodes=inodes), moved, now_ms)
+        return attach(state, moved, now_ms), None
+    return add_file(state, moved, now_ms)
 
 
 def _check_can_replace(inode: Inode, existing: Inode, target: str, *, replace: bool) -> None:
@@ -284,9 +349,8 @@ def remove_entry(
     What lay below it is still in ``inodes``, to be condemned.
     """
     top = get_inode(state, parts)
-    if not parts:
-        raise InvalidPath("/ cannot be removed: name what lies in it")
+    if not parts or top.file_id == TRASH_ID:
+        raise InvalidPath(f"{join_path(parts)} cannot be removed: name what lies in it")
     if isinstance(top, DirectoryInode) and len(top.children) and not recursive:
-        raise DirectoryNotEmpty(f"{_join(parts)} is not empty: remove it recursively")
-    inodes = _detach(state.inodes, top, now_ms).delete(top.file_id)
-    return with_fields(state, inodes=inodes), top, *_entry_counts(top)
+        raise DirectoryNotEmpty(f"{join_path(parts)} is not empty: remove it recursively")
+    return _delete(state, top, now_ms), top, *entry_counts(top)

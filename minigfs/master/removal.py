@@ -10,7 +10,11 @@ step whatever its size. What it leaves is *condemned*::
 Each step does at most ``REAP_WORK_MAX`` of the work: the removal itself the first, so that small
 trees are gone at once, and the leader proposes ``Reap`` until nothing is condemned. Inodes below
 what is condemned stay where they were until their turn comes; no path leads to them, and no walk
-from them leads to the root. Chunks become garbage when the inode that has them is taken apart.
+from them leads to a root. Chunks become garbage when the inode that has them is taken apart, and no
+other has them.
+
+While something is being cloned nothing is taken apart: a clone may have to read what was removed
+above it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,6 +23,7 @@ from immutables import MapMutation
 from msgspec.structs import replace as with_fields
 
 from minigfs.ids import ChunkHandle, FileId
+from minigfs.master.chunks import ChunkOwners
 from minigfs.master.name_table import NameTable
 from minigfs.master.state import Condemned, DirectoryInode, FileSystemState, Inode
 
@@ -41,17 +46,29 @@ def condemned_file(file_id: FileId, chunks: tuple[ChunkHandle, ...]) -> tuple[Fi
 
 def condemn(state: FileSystemState, removed: Sequence[tuple[FileId, Condemned]]) -> FileSystemState:
     """Condemn what has no inode any more, and do the first step of it."""
+    state = _forget_directories(state, [file_id for file_id, _ in removed])
     entries = [(file_id, entry) for file_id, entry in removed if not entry.is_nothing]
     if not entries:
         return state
     step = _Step(state)
     step.condemned.update(entries)
-    return step.run(entries)
+    return step.run([] if state.cloned_ids else entries)
 
 
 def reap(state: FileSystemState) -> FileSystemState:
     """Do the next step of whatever is condemned."""
-    return _Step(state).run(state.condemned.items())
+    return _Step(state).run([] if state.cloned_ids else state.condemned.items())
+
+
+def _forget_directories(state: FileSystemState, removed: Sequence[FileId]) -> FileSystemState:
+    """What stands beside the inodes of directories goes with them."""
+    if not state.policies and not state.fences:
+        return state
+    policies, fences = state.policies.mutate(), state.fences.mutate()
+    for file_id in removed:
+        policies.pop(file_id, None)
+        fences.pop(file_id, None)
+    return with_fields(state, policies=policies.finish(), fences=fences.finish())
 
 
 class _Step:
@@ -59,9 +76,8 @@ class _Step:
         self.condemned = state.condemned.mutate()
         self._state = state
         self._inodes: MapMutation[FileId, Inode] = state.inodes.mutate()
-        self._chunks = state.chunks.mutate()
-        self._garbage = state.garbage.mutate()
-        self._never_published = state.never_published.mutate()
+        self._chunks = ChunkOwners(state)
+        self._directories: list[FileId] = []  # taken out of the inodes
         self._work_left = REAP_WORK_MAX
 
     def run(self, entries: Iterable[tuple[FileId, Condemned]]) -> FileSystemState:
@@ -74,27 +90,27 @@ class _Step:
             while waiting and self._work_left > 0:
                 self._take_apart(*waiting.pop(), waiting)
             self.condemned.update(waiting)
-        return with_fields(
+        state = with_fields(
             self._state,
             inodes=self._inodes.finish(),
-            chunks=self._chunks.finish(),
-            garbage=self._garbage.finish(),
-            never_published=self._never_published.finish(),
             condemned=self.condemned.finish(),
         )
+        return _forget_directories(self._chunks.finish(state), self._directories)
 
     def _take_apart(
         self, file_id: FileId, entry: Condemned, waiting: list[tuple[FileId, Condemned]]
     ) -> None:
         """Do a part of one entry: chunks as work is left, one block of names. The rest waits."""
         kept_count = max(len(entry.chunks) - self._work_left, 0)
-        for handle in entry.chunks[kept_count:]:
-            chunk = self._chunks.pop(handle)
-            self._garbage[handle] = chunk.replicas
-            if chunk.length_bytes == 0:
-                self._never_published[handle] = None
+        self._chunks.give_up(entry.chunks[kept_count:])
         ids, children = entry.children.without_first_block()
         self._work_left -= len(entry.chunks) - kept_count + len(ids)
         left = [(file_id, Condemned(children, entry.chunks[:kept_count]))]
-        left += [condemned_inode(self._inodes.pop(child_id)) for child_id in ids]
+        left += [self._taken_out(child_id) for child_id in ids]
         waiting += [pair for pair in left if not pair[1].is_nothing]
+
+    def _taken_out(self, file_id: FileId) -> tuple[FileId, Condemned]:
+        inode = self._inodes.pop(file_id)
+        if isinstance(inode, DirectoryInode):
+            self._directories.append(file_id)
+        return condemned_inode(inode)

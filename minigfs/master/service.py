@@ -36,7 +36,6 @@ from minigfs.master.messages import (
     Created,
     CreateFile,
     DiscardFile,
-    EntryKind,
     FileStatus,
     Find,
     GetClusterReport,
@@ -47,13 +46,9 @@ from minigfs.master.messages import (
     Locate,
     Located,
     LocatedChunk,
-    MakeDirectory,
     MasterReport,
     OpenSession,
     PublishFile,
-    Remove,
-    Removed,
-    Rename,
     RenewWriters,
     Replica,
     ReportDamage,
@@ -67,6 +62,7 @@ from minigfs.master.repair_work import with_repair_orders
 from minigfs.master.state import Chunk, FileInode, FileSystemState
 from minigfs.master.tenure import Tenure
 from minigfs.master.transition import get_temporary
+from minigfs.master.tree_service import TreeService, publish_command, published_status
 from minigfs.ports import Clock, Rng
 from minigfs.replication.commands import (
     SESSIONS_MACHINE,
@@ -101,7 +97,7 @@ class FileSystemService:
         self._machine = FileSystemMachine()
         self._tenure: Tenure | None = None
         self._examination = Examination(
-            lambda: self._readable(stale_ok=False), lambda: self._state, self._leading
+            lambda: self.readable(stale_ok=False), lambda: self.state, self._leading
         )
         self._housekeeping: asyncio.Task[None] | None = None
 
@@ -116,19 +112,17 @@ class FileSystemService:
 
     def handlers(self) -> Mapping[type[Request[Any]], ControlHandler]:
         return {
+            **TreeService(self, self._clock).handlers(),
             OpenSession: self._open_session,
             Stat: self._stat,
             ListDirectory: self._list,
             Find: self._find,
             Locate: self._locate,
-            MakeDirectory: self._make_directory,
             CreateFile: self._create,
             AllocateChunks: self._allocate,
             PublishFile: self._publish,
             DiscardFile: self._discard,
             RenewWriters: self._renew,
-            Rename: self._rename,
-            Remove: self._remove,
             ReportDamage: self._report_damage,
             Heartbeat: self._heartbeat,
             GetClusterReport: self._report,
@@ -141,10 +135,10 @@ class FileSystemService:
 
     async def lead(self, term: int) -> None:
         """Configure a new file system, or check that an old one is the one we were told of."""
-        known = self._state.config
+        known = self.state.config
         if known is None:
             configure = commands.Configure(self._clock.now_ms(), self._config)
-            await self._propose(configure, commands.Done)
+            await self.propose(configure, commands.Done)
         elif known != self._config:
             raise InvalidConfig(
                 f"{self._options.directory} holds a file system with {known}, and was started "
@@ -153,9 +147,9 @@ class FileSystemService:
         begin = commands.BeginTenure(
             self._clock.now_ms(), term, self._host.commit_index + 1, self._rng.random_u64()
         )
-        await self._propose(begin, commands.Done)
+        await self.propose(begin, commands.Done)
         self._tenure = tenure = Tenure(self._clock)
-        work = Housekeeping(tenure, self._clock, lambda: self._state, self._change)
+        work = Housekeeping(tenure, self._clock, lambda: self.state, self._change)
         self._housekeeping = asyncio.create_task(work.run(), name="housekeeping")
         logger.info("leading in term %d", term)
 
@@ -172,7 +166,7 @@ class FileSystemService:
             await asyncio.wait([self._housekeeping])
 
     @property
-    def _state(self) -> FileSystemState:
+    def state(self) -> FileSystemState:
         return self._machine.state
 
     def _leading(self) -> Tenure:
@@ -182,13 +176,16 @@ class FileSystemService:
             raise NotLeader("this master is about to lead: try again")
         return self._tenure
 
-    async def _readable(self, *, stale_ok: bool) -> None:
+    def require_leading(self) -> None:
+        self._leading()
+
+    async def readable(self, *, stale_ok: bool) -> None:
         """Return when the state may be shown."""
         if not stale_ok:
             self._leading()
             await self._barrier.wait()
 
-    async def _propose(
+    async def propose(
         self, command: commands.Command, expected: type[_ReplyT], origin: Origin | None = None
     ) -> _ReplyT:
         """The reply of an applied command; a refusal is raised as the error it names."""
@@ -202,7 +199,7 @@ class FileSystemService:
         return reply
 
     async def _change(self, command: commands.Command) -> None:
-        await self._propose(command, commands.Done)
+        await self.propose(command, commands.Done)
 
     async def _open_session(self, request: OpenSession) -> SessionOpened:
         command = encode_session_command(OpenSessionCommand())
@@ -212,20 +209,20 @@ class FileSystemService:
     # Reads.
 
     async def _stat(self, request: Stat) -> FileStatus:
-        await self._readable(stale_ok=request.stale_ok)
-        return status_of(request.path, get_inode(self._state, split_path(request.path)))
+        await self.readable(stale_ok=request.stale_ok)
+        return status_of(request.path, get_inode(self.state, split_path(request.path)))
 
     async def _list(self, request: ListDirectory) -> Listing:
-        await self._readable(stale_ok=request.stale_ok)
-        return list_page(self._state, request.path, request.start_after, request.limit)
+        await self.readable(stale_ok=request.stale_ok)
+        return list_page(self.state, request.path, request.start_after, request.limit)
 
     async def _find(self, request: Find) -> Listing:
-        await self._readable(stale_ok=request.stale_ok)
-        return find_page(self._state, request.path, request.start_after, request.limit)
+        await self.readable(stale_ok=request.stale_ok)
+        return find_page(self.state, request.path, request.start_after, request.limit)
 
     async def _locate(self, request: Locate) -> Located:
         """Soon after an election, waits a moment for servers of chunks that would have none."""
-        await self._readable(stale_ok=request.stale_ok)
+        await self.readable(stale_ok=request.stale_ok)
         located = self._locate_now(request)
         tenure = self._tenure
         while tenure is not None and not all(chunk.replicas for chunk in located.chunks):
@@ -235,7 +232,7 @@ class FileSystemService:
         return located
 
     def _locate_now(self, request: Locate) -> Located:
-        state = self._state
+        state = self.state
         inode = inode_to_read(state, request)
         if not isinstance(inode, FileInode):
             raise IsDirectory(f"{request.path} is a directory: it has no chunks")
@@ -274,40 +271,19 @@ class FileSystemService:
             ),
         )
 
-    # Changes of the tree.
-
-    async def _make_directory(self, request: MakeDirectory) -> Empty:
-        self._leading()
-        command = commands.MakeDirectory(
-            self._clock.now_ms(), request.path, request.parents, request.exist_ok
-        )
-        await self._propose(command, commands.Done, request.origin)
-        return Empty()
-
-    async def _rename(self, request: Rename) -> Empty:
-        self._leading()
-        command = commands.Rename(
-            self._clock.now_ms(), request.source, request.target, request.replace
-        )
-        await self._propose(command, commands.Done, request.origin)
-        return Empty()
-
-    async def _remove(self, request: Remove) -> Removed:
-        self._leading()
-        command = commands.Remove(self._clock.now_ms(), request.path, request.recursive)
-        reply = await self._propose(command, commands.EntriesRemoved, request.origin)
-        return Removed(file_count=reply.file_count, directory_count=reply.directory_count)
-
     # Writing a file.
 
     async def _create(self, request: CreateFile) -> Created:
         tenure = self._leading()
-        goal = self._config.replication if request.replication is None else request.replication
-        command = commands.CreateFile(self._clock.now_ms(), request.path, request.exclusive, goal)
-        reply = await self._propose(command, commands.FileCreated, request.origin)
+        command = commands.CreateFile(
+            self._clock.now_ms(), request.path, request.exclusive, request.replication or 0
+        )
+        reply = await self.propose(command, commands.FileCreated, request.origin)
         tenure.touch_writer(reply.file_id)
         return Created(
-            file_id=reply.file_id, chunk_bytes=self._config.chunk_bytes, replication=goal
+            file_id=reply.file_id,
+            chunk_bytes=self._config.chunk_bytes,
+            replication=reply.replication,
         )
 
     async def _allocate(self, request: AllocateChunks) -> Allocated:
@@ -315,7 +291,7 @@ class FileSystemService:
             raise UsageError(f"1 to {CHUNKS_PER_REQUEST_MAX} chunks at once, not {request.count}")
         tenure = self._leading()
         self._touch(tenure, request.file_id)
-        goal = get_temporary(self._state, request.file_id).replication
+        goal = get_temporary(self.state, request.file_id).replication
         await tenure.wait_for_servers(goal)
         self._leading()
         replica_sets = choose_replica_sets(
@@ -329,8 +305,8 @@ class FileSystemService:
         command = commands.AllocateChunks(
             self._clock.now_ms(), request.file_id, request.first_index, replica_sets
         )
-        reply = await self._propose(command, commands.ChunksAllocated, request.origin)
-        chunks = [self._state.chunks.get(handle) for handle in reply.handles]
+        reply = await self.propose(command, commands.ChunksAllocated, request.origin)
+        chunks = [self.state.chunks.get(handle) for handle in reply.handles]
         return Allocated(
             chunks=tuple(
                 # All of its servers, though none of them can have said that it holds the chunk.
@@ -345,35 +321,23 @@ class FileSystemService:
     async def _publish(self, request: PublishFile) -> FileStatus:
         tenure = self._leading()
         self._touch(tenure, request.file_id)
-        sealed = tuple(
-            commands.SealedReplicas(c.handle, c.length_bytes, c.digest, c.replicas)
-            for c in request.chunks
-        )
-        command = commands.PublishFile(
-            self._clock.now_ms(), request.file_id, request.path, sealed, request.exclusive
-        )
-        reply = await self._propose(command, commands.FilePublished, request.origin)
-        for seal in sealed:
-            chunk = self._state.chunks.get(seal.handle)
-            if chunk is not None:  # else the file was removed in the same batch of the log
+        command = publish_command(request, self._clock.now_ms())
+        reply = await self.propose(command, commands.FilePublished, request.origin)
+        self.note_published(request)
+        return published_status(request.file_id, reply)
+
+    def note_published(self, request: PublishFile) -> None:
+        tenure = self._tenure
+        for seal in request.chunks:
+            chunk = self.state.chunks.get(seal.handle)
+            if chunk and tenure:  # else the file was removed in the same batch of the log
                 tenure.published(chunk)
-        return FileStatus(
-            path=reply.path,
-            file_id=request.file_id,
-            kind=EntryKind.FILE,
-            size_bytes=reply.size_bytes,
-            created_ms=reply.created_ms,
-            modified_ms=reply.modified_ms,
-            replication=reply.replication,
-            chunk_count=reply.chunk_count,
-            digest=reply.digest,
-        )
 
     async def _discard(self, request: DiscardFile) -> Empty:
         self._leading()
-        if request.file_id in self._state.temporary:
+        if request.file_id in self.state.temporary:
             command = commands.DiscardFiles(self._clock.now_ms(), (request.file_id,))
-            await self._propose(command, commands.Done, request.origin)
+            await self.propose(command, commands.Done, request.origin)
         return Empty()
 
     async def _renew(self, request: RenewWriters) -> Empty:
@@ -384,7 +348,7 @@ class FileSystemService:
 
     def _touch(self, tenure: Tenure, file_id: FileId) -> None:
         """A writer was heard of."""
-        if file_id in self._state.temporary:
+        if file_id in self.state.temporary:
             tenure.touch_writer(file_id)
 
     # Chunkservers, and the state of the whole.
@@ -397,13 +361,13 @@ class FileSystemService:
                 "or an empty directory"
             )
         tenure = self._leading()
-        reply = tenure.membership.heartbeat(request, self._state, tenure.now_ms)
+        reply = tenure.membership.heartbeat(request, self.state, tenure.now_ms)
         tenure.server_spoke()
         reply = await with_repair_orders(
-            reply, request, tenure, lambda: self._state, self._barrier.wait
+            reply, request, tenure, lambda: self.state, self._barrier.wait
         )
         reply = with_fields(reply, masters=master_addresses(self._host))
-        return tenure.under_history(request, reply, self._state.tenures, self._host.commit_index)
+        return tenure.under_history(request, reply, self.state.tenures, self._host.commit_index)
 
     async def _report_damage(self, request: ReportDamage) -> Empty:
         tenure = self._leading()
@@ -417,8 +381,8 @@ class FileSystemService:
         return Empty()
 
     async def _report(self, request: GetClusterReport) -> ClusterReport:
-        await self._readable(stale_ok=request.stale_ok)
-        state, tenure = self._state, self._tenure
+        await self.readable(stale_ok=request.stale_ok)
+        state, tenure = self.state, self._tenure
         word, reasons = await self._health(tenure)
         masters = self._host.members()
         return ClusterReport(
@@ -444,7 +408,7 @@ class FileSystemService:
             f"chunkserver {address} has seen a newer log than this master's: an old copy leads?"
             for address in tenure.strangers.values()
         )
-        tally = await tenure.tally(lambda: self._state)
+        tally = await tenure.tally(lambda: self.state)
         word, more = tally.verdict(
             alive_count=tenure.alive_count,
             replication=self._config.replication,

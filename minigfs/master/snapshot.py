@@ -2,8 +2,9 @@
 
 ::
 
-    head | condemned ... | directory block ... | temporary files ... | chunks ... | garbage ...
-         | terms of leadership | garbage that was never published ...
+    head | condemned ... | clones ... | directory block ... | temporary files ... | chunks ...
+         | garbage ... | terms of leadership | garbage that was never published ...
+         | trashed ... | policies ... | fences ... | shared ...
 
 A directory's names stand in blocks (``name_table``); a block is a record, with what the names
 stand for. A directory comes after the block it is named in, and the blocks of one directory follow
@@ -11,131 +12,46 @@ each other; the root is in the head, and a directory that was removed among the 
 restored directory has the blocks it had, and nothing is sorted; equal states give equal records,
 since the persistent maps are walked in an order that depends on their keys alone. Replica sets
 repeat without end; a record has each once, and a restored state shares them.
-
-The rows are a format of their own, not the state's classes: fields are added at the end, with a
-default, and tags never change their meaning.
 """
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from typing import TypeAlias, TypeVar, assert_never
+from typing import TypeVar, assert_never
 
 import msgspec
 from immutables import Map, MapMutation
 
-from minigfs.config import FileSystemConfig
-from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId
+from minigfs.ids import FileId
+from minigfs.master import snapshot_rows as rows
+from minigfs.master.clone import NOWHERE
 from minigfs.master.history import TenureMark
 from minigfs.master.name_table import NameTable
 from minigfs.master.state import (
     ROOT_ID,
+    TRASH_ID,
     Chunk,
+    Cloning,
     Condemned,
     DirectoryInode,
     FileInode,
     FileSystemState,
     Inode,
+    Policy,
     TemporaryFile,
+    ToClone,
+    Trashed,
     initial_state,
 )
+from minigfs.master.trash import by_path
 
 __all__ = ["freeze_state", "restore_state"]
 
 ROWS_PER_RECORD = 512  # a record is made in about a millisecond
 
-_ReplicaSet: TypeAlias = tuple[ChunkserverId, ...]
 _T = TypeVar("_T")
 
-
-class _Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    pass
-
-
-class _Head(_Row, frozen=True, array_like=True, gc=False, tag=0):
-    config: FileSystemConfig | None
-    next_file_id: FileId
-    next_handle: ChunkHandle
-    file_count: int
-    directory_count: int
-    root_created_ms: int
-    root_modified_ms: int
-
-
-class _File(_Row, frozen=True, array_like=True, gc=False, tag=1):
-    file_id: FileId
-    name: str
-    created_ms: int
-    modified_ms: int
-    replication: int
-    size_bytes: int
-    digest: str
-    chunks: tuple[ChunkHandle, ...]
-
-
-class _Directory(_Row, frozen=True, array_like=True, gc=False, tag=2):
-    file_id: FileId
-    name: str
-    created_ms: int
-    modified_ms: int
-    file_count: int
-    directory_count: int
-
-
-class _Block(_Row, frozen=True, array_like=True, gc=False, tag=1):
-    directory_id: FileId
-    entries: list[_File | _Directory]
-
-
-class _TemporaryFile(_Row, frozen=True, array_like=True, gc=False):
-    file_id: FileId
-    path: str
-    created_ms: int
-    replication: int
-    chunks: tuple[ChunkHandle, ...]
-
-
-class _TemporaryFiles(_Row, frozen=True, array_like=True, gc=False, tag=2):
-    files: list[_TemporaryFile]
-
-
-class _Chunk(_Row, frozen=True, array_like=True, gc=False):
-    handle: ChunkHandle
-    version: ChunkVersion
-    replication: int
-    replica_set: int  # its place in the record's
-    length_bytes: int
-    digest: int
-
-
-class _Chunks(_Row, frozen=True, array_like=True, gc=False, tag=3):
-    replica_sets: list[_ReplicaSet]
-    chunks: list[_Chunk]
-
-
-class _Garbage(_Row, frozen=True, array_like=True, gc=False, tag=4):
-    replica_sets: list[_ReplicaSet]
-    handles: list[tuple[ChunkHandle, int]]  # with the place of the replica set
-
-
-class _Condemned(_Row, frozen=True, array_like=True, gc=False, tag=5):
-    entries: list[tuple[FileId, tuple[ChunkHandle, ...]]]  # the names below them are in blocks
-
-
-class _Tenures(_Row, frozen=True, array_like=True, gc=False, tag=40):
-    marks: tuple[TenureMark, ...]
-
-
-class _NeverPublished(_Row, frozen=True, array_like=True, gc=False, tag=41):
-    handles: list[ChunkHandle]
-
-
-_Part: TypeAlias = (
-    _Block | _TemporaryFiles | _Chunks | _Garbage | _Condemned | _Tenures | _NeverPublished
-)
-_Record: TypeAlias = _Head | _Part
-
 _encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[_Record] = msgspec.msgpack.Decoder(_Record)
+_decoder: msgspec.msgpack.Decoder[rows.Record] = msgspec.msgpack.Decoder(rows.Record)
 
 
 def freeze_state(state: FileSystemState) -> Iterator[bytes]:
@@ -143,12 +59,14 @@ def freeze_state(state: FileSystemState) -> Iterator[bytes]:
     records = chain(
         (_head(state),),
         _condemned(state),
+        _clones(state),
         _blocks(state),
         _temporary_files(state),
         _chunks(state),
         _garbage(state),
         _tenures(state),
         _never_published(state),
+        _beside(state),
     )
     return map(_encoder.encode, records)
 
@@ -160,7 +78,7 @@ def restore_state(records: Iterable[bytes]) -> FileSystemState:
     """
     restoring: _Restoring | None = None
     for record in map(_decoder.decode, records):
-        if isinstance(record, _Head):
+        if isinstance(record, rows.Head):
             restoring = _Restoring(record)
         else:
             assert restoring is not None, "the head comes first"
@@ -168,9 +86,10 @@ def restore_state(records: Iterable[bytes]) -> FileSystemState:
     return restoring.finish() if restoring is not None else initial_state()
 
 
-def _head(state: FileSystemState) -> _Head:
-    root = state.inodes[ROOT_ID]
-    return _Head(
+def _head(state: FileSystemState) -> rows.Head:
+    root, trash = state.inodes[ROOT_ID], state.inodes[TRASH_ID]
+    assert isinstance(trash, DirectoryInode)
+    return rows.Head(
         state.config,
         state.next_file_id,
         state.next_handle,
@@ -178,32 +97,70 @@ def _head(state: FileSystemState) -> _Head:
         state.directory_count,
         root.created_ms,
         root.modified_ms,
+        trash.modified_ms,
+        trash.file_count,
+        trash.directory_count,
     )
 
 
-def _condemned(state: FileSystemState) -> Iterator[_Condemned]:
+def _condemned(state: FileSystemState) -> Iterator[rows.Condemned]:
     for items in _batches(state.condemned.items()):
-        yield _Condemned([(file_id, entry.chunks) for file_id, entry in items])
+        yield rows.Condemned([(file_id, entry.chunks) for file_id, entry in items])
 
 
-def _blocks(state: FileSystemState) -> Iterator[_Block]:
+def _clones(state: FileSystemState) -> Iterator[rows.Clones]:
+    for items in _batches(state.cloning.items()):
+        yield rows.Clones(
+            [
+                rows.Cloning(
+                    copy_id,
+                    one.source_id,
+                    one.source,
+                    one.target,
+                    one.replace,
+                    one.began_ms,
+                    tuple((todo.source_id, todo.copy_id, todo.done_count) for todo in one.waiting),
+                    one.refused_code,
+                    one.refused_message,
+                    _entry(state.inodes[copy_id]) if one.waiting else None,
+                )
+                for copy_id, one in items
+            ]
+        )
+
+
+def _beside(state: FileSystemState) -> Iterator[rows.Beside]:
+    """What few inodes and chunks have."""
+    for trashed in _batches(state.trash.items()):
+        yield rows.TrashedFiles([(i, t.path, t.removed_ms, t.kept_until_ms) for i, t in trashed])
+    for policies in _batches(state.policies.items()):
+        yield rows.Policies([(i, one.replication, one.retention_ms) for i, one in policies])
+    for tokens in _batches(state.fences.items()):
+        yield rows.Fences(tokens)
+    for owners in _batches(state.shared.items()):
+        yield rows.Shared(owners)
+
+
+def _blocks(state: FileSystemState) -> Iterator[rows.Block]:
     """Parents before children; a directory is forgotten as soon as it is written."""
     for file_id, condemned in state.condemned.items():
         yield from _blocks_below(state.inodes, file_id, condemned.children)
-    root = state.inodes[ROOT_ID]
-    assert isinstance(root, DirectoryInode)
-    yield from _blocks_below(state.inodes, ROOT_ID, root.children)
+    tops = [i for i, one in state.cloning.items() if one.waiting]
+    for top_id in (*tops, TRASH_ID, ROOT_ID):
+        top = state.inodes[top_id]
+        if isinstance(top, DirectoryInode):
+            yield from _blocks_below(state.inodes, top_id, top.children)
 
 
 def _blocks_below(
     inodes: Map[FileId, Inode], top_id: FileId, children: NameTable
-) -> Iterator[_Block]:
+) -> Iterator[rows.Block]:
     waiting = [(top_id, children)]
     while waiting:
         directory_id, children = waiting.pop()
         for _, ids in children.blocks():
             found = [inodes[file_id] for file_id in ids]
-            yield _Block(directory_id, [_entry(inode) for inode in found])
+            yield rows.Block(directory_id, [_entry(inode) for inode in found])
             waiting.extend(
                 (inode.file_id, inode.children)
                 for inode in found
@@ -211,9 +168,9 @@ def _blocks_below(
             )
 
 
-def _entry(inode: Inode) -> _File | _Directory:
+def _entry(inode: Inode) -> rows.File | rows.Directory:
     if isinstance(inode, DirectoryInode):
-        return _Directory(
+        return rows.Directory(
             inode.file_id,
             inode.name,
             inode.created_ms,
@@ -221,7 +178,7 @@ def _entry(inode: Inode) -> _File | _Directory:
             inode.file_count,
             inode.directory_count,
         )
-    return _File(
+    return rows.File(
         inode.file_id,
         inode.name,
         inode.created_ms,
@@ -233,11 +190,11 @@ def _entry(inode: Inode) -> _File | _Directory:
     )
 
 
-def _temporary_files(state: FileSystemState) -> Iterator[_TemporaryFiles]:
+def _temporary_files(state: FileSystemState) -> Iterator[rows.TemporaryFiles]:
     for files in _batches(state.temporary.values()):
-        yield _TemporaryFiles(
+        yield rows.TemporaryFiles(
             [
-                _TemporaryFile(
+                rows.TemporaryFile(
                     file.file_id, file.path, file.created_ms, file.replication, file.chunks
                 )
                 for file in files
@@ -245,11 +202,11 @@ def _temporary_files(state: FileSystemState) -> Iterator[_TemporaryFiles]:
         )
 
 
-def _chunks(state: FileSystemState) -> Iterator[_Chunks]:
+def _chunks(state: FileSystemState) -> Iterator[rows.Chunks]:
     for chunks in _batches(state.chunks.values()):
-        places: dict[_ReplicaSet, int] = {}
-        rows = [
-            _Chunk(
+        places: dict[rows.ReplicaSet, int] = {}
+        found = [
+            rows.Chunk(
                 chunk.handle,
                 chunk.version,
                 chunk.replication,
@@ -259,24 +216,24 @@ def _chunks(state: FileSystemState) -> Iterator[_Chunks]:
             )
             for chunk in chunks
         ]
-        yield _Chunks(list(places), rows)
+        yield rows.Chunks(list(places), found)
 
 
-def _garbage(state: FileSystemState) -> Iterator[_Garbage]:
+def _garbage(state: FileSystemState) -> Iterator[rows.Garbage]:
     for items in _batches(state.garbage.items()):
-        places: dict[_ReplicaSet, int] = {}
-        rows = [(handle, places.setdefault(held, len(places))) for handle, held in items]
-        yield _Garbage(list(places), rows)
+        places: dict[rows.ReplicaSet, int] = {}
+        found = [(handle, places.setdefault(held, len(places))) for handle, held in items]
+        yield rows.Garbage(list(places), found)
 
 
-def _tenures(state: FileSystemState) -> Iterator[_Tenures]:
+def _tenures(state: FileSystemState) -> Iterator[rows.Tenures]:
     if state.tenures:
-        yield _Tenures(state.tenures)
+        yield rows.Tenures(state.tenures)
 
 
-def _never_published(state: FileSystemState) -> Iterator[_NeverPublished]:
+def _never_published(state: FileSystemState) -> Iterator[rows.NeverPublished]:
     for handles in _batches(state.never_published):
-        yield _NeverPublished(handles)
+        yield rows.NeverPublished(handles)
 
 
 def _batches(values: Iterable[_T]) -> Iterator[list[_T]]:
@@ -288,7 +245,7 @@ def _batches(values: Iterable[_T]) -> Iterator[list[_T]]:
 class _Restoring:
     """A state that is being put together from its records."""
 
-    def __init__(self, head: _Head) -> None:
+    def __init__(self, head: rows.Head) -> None:
         empty = initial_state()
         self._head = head
         self._inodes: MapMutation[FileId, Inode] = empty.inodes.mutate()
@@ -298,6 +255,11 @@ class _Restoring:
         self._condemned = empty.condemned.mutate()
         self._never_published = empty.never_published.mutate()
         self._tenures: tuple[TenureMark, ...] = ()
+        self._cloning = empty.cloning.mutate()
+        self._trash = empty.trash.mutate()
+        self._policies = empty.policies.mutate()
+        self._fences = empty.fences.mutate()
+        self._shared = empty.shared.mutate()
         self._inodes[ROOT_ID] = DirectoryInode(
             ROOT_ID,
             ROOT_ID,
@@ -308,38 +270,50 @@ class _Restoring:
             head.file_count,
             head.directory_count,
         )
+        self._inodes[TRASH_ID] = DirectoryInode(
+            TRASH_ID,
+            TRASH_ID,
+            "",
+            0,
+            head.trash_modified_ms,
+            NameTable(),
+            head.trash_file_count,
+            head.trash_directory_count,
+        )
         self._directory_id = ROOT_ID  # the one whose blocks are being read
         self._blocks: list[tuple[tuple[str, ...], tuple[FileId, ...]]] = []
-        self._replica_sets: dict[_ReplicaSet, _ReplicaSet] = {}
+        self._replica_sets: dict[rows.ReplicaSet, rows.ReplicaSet] = {}
 
-    def add(self, record: _Part) -> None:
+    def add(self, record: rows.Body) -> None:
         match record:
-            case _Block():
+            case rows.Block():
                 self._add_block(record)
-            case _TemporaryFiles():
+            case rows.TemporaryFiles():
                 for row in record.files:
                     self._temporary[row.file_id] = TemporaryFile(
                         row.file_id, row.path, row.created_ms, row.replication, row.chunks
                     )
-            case _Chunks():
+            case rows.Chunks():
                 self._add_chunks(record)
-            case _Garbage():
-                shared = self._shared(record.replica_sets)
+            case rows.Garbage():
+                shared = self._one_of_each(record.replica_sets)
                 for handle, place in record.handles:
                     self._garbage[handle] = shared[place]
-            case _Condemned():
+            case rows.Condemned():
                 for file_id, chunks in record.entries:
                     self._condemned[file_id] = Condemned(NameTable(), chunks)
-            case _Tenures():
+            case rows.Tenures():
                 self._tenures = record.marks
-            case _NeverPublished():
+            case rows.NeverPublished():
                 self._never_published.update(dict.fromkeys(record.handles))
+            case rows.Clones():
+                self._add_clones(record)
             case _:
-                assert_never(record)
+                self._add_beside(record)
 
     def finish(self) -> FileSystemState:
         self._close_directory()
-        head = self._head
+        head, trash = self._head, self._trash.finish()
         return FileSystemState(
             config=head.config,
             inodes=self._inodes.finish(),
@@ -351,9 +325,15 @@ class _Restoring:
             next_handle=head.next_handle,
             tenures=self._tenures,
             never_published=self._never_published.finish(),
+            trash=trash,
+            trash_by_path=by_path(trash),
+            policies=self._policies.finish(),
+            fences=self._fences.finish(),
+            shared=self._shared.finish(),
+            cloning=self._cloning.finish(),
         )
 
-    def _add_block(self, block: _Block) -> None:
+    def _add_block(self, block: rows.Block) -> None:
         if block.directory_id != self._directory_id:
             self._close_directory()
             self._directory_id = block.directory_id
@@ -373,8 +353,38 @@ class _Restoring:
         assert isinstance(directory, DirectoryInode)
         self._inodes[directory_id] = msgspec.structs.replace(directory, children=children)
 
-    def _add_chunks(self, record: _Chunks) -> None:
-        shared, chunks = self._shared(record.replica_sets), self._chunks
+    def _add_clones(self, record: rows.Clones) -> None:
+        for row in record.clones:
+            self._cloning[row.copy_id] = Cloning(
+                row.source_id,
+                row.source,
+                row.target,
+                row.replace,
+                row.began_ms,
+                tuple(ToClone(*todo) for todo in row.waiting),
+                row.refused_code,
+                row.refused_message,
+            )
+            if row.top is not None:
+                self._inodes[row.copy_id] = _inode(row.top, NOWHERE)
+
+    def _add_beside(self, record: rows.Beside) -> None:
+        match record:
+            case rows.TrashedFiles():
+                for file_id, path, removed_ms, until_ms in record.entries:
+                    self._trash[file_id] = Trashed(path, removed_ms, until_ms)
+            case rows.Policies():
+                for file_id, replication, retention_ms in record.policies:
+                    self._policies[file_id] = Policy(replication, retention_ms)
+            case rows.Fences():
+                self._fences.update(record.tokens)
+            case rows.Shared():
+                self._shared.update(record.owners)
+            case _:
+                assert_never(record)
+
+    def _add_chunks(self, record: rows.Chunks) -> None:
+        shared, chunks = self._one_of_each(record.replica_sets), self._chunks
         for row in record.chunks:
             chunks[row.handle] = Chunk(
                 row.handle,
@@ -385,12 +395,12 @@ class _Restoring:
                 row.digest,
             )
 
-    def _shared(self, replica_sets: list[_ReplicaSet]) -> list[_ReplicaSet]:
+    def _one_of_each(self, replica_sets: list[rows.ReplicaSet]) -> list[rows.ReplicaSet]:
         return [self._replica_sets.setdefault(one, one) for one in replica_sets]
 
 
-def _inode(row: _File | _Directory, parent_id: FileId) -> Inode:
-    if isinstance(row, _Directory):
+def _inode(row: rows.File | rows.Directory, parent_id: FileId) -> Inode:
+    if isinstance(row, rows.Directory):
         return DirectoryInode(
             row.file_id,
             parent_id,

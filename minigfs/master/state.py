@@ -7,8 +7,12 @@ snapshot, a long listing or a refused change may still be looking at.
 
 A directory counts what lies below it, at any depth, so a removal of any size knows at once what it
 takes. A temporary file is no inode of the tree yet: it becomes one when it is published. What was
-removed and is not taken apart yet is condemned (see ``removal``). The garbage is the chunks that no
-file has any more, with the servers that may still hold them.
+removed is kept a while in a second tree (see ``trash``), and then condemned: out of every tree, and
+not taken apart yet (see ``removal``). The garbage is the chunks that no file has any more, with the
+servers that may still hold them.
+
+What few inodes have stands beside them, by id: policies, fencing tokens, the second and further
+owners of a chunk.
 """
 
 from typing import TypeAlias
@@ -23,24 +27,30 @@ from minigfs.master.name_table import NameTable
 
 __all__ = [
     "ROOT_ID",
+    "TRASH_ID",
     "Chunk",
+    "Cloning",
     "Condemned",
     "DirectoryInode",
     "FileInode",
     "FileSystemState",
     "Inode",
+    "Policy",
     "TemporaryFile",
+    "ToClone",
+    "Trashed",
     "initial_state",
 ]
 
+TRASH_ID = FileId(0)  # the root of what was removed and can come back
 ROOT_ID = FileId(1)
 
 
 # gc=False: these values cannot be part of a cycle, and a master holds millions of them.
 class DirectoryInode(msgspec.Struct, frozen=True, gc=False):
     file_id: FileId
-    parent_id: FileId  # the root is its own parent
-    name: str  # "" for the root
+    parent_id: FileId  # a root is its own parent
+    name: str  # "" for a root
     created_ms: int
     modified_ms: int  # when an entry was last added or taken away
     children: NameTable
@@ -96,6 +106,45 @@ class Condemned(msgspec.Struct, frozen=True, gc=False):
         return not self.chunks and not len(self.children)
 
 
+class Trashed(msgspec.Struct, frozen=True, gc=False):
+    """An inode that was removed and stands in the trash."""
+
+    path: str  # where it was
+    removed_ms: int
+    kept_until_ms: int
+
+
+class Policy(msgspec.Struct, frozen=True, gc=False):
+    """What a directory asks for what is made and removed below it; None: what those above ask."""
+
+    replication: int | None = None
+    retention_ms: int | None = None
+
+
+class ToClone(msgspec.Struct, frozen=True, gc=False):
+    """What a clone has still to do: blocks of names of a directory, or chunks of a file."""
+
+    source_id: FileId
+    copy_id: FileId
+    done_count: int = 0  # blocks, or chunks
+
+
+class Cloning(msgspec.Struct, frozen=True, gc=False):
+    """A clone that takes several steps, or how one ended; by the id of its top inode."""
+
+    source_id: FileId
+    source: str
+    target: str
+    replace: bool
+    began_ms: int
+    waiting: tuple[ToClone, ...]  # nothing: it has ended
+    refused_code: str = ""  # "" unless it ended without taking its place
+    refused_message: str = ""
+
+
+_NOBODY: frozenset[FileId] = frozenset()
+
+
 class FileSystemState(msgspec.Struct, frozen=True, kw_only=True):
     config: FileSystemConfig | None  # None before the first entry of the log
     inodes: Map[FileId, Inode]
@@ -107,6 +156,19 @@ class FileSystemState(msgspec.Struct, frozen=True, kw_only=True):
     next_handle: ChunkHandle
     tenures: tuple[TenureMark, ...] = ()
     never_published: Map[ChunkHandle, None] = Map()  # of the garbage: nobody will want it back
+    trash: Map[FileId, Trashed] = Map()
+    trash_by_path: Map[str, tuple[FileId, ...]] = Map()  # what stood there, latest last
+    policies: Map[FileId, Policy] = Map()  # of directories
+    fences: Map[FileId, int] = Map()  # the latest token taken of a directory
+    shared: Map[ChunkHandle, int] = Map()  # owners of a chunk beyond its first
+    cloning: Map[FileId, Cloning] = Map()
+
+    @property
+    def cloned_ids(self) -> frozenset[FileId]:
+        """The tops of the trees that are being cloned, which may not change until that is done."""
+        if not self.cloning:
+            return _NOBODY
+        return frozenset(one.source_id for one in self.cloning.values() if one.waiting)
 
     @property
     def file_count(self) -> int:
@@ -131,9 +193,9 @@ class FileSystemState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def initial_state() -> FileSystemState:
-    """An empty root and nothing else."""
-    root = DirectoryInode(ROOT_ID, ROOT_ID, "", 0, 0, NameTable())
-    inodes: Map[FileId, Inode] = Map({ROOT_ID: root})
+    """An empty root, an empty trash and nothing else."""
+    roots = [DirectoryInode(root, root, "", 0, 0, NameTable()) for root in (TRASH_ID, ROOT_ID)]
+    inodes: Map[FileId, Inode] = Map({root.file_id: root for root in roots})
     return FileSystemState(
         config=None,
         inodes=inodes,

@@ -9,9 +9,9 @@ from typing import assert_never
 
 from msgspec.structs import replace as with_fields
 
-from minigfs.errors import InvalidConfig, MinigfsError, UsageError, WriterFenced
+from minigfs.errors import InvalidConfig, MinigfsError, WriterFenced
 from minigfs.ids import FileId
-from minigfs.master import commands
+from minigfs.master import commands, policy, transactions, trash
 from minigfs.master.chunks import (
     allocate_chunks,
     check_sealed_chunks,
@@ -20,35 +20,48 @@ from minigfs.master.chunks import (
     forget_garbage,
     seal_chunks,
 )
+from minigfs.master.clone import begin_clone, clone_some
 from minigfs.master.history import TenureMark
 from minigfs.master.namespace import (
+    TRASH_NAME,
     add_file,
     check_can_publish,
     find_inode,
+    get_inode,
+    is_in_trash,
+    join_path,
     make_directory,
     make_missing_parents,
     move,
     path_of,
     remove_entry,
     split_path,
+    split_writable,
 )
 from minigfs.master.removal import condemn, condemned_file, condemned_inode, reap
 from minigfs.master.replica_sets import adjust_replicas
-from minigfs.master.state import DirectoryInode, FileInode, FileSystemState, TemporaryFile
+from minigfs.master.state import (
+    Condemned,
+    DirectoryInode,
+    FileInode,
+    FileSystemState,
+    TemporaryFile,
+)
 
-__all__ = ["REPLICATION_MAX", "get_temporary", "transition"]
-
-REPLICATION_MAX = 16  # more copies than that is a typing error
+__all__ = ["get_temporary", "transition"]
 
 _Outcome = tuple[FileSystemState, commands.CommandReply]
+_Gone = list[tuple[FileId, Condemned]]  # what a command has condemned
 
 
 def transition(state: FileSystemState, command: commands.Command) -> _Outcome:
     """The state after a command, and its reply; after ``Refused``, the state before it."""
+    gone: _Gone = []
     try:
-        return _apply(state, command)
+        after, reply = _apply(state, command, gone)
     except MinigfsError as refusal:
         return state, commands.Refused(refusal.code, refusal.message)
+    return condemn(after, gone) if gone else after, reply
 
 
 def get_temporary(state: FileSystemState, file_id: FileId) -> TemporaryFile:
@@ -61,10 +74,10 @@ def get_temporary(state: FileSystemState, file_id: FileId) -> TemporaryFile:
     return file
 
 
-def _apply(state: FileSystemState, command: commands.Command) -> _Outcome:
+def _apply(state: FileSystemState, command: commands.Command, gone: _Gone) -> _Outcome:
     match command:
         case commands.PublishFile():
-            return _publish(state, command)
+            return _publish(state, command, gone)
         case commands.CreateFile():
             return _create(state, command)
         case commands.AllocateChunks():
@@ -74,11 +87,11 @@ def _apply(state: FileSystemState, command: commands.Command) -> _Outcome:
         case commands.MakeDirectory():
             return _make_directory(state, command), commands.Done()
         case commands.Rename():
-            return _rename(state, command), commands.Done()
+            return _rename(state, command, gone), commands.Done()
         case commands.Remove():
-            return _remove(state, command)
+            return _remove(state, command, gone)
         case commands.DiscardFiles():
-            return _discard(state, command), commands.Done()
+            return _discard(state, command, gone), commands.Done()
         case commands.ForgetGarbage():
             return forget_garbage(state, command.handles), commands.Done()
         case commands.Reap():
@@ -90,6 +103,23 @@ def _apply(state: FileSystemState, command: commands.Command) -> _Outcome:
             return adjust_replicas(state, command.changes), commands.Done()
         case commands.Configure():
             return _configure(state, command), commands.Done()
+        case commands.Transact():
+            return transactions.transact(state, command, lambda s, one: _apply(s, one, gone))
+        case commands.TakeToken():
+            return transactions.take_token(state, command)
+        case commands.Undelete():
+            state = trash.undelete(state, command.path, command.target, command.now_ms)
+            return state, commands.Done()
+        case commands.ExpireTrash():
+            return _expire(state, command, gone), commands.Done()
+        case commands.SetPolicy():
+            return policy.set_policy(state, command), commands.Done()
+        case commands.SetReplication():
+            return policy.set_replication(state, command), commands.Done()
+        case commands.Clone():
+            return begin_clone(state, command, gone)
+        case commands.CloneStep():
+            return clone_some(state, gone), commands.Done()
         case _:
             assert_never(command)
 
@@ -106,7 +136,7 @@ def _configure(state: FileSystemState, command: commands.Configure) -> FileSyste
 def _make_directory(state: FileSystemState, command: commands.MakeDirectory) -> FileSystemState:
     return make_directory(
         state,
-        split_path(command.path),
+        split_writable(command.path),
         parents=command.parents,
         exist_ok=command.exist_ok,
         now_ms=command.now_ms,
@@ -114,25 +144,25 @@ def _make_directory(state: FileSystemState, command: commands.MakeDirectory) -> 
 
 
 def _create(state: FileSystemState, command: commands.CreateFile) -> _Outcome:
-    parts = split_path(command.path)
-    if not 1 <= command.replication <= REPLICATION_MAX:
-        raise UsageError(f"a file has 1 to {REPLICATION_MAX} replicas, not {command.replication}")
+    parts = split_writable(command.path)
     check_can_publish(state, parts, exclusive=command.exclusive)
+    goal = command.replication or policy.replication_for(state, parts)
+    policy.check_replication(goal)
     file_id = state.next_file_id
-    file = TemporaryFile(file_id, command.path, command.now_ms, command.replication, ())
+    file = TemporaryFile(file_id, command.path, command.now_ms, goal, ())
     state = with_fields(
         state,
         temporary=state.temporary.set(file_id, file),
         next_file_id=FileId(file_id + 1),
     )
-    return state, commands.FileCreated(file_id)
+    return state, commands.FileCreated(file_id, goal)
 
 
-def _publish(state: FileSystemState, command: commands.PublishFile) -> _Outcome:
-    parts = split_path(command.path)
+def _publish(state: FileSystemState, command: commands.PublishFile, gone: _Gone) -> _Outcome:
+    parts = split_writable(command.path)
     published = state.inodes.get(command.file_id)
     path = None if published is None else path_of(state, published)
-    if isinstance(published, FileInode) and path is not None:
+    if isinstance(published, FileInode) and path and not is_in_trash(split_path(path)):
         return state, _published_reply(path, published)
     file = get_temporary(state, command.file_id)
     check_can_publish(state, parts, exclusive=command.exclusive)
@@ -154,13 +184,14 @@ def _publish(state: FileSystemState, command: commands.PublishFile) -> _Outcome:
     state, replaced = add_file(state, inode, command.now_ms)
     state = seal_chunks(state, command.chunks)
     state = discard_chunks(state, file.chunks[len(command.chunks) :])
-    state = _condemn_replaced(state, replaced)
+    _note_replaced(replaced, gone)
     state = with_fields(state, temporary=state.temporary.delete(file.file_id))
     return state, _published_reply(command.path, inode)
 
 
-def _condemn_replaced(state: FileSystemState, replaced: FileInode | None) -> FileSystemState:
-    return state if replaced is None else condemn(state, [condemned_inode(replaced)])
+def _note_replaced(replaced: FileInode | None, gone: _Gone) -> None:
+    if replaced is not None:
+        gone.append(condemned_inode(replaced))
 
 
 def _published_reply(path: str, inode: FileInode) -> commands.FilePublished:
@@ -175,25 +206,52 @@ def _published_reply(path: str, inode: FileInode) -> commands.FilePublished:
     )
 
 
-def _discard(state: FileSystemState, command: commands.DiscardFiles) -> FileSystemState:
+def _discard(
+    state: FileSystemState, command: commands.DiscardFiles, gone: _Gone
+) -> FileSystemState:
     found = [state.temporary.get(file_id) for file_id in dict.fromkeys(command.file_ids)]
     discarded = [file for file in found if file is not None]
     temporary = state.temporary.mutate()
     for file in discarded:
         del temporary[file.file_id]
-    state = with_fields(state, temporary=temporary.finish())
-    return condemn(state, [condemned_file(file.file_id, file.chunks) for file in discarded])
+    gone += [condemned_file(file.file_id, file.chunks) for file in discarded]
+    return with_fields(state, temporary=temporary.finish())
 
 
-def _rename(state: FileSystemState, command: commands.Rename) -> FileSystemState:
-    source, target = split_path(command.source), split_path(command.target)
+def _rename(state: FileSystemState, command: commands.Rename, gone: _Gone) -> FileSystemState:
+    source, target = split_path(command.source), split_writable(command.target)
+    inode = get_inode(state, source)
     state, replaced = move(state, source, target, replace=command.replace, now_ms=command.now_ms)
-    return _condemn_replaced(state, replaced)
+    _note_replaced(replaced, gone)
+    return trash.forget_trashed(state, inode)
 
 
-def _remove(state: FileSystemState, command: commands.Remove) -> _Outcome:
+def _remove(state: FileSystemState, command: commands.Remove, gone: _Gone) -> _Outcome:
+    parts = split_path(command.path)
+    keep_ms = 0
+    if command.keep_ms and not is_in_trash(parts):
+        keep_ms = policy.retention_for(state, get_inode(state, parts), command.keep_ms)
+    now_ms = command.now_ms
     state, removed, file_count, directory_count = remove_entry(
-        state, split_path(command.path), recursive=command.recursive, now_ms=command.now_ms
+        state, parts, recursive=command.recursive, now_ms=now_ms
     )
-    state = condemn(state, [condemned_inode(removed)])
+    if keep_ms:
+        path = join_path(parts)
+        state = trash.keep_removed(state, removed, path, keep_ms=keep_ms, now_ms=now_ms)
+    else:
+        state = trash.forget_trashed(state, removed)
+        gone.append(condemned_inode(removed))
     return state, commands.EntriesRemoved(file_count, directory_count)
+
+
+def _expire(state: FileSystemState, command: commands.ExpireTrash, gone: _Gone) -> FileSystemState:
+    for _ in range(command.count_max):
+        due = trash.next_to_expire(state)
+        if due is None or due[1] > command.kept_until_ms:
+            break
+        name = state.inodes[due[0]].name
+        parts = (TRASH_NAME, name)
+        state, removed, _, _ = remove_entry(state, parts, recursive=True, now_ms=command.now_ms)
+        state = trash.forget_trashed(state, removed)
+        gone.append(condemned_inode(removed))
+    return state

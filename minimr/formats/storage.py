@@ -158,19 +158,21 @@ class Storage:
             local_path(source).replace(local_path(target))
             return
         fs, path = self._resolve(source)
-        if _renames_directories(fs):
+        if _is_minigfs(fs):
             fs.rename(path, self._resolve(target)[1], replace=True)
         else:
             fs.mv(path, self._resolve(target)[1])
 
     def remove(self, url: str) -> None:
-        """Remove a file, or a directory with all below it; nothing there is fine."""
+        """Remove a file, or a directory with all below it, for good; nothing there is fine."""
         if is_local(url):
             _remove_local(local_path(url))
             return
         fs, path = self._resolve(url)
+        for_good = {"now": True} if _is_minigfs(fs) else {}
         try:
-            fs.rm(glob.escape(path), recursive=True)  # rm takes patterns, and we mean one name
+            # rm takes patterns, and we mean one name
+            fs.rm(glob.escape(path), recursive=True, **for_good)
         except FileNotFoundError:
             return
 
@@ -205,7 +207,7 @@ class Storage:
             self.remove(output)
         fs, source = self._resolve(staging)
         target = self._resolve(output)[1]
-        if _renames_directories(fs):
+        if _is_minigfs(fs):
             fs.rename(source, target)
         else:
             _move_files(fs, source, target, last=last)
@@ -315,7 +317,7 @@ def _publish_local(staging: str, output: str, *, overwrite: bool) -> None:
     rename_exclusive(staging, output)
 
 
-def _renames_directories(fs: Any) -> bool:
+def _is_minigfs(fs: Any) -> bool:
     return "minigfs" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
 
 

@@ -65,7 +65,7 @@ def test_an_old_masters_folder_booted_deletes_zero_chunks(tmp_path: Path) -> Non
         # /early is gone, and its next start would have those chunks deleted.
         swap_in(cluster, old, keep_as=true)
         cluster.start_master()
-        cluster.client.remove("/early")
+        cluster.client.remove("/early", now=True)
         cluster.start()
         until(lambda: "newer log" in " ".join(cluster.client.report().reasons))
         time.sleep(4)  # eight heartbeats, four rounds of housekeeping
@@ -82,7 +82,7 @@ def test_an_old_masters_folder_booted_deletes_zero_chunks(tmp_path: Path) -> Non
         until(lambda: cluster.client.report().health == "OK")
         assert read(cluster, "/early") == early
         assert read(cluster, "/late") == late
-        cluster.client.remove("/early")
+        cluster.client.remove("/early", now=True)
         until(lambda: len(chunk_files(cluster)) == 6)
         trashed = [len(list((s.directory / "trash").iterdir())) for s in cluster.chunkservers]
         assert trashed == [3, 3, 3], "the true master is obeyed again, and the trash keeps them"

@@ -1,17 +1,21 @@
 """A file system driven command by command."""
 
+from collections import Counter
+
 from minigfs.config import FileSystemConfig
 from minigfs.ids import ChunkHandle, ChunkserverId, FileId
 from minigfs.master import commands
 from minigfs.master.namespace import path_of
 from minigfs.master.state import (
     ROOT_ID,
+    TRASH_ID,
     DirectoryInode,
     FileSystemState,
     Inode,
     initial_state,
 )
 from minigfs.master.transition import transition
+from minigfs.master.trash import by_path, kept_until_of
 
 __all__ = ["CHUNK_BYTES", "SERVERS", "Driver", "check_invariants"]
 
@@ -81,22 +85,60 @@ def check_invariants(state: FileSystemState) -> None:
     """What every state must satisfy, found by walking all of it."""
     seen: set[FileId] = set()
     owned: list[ChunkHandle] = []
-    _walk_tree(state, seen, owned)
+    for root in (ROOT_ID, TRASH_ID):
+        _walk_tree(state, root, seen, owned)
     _walk_condemned(state, seen, owned)
+    _walk_clones(state, seen, owned)
     assert seen == set(state.inodes), "an inode has no place"
     for file in state.temporary.values():
         assert file.file_id not in seen
         assert file.file_id not in state.condemned
         owned += file.chunks
-    assert len(owned) == len(set(owned)), "a chunk has two owners"
+    counted = Counter(owned)
+    beyond_first = {handle: count - 1 for handle, count in counted.items() if count > 1}
+    assert beyond_first == dict(state.shared), "owners are not as they were counted"
     assert set(owned) == set(state.chunks), "a chunk has no owner, or an owner no chunk"
     assert not set(owned) & set(state.garbage), "a live chunk is garbage"
     assert all(h < state.next_handle for h in (*owned, *state.garbage))
+    _check_beside(state)
 
 
-def _walk_tree(state: FileSystemState, seen: set[FileId], owned: list[ChunkHandle]) -> None:
+def _check_beside(state: FileSystemState) -> None:
+    """What stands beside the inodes is of inodes that are there."""
+    for file_id in (*state.policies, *state.fences):
+        assert isinstance(state.inodes.get(file_id), DirectoryInode)
+    root = state.inodes[TRASH_ID]
+    assert isinstance(root, DirectoryInode)
+    names = dict(root.children.items_from(""))
+    assert set(names.values()) == set(state.trash)
+    for name, file_id in names.items():
+        assert kept_until_of(name) == state.trash[file_id].kept_until_ms
+    assert state.trash_by_path == by_path(state.trash)
+
+
+def _walk_clones(state: FileSystemState, seen: set[FileId], owned: list[ChunkHandle]) -> None:
+    """Copies that have no place yet; their counts are right when they get one."""
+    for copy_id, cloning in state.cloning.items():
+        if not cloning.waiting:
+            continue
+        assert copy_id not in seen
+        waiting = [state.inodes[copy_id]]
+        while waiting:
+            inode = waiting.pop()
+            assert path_of(state, inode) is None
+            seen.add(inode.file_id)
+            if isinstance(inode, DirectoryInode):
+                ids = [child_id for _, child_id in inode.children.items_from("")]
+                waiting += [state.inodes[child_id] for child_id in ids]
+            else:
+                owned += inode.chunks
+
+
+def _walk_tree(
+    state: FileSystemState, root_id: FileId, seen: set[FileId], owned: list[ChunkHandle]
+) -> None:
     """Directories after those above them; then every count, from the leaves up."""
-    order, waiting = [], [state.inodes[ROOT_ID]]
+    order, waiting = [], [state.inodes[root_id]]
     while waiting:
         inode = waiting.pop()
         order.append(inode)
@@ -106,11 +148,13 @@ def _walk_tree(state: FileSystemState, seen: set[FileId], owned: list[ChunkHandl
         files, directories = counts[inode.file_id]
         if isinstance(inode, DirectoryInode):
             assert (inode.file_count, inode.directory_count) == (files, directories)
-        if inode.file_id != ROOT_ID:
+        if inode.file_id != root_id:
             is_file = not isinstance(inode, DirectoryInode)
             counts[inode.parent_id][0] += files + is_file
             counts[inode.parent_id][1] += directories + (not is_file)
-    assert counts[ROOT_ID] == [state.file_count, state.directory_count]
+    root = state.inodes[root_id]
+    assert isinstance(root, DirectoryInode)
+    assert counts[root_id] == [root.file_count, root.directory_count]
 
 
 def _walk_condemned(state: FileSystemState, seen: set[FileId], owned: list[ChunkHandle]) -> None:

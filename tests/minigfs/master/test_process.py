@@ -207,7 +207,7 @@ def test_the_chunks_of_a_removed_file_are_ordered_deleted_and_the_order_outlives
     master.heartbeats("s0", "s1", "s2")
     master.write("/f", 10)
     (chunk,) = master.call(Locate(path="/f")).chunks
-    master.call(Remove(path="/f"))
+    master.call(Remove(path="/f", now=True))
     master.end(signal.SIGKILL)
     with running(tmp_path) as again:
         held = (ReplicaReport(handle=chunk.handle, version=1, length_bytes=10),)

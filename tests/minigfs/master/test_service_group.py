@@ -34,6 +34,17 @@ from minigfs.master.messages import (
 )
 from minigfs.master.options import MasterOptions
 from minigfs.master.service import FileSystemService
+from minigfs.master.tree_messages import (
+    AwaitClone,
+    Clone,
+    GetPolicy,
+    ListTrash,
+    SetPolicy,
+    SetReplication,
+    TakeToken,
+    Transact,
+    Undelete,
+)
 from minigfs.ports import SystemClock, SystemRng
 from minigfs.replication.founding import found_group, load_member
 from minigfs.replication.host import ReplicatedHost
@@ -145,6 +156,15 @@ def test_followers_send_everybody_to_the_leader_by_name(tmp_path: Path) -> None:
         RenewWriters(file_ids=(file_id,)),
         Rename(source="/a", target="/b"),
         Remove(path="/a"),
+        Transact(changes=()),
+        TakeToken(path="/d"),
+        Clone(source="/a", target="/b"),
+        AwaitClone(copy_id=file_id),
+        Undelete(path="/a", target="/a"),
+        ListTrash(),
+        SetPolicy(path="/d", replication=2),
+        GetPolicy(path="/d"),
+        SetReplication(paths=("/f",), replication=2),
         ReportDamage(handle=1, chunkserver_id=ChunkserverId("s"), reason="rot"),
         beat("s0", full=True),
         GetClusterReport(),

@@ -205,15 +205,20 @@ def test_a_snapshot_keeps_its_bytes() -> None:
     driver.apply(commands.Remove(9, "/e", True))
     driver.apply(commands.Remove(9, "/h", True))
     assert [record.hex() for record in machine_of(driver).freeze()] == KEPT_RECORDS
-    copy = FileSystemMachine()
-    copy.restore(bytes.fromhex(record) for record in KEPT_RECORDS)
-    assert copy.state == driver.state
+    for head in (KEPT_RECORDS[0], HEAD_BEFORE_TRASH):
+        copy = FileSystemMachine()
+        copy.restore(bytes.fromhex(record) for record in (head, *KEPT_RECORDS[1:]))
+        assert copy.state == driver.state
 
 
+HEAD_BEFORE_TRASH = (
+    "980083aa636c75737465725f6964a163ab6368756e6b5f6279746573cd0400ab7265706c69636174696f6e03"
+    "0e0801010009"
+)
 KEPT_RECORDS: list[str] = [
     (
-        "980083aa636c75737465725f6964a163ab6368756e6b5f6279746573cd0400ab7265706c69636174696f6e03"
-        "0e0801010009"
+        "9b0083aa636c75737465725f6964a163ab6368756e6b5f6279746573cd0400ab7265706c69636174696f6e03"
+        "0e0801010009000000"
     ),
     "920592920693050607920990",
     "9301099197020da16c05050000",

@@ -259,7 +259,7 @@ def test_create_refuses_what_publish_would_refuse(driver) -> None:
     assert driver.refused(commands.CreateFile(9, "/d", False, 3)) == "is-directory"
     assert driver.refused(commands.CreateFile(9, "/f/x", False, 3)) == "not-directory"
     assert driver.refused(commands.CreateFile(9, "/f", True, 3)) == "file-exists"
-    assert driver.refused(commands.CreateFile(9, "/n", True, 0)) == "usage"
+    assert driver.refused(commands.CreateFile(9, "/n", True, -1)) == "usage"
 
 
 def test_a_configured_file_system_keeps_its_configuration(driver) -> None:
