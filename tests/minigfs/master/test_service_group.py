@@ -13,6 +13,7 @@ import pytest
 from minigfs.config import FileSystemConfig
 from minigfs.errors import NotLeader, StaleRequest
 from minigfs.ids import ChunkserverId, FileId, Origin
+from minigfs.master.examine_messages import Examine
 from minigfs.master.leadership import Leadership
 from minigfs.master.messages import (
     AllocateChunks,
@@ -164,6 +165,7 @@ def test_followers_send_everybody_to_the_leader_by_name(tmp_path: Path) -> None:
         ListTrash(),
         SetPolicy(path="/d", replication=2),
         GetPolicy(path="/d"),
+        Examine(path="/"),
         SetReplication(paths=("/f",), replication=2),
         ReportDamage(handle=1, chunkserver_id=ChunkserverId("s"), reason="rot"),
         beat("s0", full=True),
