@@ -7,6 +7,7 @@ from minimr.config import DEFAULT_BACKUP_POLICY, PROGRESS_DEADLINE_MS
 from minimr.ids import AttemptId, JobId, TaskId, WorkerId
 
 __all__ = [
+    "Amount",
     "Assignment",
     "AttemptResult",
     "CancelJob",
@@ -33,6 +34,7 @@ __all__ = [
     "Progress",
     "PublishAssignment",
     "PublishResult",
+    "Receipt",
     "ReduceAssignment",
     "ReduceResult",
     "ReportFailure",
@@ -119,6 +121,8 @@ class MapOutput(Message, frozen=True):
     size_bytes: int
     record_count: int
     digest: str
+    frame_bytes: int = 0
+    frame_sum: int = 0  # of its frames' xxh3, modulo 2^64
 
 
 class Part(Message, frozen=True):
@@ -140,6 +144,23 @@ class Nearness(StrEnum):
     LOCAL = "local"  # on the same host
     RACK = "rack"
     REMOTE = "remote"
+
+
+class Amount(Message, frozen=True):
+    """``sum`` does not depend on the order of what is summed; see `minimr.coordinator.receipt`."""
+
+    records: int = 0
+    bytes: int = 0
+    sum: int = 0
+
+
+class Receipt(Message, frozen=True):
+    """What went into a job, was handed on by its maps, was read by its reduces, and came out."""
+
+    input: Amount
+    map_output: Amount
+    reduce_input: Amount
+    output: Amount
 
 
 class MapAssignment(Message, frozen=True, tag="map"):
@@ -165,6 +186,7 @@ class PublishAssignment(Message, frozen=True, tag="publish"):
     parts: tuple[Part, ...]
     counters: dict[str, int]
     sides: tuple[Part, ...] = ()
+    receipt: Receipt | None = None
 
 
 Assignment = MapAssignment | ReduceAssignment | PublishAssignment
@@ -181,6 +203,7 @@ class ReduceResult(Message, frozen=True, tag="reduce"):
     counters: dict[str, int]
     part: Part
     sides: tuple[Part, ...] = ()
+    received: Amount = Amount()
 
 
 class PublishResult(Message, frozen=True, tag="publish"):

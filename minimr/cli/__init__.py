@@ -20,6 +20,7 @@ _COMMANDS = {
     "serve": "minimr.cli.cluster:serve",
     "run": "minimr.cli.run:run",
     "jobs": "minimr.cli.jobs:jobs",
+    "verify": "minimr.cli.verify:verify",
     "fs": "minimr.cli.fs:fs",
     "admin": "minimr.cli.admin:admin",
     "data": "minimr.cli.data:data",

@@ -8,6 +8,7 @@ keeps its index, so it is tried again early, and a job that must fail fails soon
 import heapq
 from collections.abc import Callable, Iterable, Sequence
 
+from minimr.coordinator.receipt import receipt_of
 from minimr.coordinator.state import JobRecord, JobStage
 from minimr.coordinator.status import attempt_counters
 from minimr.ids import AttemptId, TaskId, TaskPhase
@@ -167,4 +168,5 @@ def assignment_of(
         parts=tuple(record.parts()),
         counters=attempt_counters(record),
         sides=tuple(record.sides()),
+        receipt=receipt_of(record),
     )

@@ -69,6 +69,8 @@ class SegmentSummary:
     size_bytes: int
     record_count: int
     digest: str
+    frame_bytes: int
+    frame_sum: int  # of the frames' xxh3, modulo 2^64
 
 
 class SegmentWriter:
@@ -113,6 +115,8 @@ class SegmentWriter:
             size_bytes=self._offset + len(index) + _TRAILER.size,
             record_count=sum(frame.row_count for frames in self._frames for frame in frames),
             digest=f"{digest:016x}",
+            frame_bytes=self._offset - len(_MAGIC),
+            frame_sum=sum(one.xxh3 for each in self._frames for one in each) & (2**64 - 1),
         )
 
     def discard(self) -> None:

@@ -88,6 +88,8 @@ def _output(
         size_bytes=summary.size_bytes,
         record_count=summary.record_count,
         digest=summary.digest,
+        frame_bytes=summary.frame_bytes,
+        frame_sum=summary.frame_sum,
     )
 
 

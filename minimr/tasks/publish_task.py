@@ -11,10 +11,10 @@ import xxhash
 from minigfs.errors import MinigfsError
 from minimr.errors import JobUsageError
 from minimr.messages import (
-    JobSpec,
     Part,
     PublishAssignment,
     PublishResult,
+    Receipt,
 )
 from minimr.plan.naming import MANIFEST_NAME, join_url
 from minimr.tasks.context import AttemptContext
@@ -27,7 +27,8 @@ _MANIFEST_FORMAT = 1
 
 def run_publish(context: AttemptContext, assignment: PublishAssignment) -> PublishResult:
     spec = context.spec
-    manifest = _manifest(spec, assignment)
+    _check_conservation(assignment)
+    manifest = _manifest(context, assignment)
     result = PublishResult(manifest_xxh3=xxhash.xxh3_64_hexdigest(manifest))
     try:
         if _is_published(context):
@@ -45,6 +46,16 @@ def run_publish(context: AttemptContext, assignment: PublishAssignment) -> Publi
     except (MinigfsError, OSError) as error:
         raise OutputFailed(f"cannot publish {spec.output}: {error}") from error
     return result
+
+
+def _check_conservation(assignment: PublishAssignment) -> None:
+    receipt = assignment.receipt
+    if receipt is not None and receipt.map_output != receipt.reduce_input:
+        raise OutputFailed(
+            f"records were lost or doubled between map and reduce, so nothing is published: maps "
+            f"handed on {receipt.map_output}, reduces read {receipt.reduce_input} (a fault of "
+            "minimr: report it)"
+        )
 
 
 def _is_published(context: AttemptContext) -> bool:
@@ -81,21 +92,39 @@ def _name_parts(context: AttemptContext, parts: tuple[Part, ...]) -> None:
             storage.remove(entry.url)
 
 
-def _manifest(spec: JobSpec, assignment: PublishAssignment) -> bytes:
+def _manifest(context: AttemptContext, assignment: PublishAssignment) -> bytes:
     """The same bytes whenever the same attempts are published."""
+    spec = context.spec
     content = {
         "format": _MANIFEST_FORMAT,
         "job_id": spec.job_id,
         "name": spec.name,
         "inputs": spec.inputs,
         "settings": dict(spec.settings),
+        "output_format": type(context.output_format).__name__.lower(),
         "code_fingerprint": spec.code_fingerprint,
         "input_fingerprint": spec.input_fingerprint,
+        "receipt": _described_receipt(assignment.receipt),
         "counters": dict(sorted(assignment.counters.items())),
         "parts": [_described(part) for part in assignment.parts],
         "sides": [_described(side) for side in assignment.sides],
     }
     return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+
+
+def _described_receipt(receipt: Receipt | None) -> dict[str, object] | None:
+    if receipt is None:
+        return None
+    amounts = {
+        "input": receipt.input,
+        "map_output": receipt.map_output,
+        "reduce_input": receipt.reduce_input,
+        "output": receipt.output,
+    }
+    return {
+        name: {"records": one.records, "bytes": one.bytes, "sum": f"{one.sum:016x}"}
+        for name, one in amounts.items()
+    }
 
 
 def _described(part: Part) -> dict[str, object]:

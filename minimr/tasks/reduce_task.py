@@ -3,7 +3,7 @@ part file out, keys in increasing order."""
 
 import copy
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
@@ -12,10 +12,10 @@ from typing import Any
 from minimr import agg
 from minimr.agg import Aggregation
 from minimr.counters import collecting, increment
-from minimr.messages import ReduceAssignment, ReduceResult
+from minimr.messages import Amount, ReduceAssignment, ReduceResult
 from minimr.pairs import Pairs
 from minimr.shuffle.combine import aggregate_stream, whole_groups
-from minimr.shuffle.fetch import job_directory
+from minimr.shuffle.fetch import FetchedPartition, job_directory
 from minimr.shuffle.merge import MemoryMeter, merge_runs
 from minimr.tasks.context import AttemptContext
 from minimr.tasks.part_output import part_output
@@ -29,27 +29,36 @@ _MERGE_SHARE = 4  # of the attempt's memory: the rest is for the user's function
 
 def run_reduce(context: AttemptContext, assignment: ReduceAssignment) -> ReduceResult:
     with collecting() as counters, _temporary_directory(context) as directory:
+        received: list[Amount] = []
         with (
             part_output(context, assignment.partition) as output,
             attempt_sides(context) as sides,
-            closing(_merged(context, assignment, directory)) as merged,
+            closing(_merged(context, assignment, directory, received.append)) as merged,
         ):
             for pairs in _reduced(context, merged):
                 output.write(pairs)
         assert output.part is not None
         increment("output.records", output.part.record_count)
         return ReduceResult(
-            counters=dict(sorted(counters.items())), part=output.part, sides=sides.parts
+            counters=dict(sorted(counters.items())),
+            part=output.part,
+            sides=sides.parts,
+            received=received[0],
         )
 
 
 def _merged(
-    context: AttemptContext, assignment: ReduceAssignment, directory: Path
+    context: AttemptContext,
+    assignment: ReduceAssignment,
+    directory: Path,
+    note: Callable[[Amount], None],
 ) -> Generator[Pairs, None, None]:
-    """The partition's pairs in order of (key, map index, position)."""
+    """The partition's pairs in order of (key, map index, position); ``note`` hears how much they
+    are, as their frames say."""
     fetched = context.fetcher.fetch(assignment.map_outputs, assignment.partition, directory)
     total_bytes = sum(each.size_bytes for each in fetched)
     increment("shuffle.bytes", total_bytes)
+    note(_amount_of(fetched))
     done_bytes = 0
 
     def on_read(size_bytes: int) -> None:
@@ -64,6 +73,16 @@ def _merged(
         budget_bytes=context.spec.memory_bytes // _MERGE_SHARE,
         spill_path=lambda: directory / f"merge-{next(numbers)}",
         meter=MemoryMeter(),
+    )
+
+
+def _amount_of(fetched: Sequence[FetchedPartition]) -> Amount:
+    """Every frame is verified against its sum when it is read, so the sums stand for the frames."""
+    frames = [frame for each in fetched for frame in each.frames]
+    return Amount(
+        records=sum(frame.row_count for frame in frames),
+        bytes=sum(frame.length for frame in frames),
+        sum=sum(frame.xxh3 for frame in frames) & (2**64 - 1),
     )
 
 
