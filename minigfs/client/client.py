@@ -17,6 +17,7 @@ from msgspec.structs import replace as with_fields
 
 from minigfs.client.allocation import ChunkAllocator
 from minigfs.client.config import ClientConfig
+from minigfs.client.hedging import HedgePolicy
 from minigfs.client.leases import WriterLeases
 from minigfs.client.lent_chunks import Lenders
 from minigfs.client.locations import FIRST_BATCH_COUNT, ChunkMap
@@ -86,6 +87,7 @@ class _Shared:
     leases: WriterLeases
     suspects: SuspectServers
     lenders: Lenders
+    hedging: HedgePolicy
 
 
 _shared_by_config: dict[ClientConfig, _Shared] = {}
@@ -104,6 +106,7 @@ def _shared(config: ClientConfig) -> _Shared:
         leases=WriterLeases(masters),
         suspects=SuspectServers(),
         lenders=Lenders(pool),
+        hedging=HedgePolicy(),
     )
     # One atomic step and no lock: a fork may happen while another thread is in here.
     return _shared_by_config.setdefault(config, made)
@@ -282,6 +285,7 @@ class MinigfsClient:
             pool=self._shared.pool,
             suspects=self._shared.suspects,
             lenders=self._shared.lenders,
+            hedging=self._shared.hedging,
             timeout_ms=self._config.timeout_ms,
         )
         return FileReader(chunk_map, replicas)

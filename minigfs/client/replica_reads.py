@@ -4,7 +4,8 @@ The first read of a chunk asks the server for the chunk's table of sums and hold
 digest in the master's log; every block is then held against the table, so what a reader returns is
 what the writer closed, whatever disks, memory or wires did in between. A replica with wrong bytes
 is reported, one that does not answer is remembered as suspect and asked last for a while; the read
-goes on at the next one from the first byte that is still missing.
+goes on at the next one from the first byte that is still missing. One that is slow to answer is
+raced by the next (``hedging``).
 
 A replica on this machine comes first, and is read from its file (``lent_chunks``) if its server
 lends it; whatever stands in the way of that, the socket is left.
@@ -15,6 +16,7 @@ from typing import TypeVar
 
 from minigfs.chunkserver.checksum import widen_to_blocks
 from minigfs.chunkserver.messages import ChunkPiece, ReadChunk
+from minigfs.client.hedging import HedgePolicy
 from minigfs.client.lent_chunks import Lenders, LentChunk, check_blocks, check_table
 from minigfs.client.locations import ChunkMap
 from minigfs.client.masters import MasterCaller
@@ -31,11 +33,13 @@ from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion
 from minigfs.master.messages import LocatedChunk, Replica, ReportDamage
 from minigfs.ports import Clock, SystemClock
 from minigfs.transport.client import ConnectionPool
+from minigfs.transport.stream import Stream, first_to_answer
 
 __all__ = ["ReplicaReader", "SuspectServers"]
 
 _SUSPECT_MS = 5_000  # the master needs as long to call a silent server dead
 _FIRST_TRY_TIMEOUT_MS = 2_000  # a server that hangs costs a reader no more than this once
+_OPEN_MS_MAX = 750  # to connect and prove a token, while there are others to ask
 _TABLES_KEPT_COUNT_MAX = 64  # 8 KiB each at 64 MiB chunks
 _BORROWED_COUNT_MAX = 8  # chunk files that one reader holds open; a deleted one keeps its space
 
@@ -65,6 +69,16 @@ class SuspectServers:
         return until_ms if until_ms > now_ms else 0
 
 
+class _Turn:
+    """Whose turn it is to be read from, and who comes after."""
+
+    __slots__ = ("replica", "waiting")
+
+    def __init__(self, replica: Replica, waiting: list[Replica]) -> None:
+        self.replica = replica
+        self.waiting = waiting
+
+
 class ReplicaReader:
     """Reads the chunks of one open file. Thread-safe."""
 
@@ -76,13 +90,17 @@ class ReplicaReader:
         pool: ConnectionPool,
         suspects: SuspectServers,
         lenders: Lenders,
+        hedging: HedgePolicy,
         timeout_ms: int,
+        clock: Clock | None = None,
     ) -> None:
         self._map = chunk_map
         self._masters = masters
         self._pool = pool
         self._suspects = suspects
         self._lenders = lenders
+        self._hedging = hedging
+        self._clock = clock or SystemClock()
         self._timeout_ms = timeout_ms
         self._tables: dict[ChunkHandle, bytes] = {}
         self._borrowed: dict[ChunkHandle, tuple[tuple[ChunkVersion, ChunkserverId], LentChunk]] = {}
@@ -99,14 +117,14 @@ class ReplicaReader:
         """
         done = 0
 
-        def attempt(chunk: LocatedChunk, replica: Replica, timeout_ms: int) -> None:
+        def attempt(chunk: LocatedChunk, turn: _Turn, timeout_ms: int) -> None:
             nonlocal done
-            lent = self._lent(chunk, replica)
+            lent = self._lent(chunk, turn.replica)
             if lent is not None:
                 lent.fill(start + done, target[done:])
                 return
             rest = target[done:]
-            for count in self._stream(chunk, replica, start + done, rest, timeout_ms):
+            for count in self._stream(chunk, turn, start + done, rest, timeout_ms):
                 done += count
 
         self._from_any_replica(index, attempt)
@@ -115,8 +133,8 @@ class ReplicaReader:
         """The bytes as they lie in the page cache, verified and not copied; None if the chunk is
         on no server of this machine that lends it."""
 
-        def attempt(chunk: LocatedChunk, replica: Replica, _timeout_ms: int) -> memoryview | None:
-            lent = self._lent(chunk, replica)
+        def attempt(chunk: LocatedChunk, turn: _Turn, _timeout_ms: int) -> memoryview | None:
+            lent = self._lent(chunk, turn.replica)
             return None if lent is None else lent.view(start, end)
 
         return self._from_any_replica(index, attempt)
@@ -126,7 +144,7 @@ class ReplicaReader:
         self._borrowed.clear()
 
     def _from_any_replica(
-        self, index: int, attempt: Callable[[LocatedChunk, Replica, int], _ResultT]
+        self, index: int, attempt: Callable[[LocatedChunk, _Turn, int], _ResultT]
     ) -> _ResultT:
         patience = Patience(self._timeout_ms)
         chunk = self._map.chunk(index)
@@ -134,20 +152,22 @@ class ReplicaReader:
         timeout_ms = min(_FIRST_TRY_TIMEOUT_MS, self._timeout_ms)
         while True:
             failure: MinigfsError | None = None
-            for replica in self._nearest_first(chunk):
-                if replica.chunkserver_id in damaged:
-                    continue
+            ordered = self._nearest_first(chunk)
+            waiting = [one for one in ordered if one.chunkserver_id not in damaged]
+            while waiting:
+                turn = _Turn(waiting.pop(0), waiting)
                 try:
-                    return attempt(chunk, replica, timeout_ms)
+                    return attempt(chunk, turn, timeout_ms)
                 except SecurityError:
                     raise
                 except DamageError as error:
+                    replica = turn.replica
                     self._borrowed.pop(chunk.handle, None)
                     damaged[replica.chunkserver_id] = f"{replica.address}: {error}"
                     self._report(chunk, replica, error)
                 except MinigfsError as error:
                     failure = error
-                    self._suspects.add(replica.chunkserver_id)
+                    self._suspects.add(turn.replica.chunkserver_id)
             chunk = self._after_all_failed(chunk, damaged, failure, patience)
             timeout_ms = patience.remaining_ms
 
@@ -194,7 +214,7 @@ class ReplicaReader:
     def _stream(
         self,
         chunk: LocatedChunk,
-        replica: Replica,
+        turn: "_Turn",
         start: int,
         target: memoryview,
         timeout_ms: int,
@@ -210,7 +230,8 @@ class ReplicaReader:
             want_table=table is None,
         )
         position, wide_end = widen_to_blocks(start, end - start, chunk.length_bytes)
-        with self._pool.open_stream(replica.address, request, timeout_ms=timeout_ms) as stream:
+        with self._ask(turn, request, timeout_ms) as stream:
+            replica = turn.replica
             last = False
             while not last:
                 # Whole blocks are received where they are wanted; what does not fit is copied.
@@ -229,6 +250,35 @@ class ReplicaReader:
                 yield high - low
         if position != wide_end:
             raise CorruptChunk(f"chunk {chunk.handle:x}: {replica.address} has too few bytes")
+
+    def _ask(self, turn: "_Turn", request: ReadChunk, timeout_ms: int) -> Stream:
+        """A call that the turn's replica answers, or else the next one, if it is sooner ready."""
+        began_ms = self._clock.monotonic_ms()
+        open_ms = min(timeout_ms, _OPEN_MS_MAX) if turn.waiting else timeout_ms
+        first = self._pool.open_stream(turn.replica.address, request, timeout_ms=open_ms)
+        delay_ms = self._hedging.delay_ms() if turn.waiting else None
+        answered = first
+        if delay_ms is not None and first_to_answer([first], delay_ms) is None:
+            answered = self._race(turn, first, request, timeout_ms)
+        self._hedging.answered(self._clock.monotonic_ms() - began_ms)
+        return answered
+
+    def _race(self, turn: "_Turn", first: Stream, request: ReadChunk, timeout_ms: int) -> Stream:
+        """Ask the next replica too; whoever answers first has the turn."""
+        self._hedging.hedged()
+        slow, other = turn.replica, turn.waiting[0]
+        try:
+            second = self._pool.open_stream(other.address, request, timeout_ms=timeout_ms)
+        except MinigfsError:
+            return first
+        if first_to_answer([first, second], timeout_ms) is first:
+            second.close()
+            return first
+        first.close()
+        self._suspects.add(slow.chunkserver_id)
+        turn.replica = turn.waiting.pop(0)
+        turn.waiting.append(slow)  # it may still be the only one that has the right bytes
+        return second
 
     def _trust(self, chunk: LocatedChunk, table: bytes) -> bytes:
         check_table(chunk, table)

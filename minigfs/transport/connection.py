@@ -47,7 +47,7 @@ from minigfs.transport.handshake import (
 )
 from minigfs.transport.network import Link
 from minigfs.transport.security import Security
-from minigfs.transport.sockets import UnixLink
+from minigfs.transport.sockets import SocketLink, UnixLink
 
 __all__ = ["NO_PAYLOAD", "Connection", "ConnectionBroken", "ConnectionLate", "Payload"]
 
@@ -111,6 +111,16 @@ class Connection:
     def is_quiet(self) -> bool:
         """Fit for another call: in step with the peer, and nothing has arrived unasked."""
         return self.usable and self._start == self._end and self._link.is_quiet()
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether bytes are here that were not received as a frame yet, or the peer's end."""
+        return self._start != self._end or not self._link.is_quiet()
+
+    @property
+    def descriptor(self) -> int | None:
+        """To wait on; None if the link has none."""
+        return self._link.fileno() if isinstance(self._link, SocketLink) else None
 
     def send(
         self,

@@ -73,6 +73,10 @@ class SocketLink:
         poll.register(self._socket, select.POLLIN)
         return not poll.poll(0)
 
+    def fileno(self) -> int:
+        """For waiting on several links at once."""
+        return self._socket.fileno()
+
     def shutdown(self) -> None:
         # The unbound method, because a TLS socket's own would tear down its state under a reader.
         with contextlib.suppress(OSError):

@@ -5,8 +5,9 @@ frame ends the call; whatever the other side still sends for it is thrown away b
 its call id, so an error never puts a connection out of step.
 """
 
+import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -24,11 +25,30 @@ from minigfs.transport.connection import (
 )
 from minigfs.transport.deadline import Deadline
 
-__all__ = ["Stream"]
+__all__ = ["Stream", "first_to_answer"]
 
 MessageT = TypeVar("MessageT", bound=msgspec.Struct)
 
 DEFAULT_TIMEOUT_MS = 10_000
+
+
+def first_to_answer(streams: "Sequence[Stream]", timeout_ms: int) -> "Stream | None":
+    """The first of some calls of which something has arrived, be it an error; None in time.
+
+    Where links cannot be waited on together, it is the first call, at once.
+    """
+    poll = select.poll()
+    by_descriptor: dict[int, Stream] = {}
+    for stream in streams:
+        if stream.has_arrived:
+            return stream
+        descriptor = stream.descriptor
+        if descriptor is None:
+            return streams[0]
+        by_descriptor[descriptor] = stream
+        poll.register(descriptor, select.POLLIN)
+    ready = poll.poll(timeout_ms)
+    return by_descriptor[ready[0][0]] if ready else None
 
 
 class Stream:
@@ -63,6 +83,15 @@ class Stream:
     @property
     def peer(self) -> str:
         return self._connection.peer
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether something has come that was not received yet."""
+        return self._connection.has_arrived
+
+    @property
+    def descriptor(self) -> int | None:
+        return self._connection.descriptor
 
     def send(
         self,

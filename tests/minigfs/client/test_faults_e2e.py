@@ -121,6 +121,27 @@ def test_a_server_that_hangs_holds_up_a_read_for_a_moment_only(cluster: StorageC
         hanging.process.send_signal(signal.SIGCONT)
 
 
+def test_a_server_that_stops_between_two_reads_costs_less_than_a_second(
+    cluster: StorageCluster,
+) -> None:
+    """The connection is there already; only the answer does not come: the next is asked too."""
+    client = unsuspecting(cluster)
+    content = os.urandom(CHUNK)
+    write_file(client, "/hedged", content)
+    reader = client.open_reader("/hedged")
+    assert reader.read_at(0, 1000) == content[:1000]
+    (chunk,) = client.locations("/hedged").chunks
+    slow = cluster.chunkservers[cluster.number_of(chunk.replicas[chunk.handle % 3].address)]
+    assert slow.process is not None
+    slow.process.send_signal(signal.SIGSTOP)
+    try:
+        started = time.monotonic()
+        assert reader.read_at(0, CHUNK) == content
+        assert time.monotonic() - started < 1.0
+    finally:
+        slow.process.send_signal(signal.SIGCONT)
+
+
 def test_two_of_three_servers_may_be_dead(cluster: StorageCluster) -> None:
     client = cluster.client
     write_file(client, "/before", b"before" * 1000)
