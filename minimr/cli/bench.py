@@ -4,13 +4,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
-from minigfs.terminal import Terminal, echo_json, format_table, terminal_options
+from minigfs.terminal import Terminal, bytes_option, echo_json, format_table, terminal_options
 
 if TYPE_CHECKING:
     from minimr.bench.raft import RaftFigures
 
 __all__ = ["bench"]
+
+DEFAULT_SIZE_BYTES = 512_000_000
 
 
 @click.group()
@@ -64,6 +67,48 @@ def raft(
         echo_json(figures)
     else:
         click.echo(_table(figures))
+
+
+@bench.command()
+@bytes_option("--size", "size_bytes", help="Of the large file written and read [default: 512MB].")
+@click.option("--seconds", type=click.FloatRange(0.1), default=3.0, show_default=True,
+              help="How long each loop of small requests is measured.")  # fmt: skip
+@click.option("--scratch", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="A directory on the disk to measure.  [default: /tmp's]")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@terminal_options
+@click.pass_obj
+def gfs(
+    terminal: Terminal,
+    size_bytes: int | None,
+    seconds: float,
+    scratch: Path | None,
+    as_json: bool,
+) -> None:
+    """The file system: data, small files, metadata, repair, the longest stall.
+
+    A cluster of its own, three masters and four chunkservers, is made for it and thrown away. The
+    machine's own limits are measured in the same run.
+    """
+    from minimr.bench import gfs as ours
+    from minimr.bench.machine import measure_machine
+
+    size_bytes = size_bytes or DEFAULT_SIZE_BYTES
+    terminal.say("the machine's own limits")
+    machine = measure_machine(scratch, size_bytes)
+    figures = []
+    with ours.scratch_storage(scratch) as storage:
+        for figure in ours.measure(storage, machine, size_bytes=size_bytes, seconds=seconds):
+            terminal.say(f"{figure.what}: {figure.value:,.1f} {figure.unit}")
+            figures.append(figure)
+    if as_json:
+        echo_json({"machine": machine, "figures": figures})
+        return
+    limits = ((name, value / 1e6) for name, value in msgspec.structs.asdict(machine).items())
+    click.echo(", ".join(f"{name} {rate:,.0f} MB/s" for name, rate in limits))
+    click.echo(
+        "\n".join(format_table(("what", "figure", "unit", "limit"), ours.table_rows(figures)))
+    )
 
 
 @bench.command()
