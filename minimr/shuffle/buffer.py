@@ -21,9 +21,9 @@ from minimr.shuffle.combine import (
     aggregate_stream,
     sort_partitioned,
 )
-from minimr.shuffle.merge import MemoryMeter, SortedRun, merge_runs
+from minimr.shuffle.merge import MemoryMeter, merge_runs, run_of
 from minimr.shuffle.partitioners import Partitioner
-from minimr.shuffle.segment import FrameRef, SegmentReader, SegmentSummary, SegmentWriter
+from minimr.shuffle.segment import SegmentReader, SegmentSummary, SegmentWriter
 
 __all__ = ["CombineSorted", "MapOutputBuffer"]
 
@@ -95,11 +95,7 @@ class MapOutputBuffer:
     def _shrink(self) -> None:
         run = self._sorted()
         assert run is not None
-        self._added = []
-        self.meter.release(self._held_bytes)
-        self._held_bytes = 0
         if self._combine is None or run.pairs.nbytes > self._budget_bytes // 2:
-            self._combined = None
             self._spill(run)
             return
         self._combined = run.pairs
@@ -107,23 +103,34 @@ class MapOutputBuffer:
         self.meter.hold(self._held_bytes)
 
     def _sorted(self) -> PartitionedRun | None:
-        """Everything in memory, in order and combined."""
+        """Everything in memory, in order and combined; the buffer is empty then.
+
+        What was added is let go of as soon as it is put together: it stands there twice at most.
+        """
         if isinstance(self._combine, Aggregation):
             return self._aggregated(self._combine)
-        parts = [self._combined, *self._added] if self._combined is not None else self._added
+        parts = self._take()
         if not parts:
             return None
-        run = sort_partitioned(concat_pairs(parts), self._partitioner)
+        run = sort_partitioned(_put_together(parts), self._partitioner)
         return run if self._combine is None else self._combined_run(run, self._combine)
 
     def _aggregated(self, aggregation: Aggregation) -> PartitionedRun | None:
-        run: PartitionedRun | None = None
-        if self._added:
-            run = self._group(concat_pairs(self._added), aggregation.partial)
-        if self._combined is None:
+        combined, self._combined = self._combined, None
+        added = self._take()
+        if not added:
+            return None if combined is None else self._group(combined, aggregation.merge)
+        run = self._group(_put_together(added), aggregation.partial)
+        if combined is None:
             return run
-        parts = [self._combined] if run is None else [self._combined, run.pairs]
-        return self._group(concat_pairs(parts), aggregation.merge)
+        return self._group(concat_pairs([combined, run.pairs]), aggregation.merge)
+
+    def _take(self) -> list[Pairs]:
+        parts = self._added if self._combined is None else [self._combined, *self._added]
+        self._added, self._combined = [], None
+        self.meter.release(self._held_bytes)
+        self._held_bytes = 0
+        return parts
 
     def _group(self, pairs: Pairs, kernel: Kernel) -> PartitionedRun:
         return aggregate_partitioned(pairs, kernel, self._partitioner)
@@ -171,10 +178,7 @@ class MapOutputBuffer:
     ) -> None:
         merged = merge_runs(
             [
-                SortedRun(
-                    size_bytes=_total_bytes(reader.frames_of(partition)),
-                    batches=reader.read_pairs(partition),
-                )
+                run_of(reader.frames_of(partition), reader.read_pairs(partition))
                 for reader in readers
             ],
             budget_bytes=self._budget_bytes,
@@ -187,5 +191,8 @@ class MapOutputBuffer:
             writer.append(partition, pairs)
 
 
-def _total_bytes(frames: tuple[FrameRef, ...]) -> int:
-    return sum(frame.length for frame in frames)
+def _put_together(parts: list[Pairs]) -> Pairs:
+    """One batch; the list is empty then, so that nobody keeps the parts."""
+    pairs = concat_pairs(parts)
+    parts.clear()
+    return pairs

@@ -10,9 +10,10 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from minigfs.errors import MinigfsError
 from minigfs.transport.bulk_server import BulkHandler
@@ -23,10 +24,11 @@ from minimr.errors import SegmentUnavailable
 from minimr.ids import AttemptId, JobId
 from minimr.messages import MapOutput
 from minimr.pairs import Pairs
-from minimr.shuffle.merge import SortedRun
+from minimr.shuffle.merge import SortedRun, run_of
 from minimr.shuffle.segment import (
     FrameRef,
     SegmentReader,
+    check_space,
     decode_frame,
     decode_schema,
     verify_frame,
@@ -44,7 +46,6 @@ __all__ = [
 ]
 
 PIECE_BYTES = 1 << 20
-IN_MEMORY_BYTES = 16 << 20  # of one partition, whatever the number of map outputs
 FETCH_THREAD_COUNT = 4  # enough to keep a disk and a network busy
 FETCH_TIMEOUT_MS = 10_000  # for the next piece, not for all of them
 
@@ -54,6 +55,7 @@ _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 class SegmentHeader(Message, frozen=True):
     schema: bytes
     frames: tuple[FrameRef, ...]
+    compression: str
 
 
 class FetchSegment(Request[SegmentHeader], frozen=True, tag="segment.fetch"):
@@ -93,7 +95,11 @@ def segment_handlers(scratch: Path) -> Mapping[type[Request[Any]], BulkHandler]:
             if request.digest != reader.digest:
                 raise SegmentUnavailable(f"segment {path} is not the one that was committed")
             frames = reader.frames_of(request.partition)
-            stream.send(SegmentHeader(schema=reader.schema_message, frames=frames))
+            stream.send(
+                SegmentHeader(
+                    schema=reader.schema_message, frames=frames, compression=reader.compression
+                )
+            )
             for piece in reader.read_pieces(frames, PIECE_BYTES):
                 stream.send(Empty(), piece)
 
@@ -105,11 +111,14 @@ class FetchedPartition:
     """One map output's part of a reduce partition, on this host; sums are checked while reading."""
 
     output: MapOutput
-    schema: bytes
-    frames: tuple[FrameRef, ...]
+    header: SegmentHeader
     path: Path | None  # None: ``content`` holds the frames
     content: bytes = b""
     shift: int = 0  # where the first frame lies, in ``content`` or the file, is its offset - shift
+
+    @property
+    def frames(self) -> tuple[FrameRef, ...]:
+        return self.header.frames
 
     @property
     def size_bytes(self) -> int:
@@ -117,17 +126,17 @@ class FetchedPartition:
 
     def as_run(self, on_read: Callable[[int], None]) -> SortedRun:
         """The sorted pairs; ``on_read`` is told the bytes of each frame."""
-        return SortedRun(size_bytes=self.size_bytes, batches=self._read(on_read))
+        return run_of(self.frames, self._read(on_read))
 
     def _read(self, on_read: Callable[[int], None]) -> Iterator[Pairs]:
         if not self.frames:
             return
         where = self.output.path
         try:
-            schema = decode_schema(self.schema, where)
+            schema = decode_schema(self.header.schema, where)
             for frame, content in self._contents():
                 verify_frame(content, frame, where)
-                pairs = decode_frame(content, frame, schema, where)
+                pairs = decode_frame(content, frame, schema, self.header.compression, where)
                 on_read(frame.length)
                 yield pairs
         except SegmentUnavailable as error:
@@ -164,17 +173,27 @@ class SegmentFetcher:
         self._pool = pool
 
     def fetch(
-        self, outputs: Sequence[MapOutput], partition: int, spill_directory: Path
+        self,
+        outputs: Sequence[MapOutput],
+        partition: int,
+        spill_directory: Path,
+        *,
+        memory_bytes: int,
     ) -> list[FetchedPartition]:
-        """All of them, in the same order.
+        """All of them, in the same order. Up to ``memory_bytes`` of what comes from other hosts
+        stay in memory.
 
         Raises
         ------
         MapOutputsLost
             Names every output that cannot be had, not only the first.
+        OSError
+            This host's disk does not take what does not fit into memory.
         """
-        with ThreadPoolExecutor(FETCH_THREAD_COUNT) as threads:
-            call = _Call(partition, spill_directory)
+        with (
+            closing(_Call(partition, spill_directory, memory_bytes)) as call,
+            ThreadPoolExecutor(FETCH_THREAD_COUNT) as threads,
+        ):
             tried = [
                 output
                 if output.host == self._host or self._pool is None
@@ -189,7 +208,7 @@ class SegmentFetcher:
                         found.append(self._fetch_here(output, call))
                     else:
                         found.append(each.result())
-                except (MinigfsError, OSError) as error:
+                except MinigfsError as error:
                     lost.append((output.map_index, str(error)))
         if lost:
             raise MapOutputsLost(
@@ -229,12 +248,26 @@ class SegmentFetcher:
 class _Call:
     """What the threads of one fetch share."""
 
-    def __init__(self, partition: int, spill_directory: Path) -> None:
+    def __init__(self, partition: int, spill_directory: Path, memory_bytes: int) -> None:
         self.partition = partition
-        self.spill_directory = spill_directory
         self.dead: dict[str, str] = {}  # workers that do not answer are asked once
+        self._spill_directory = spill_directory
         self._lock = threading.Lock()
-        self._memory_bytes = IN_MEMORY_BYTES
+        self._memory_bytes = memory_bytes
+        self._files: dict[int, BinaryIO] = {}  # one a thread, however many outputs there are
+
+    def spill_file(self) -> BinaryIO:
+        """Where this thread puts what does not fit into memory, at its end."""
+        thread = threading.get_ident()
+        with self._lock:
+            if thread not in self._files:
+                path = self._spill_directory / f"fetch-{len(self._files)}"
+                self._files[thread] = path.open("ab", buffering=0)
+            return self._files[thread]
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
 
     def takes_memory(self, size_bytes: int) -> bool:
         """Reserve memory for one output; false if it must go to a file."""
@@ -252,8 +285,11 @@ def _read_here(output: MapOutput, partition: int) -> FetchedPartition:
             raise SegmentUnavailable(f"segment {path} is not the one that was committed")
         return FetchedPartition(
             output=output,
-            schema=reader.schema_message,
-            frames=reader.frames_of(partition),
+            header=SegmentHeader(
+                schema=reader.schema_message,
+                frames=reader.frames_of(partition),
+                compression=reader.compression,
+            ),
             path=path,
         )
 
@@ -265,20 +301,19 @@ def _receive(stream: Stream, output: MapOutput, call: _Call) -> FetchedPartition
     if call.takes_memory(left):
         content = b"".join(_pieces(stream, left))
         return FetchedPartition(
-            output=output,
-            schema=header.schema,
-            frames=header.frames,
-            path=None,
-            content=content,
-            shift=shift,
+            output=output, header=header, path=None, content=content, shift=shift
         )
-    path = call.spill_directory / f"fetch-{output.map_index}"
-    with path.open("wb", buffering=0) as file:
-        for piece in _pieces(stream, left):
-            file.write(piece)
-    return FetchedPartition(
-        output=output, schema=header.schema, frames=header.frames, path=path, shift=shift
-    )
+    file = call.spill_file()
+    check_space(Path(file.name).parent, left)
+    start = file.tell()
+    for piece in _pieces(stream, left):
+        _write_all(file, piece)
+    return FetchedPartition(output=output, header=header, path=Path(file.name), shift=shift - start)
+
+
+def _write_all(file: BinaryIO, piece: memoryview) -> None:
+    while piece:
+        piece = piece[file.write(piece) :]
 
 
 def _pieces(stream: Stream, left: int) -> Iterator[memoryview]:

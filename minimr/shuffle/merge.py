@@ -20,18 +20,21 @@ from minimr.column_types import stored
 from minimr.columns import from_numpy
 from minimr.pairs import Pairs, check_same_types, concat_pairs
 from minimr.shuffle.keys import rows_below, sort_order, words_of
-from minimr.shuffle.segment import FRAME_BYTES, SegmentReader, SegmentWriter
+from minimr.shuffle.segment import FrameRef, SegmentReader, SegmentWriter
 
-__all__ = ["MemoryMeter", "SortedRun", "merge_runs"]
+__all__ = ["MemoryMeter", "SortedRun", "merge_runs", "run_of"]
 
+_FAN_IN_MAX = 512  # each run may be an open file
 _COPIES = 3  # what a step holds of its rows: read ahead, put together, in order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SortedRun:
-    """A sorted sequence of pairs that is read once."""
+    """A sorted sequence of pairs that is read once, and what it takes in memory: all of it, and
+    the largest of its batches."""
 
     size_bytes: int
+    batch_bytes: int
     batches: Iterator[Pairs]
 
 
@@ -61,16 +64,30 @@ def merge_runs(
 
     ``spill_path`` names files for intermediate passes; the caller removes them.
     """
-    fan_in = max(2, budget_bytes // ((_COPIES + 1) * FRAME_BYTES))
     if sum(run.size_bytes for run in runs) * _COPIES <= budget_bytes:
         yield from _merge_at_once(runs, meter)
         return
-    while len(runs) > fan_in:
+    while len(groups := list(_neighbours(runs, budget_bytes))) > 1:
         runs = [
-            _spilled(_merge_streams(runs[i : i + fan_in], budget_bytes, meter), spill_path())
-            for i in range(0, len(runs), fan_in)
+            group[0]
+            if len(group) == 1
+            else _spilled(_merge_streams(group, budget_bytes, meter), spill_path())
+            for group in groups
         ]
     yield from _merge_streams(runs, budget_bytes, meter)
+
+
+def _neighbours(runs: Sequence[SortedRun], budget_bytes: int) -> Iterator[Sequence[SortedRun]]:
+    """Runs that can be merged at once, a batch of each in memory; at least two."""
+    start, held_bytes = 0, 0
+    for index, run in enumerate(runs):
+        batch_bytes = (_COPIES + 1) * run.batch_bytes
+        count = index - start
+        if count >= 2 and (held_bytes + batch_bytes > budget_bytes or count == _FAN_IN_MAX):
+            yield runs[start:index]
+            start, held_bytes = index, 0
+        held_bytes += batch_bytes
+    yield runs[start:]
 
 
 def _merge_at_once(runs: Iterable[SortedRun], meter: MemoryMeter) -> Iterator[Pairs]:
@@ -91,14 +108,24 @@ def _spilled(batches: Iterable[Pairs], path: Path) -> SortedRun:
     with SegmentWriter(path, 1) as writer:
         for batch in batches:
             writer.append(0, batch)
-        summary = writer.close()
-    return SortedRun(size_bytes=summary.size_bytes, batches=_read_once(path))
+        writer.close()
+    with SegmentReader(path) as reader:
+        return run_of(reader.frames_of(0), _read_once(path))
 
 
 def _read_once(path: Path) -> Iterator[Pairs]:
     with SegmentReader(path) as reader:
         yield from reader.read_pairs(0)
     path.unlink()
+
+
+def run_of(frames: Sequence[FrameRef], batches: Iterator[Pairs]) -> SortedRun:
+    """The run that some frames hold."""
+    return SortedRun(
+        size_bytes=sum(frame.plain_bytes for frame in frames),
+        batch_bytes=max((frame.plain_bytes for frame in frames), default=0),
+        batches=batches,
+    )
 
 
 class _Cursor:

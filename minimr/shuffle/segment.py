@@ -2,19 +2,25 @@
 
 ::
 
-    magic | frame | frame | ... | index | index length u32 | index xxh3-64 u64 | magic
+    magic | frame | frame | ... | tables | directory | schema | trailer
 
-A frame is a run of pairs of one partition, sorted by key, as one Arrow IPC record batch message;
-frames lie in order of partition and, in it, of key. The index (msgpack) holds the schema and, per
-partition, the offset, length, row count and xxh3-64 of each frame. Nothing is read unchecked: a
-byte that changed anywhere makes `SegmentUnavailable`, never other pairs. The digest of a segment is
-the sum of its index, which holds the sums of everything else.
+A frame is a run of pairs of one partition, sorted by key, as one Arrow IPC record batch message,
+packed if the segment is; frames lie in order of partition and, in it, of key. Each partition has a
+table of its frames (offset, length, rows, unpacked bytes, xxh3-64), and the directory has an entry
+of fixed width per partition: where its table is, its sum, and a sum of the entry itself. So what a
+reader of one partition reads does not grow with the number of partitions.
+
+Nothing is read unchecked: a byte that changed anywhere makes `SegmentUnavailable`, never other
+pairs. The digest of a segment is the sum of its tables, which hold the sums of all frames; it seeds
+the sums of the entries and stands in the trailer, which has a sum too, over the schema and itself.
 
 Writers fill a temporary file and rename it, so a segment under its name is whole as long as the
 machine does not crash; there is no fsync, since a lost segment only costs its map attempt again.
 """
 
+import errno
 import os
+import shutil
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -39,6 +45,7 @@ __all__ = [
     "SegmentReader",
     "SegmentSummary",
     "SegmentWriter",
+    "check_space",
     "decode_frame",
     "decode_schema",
     "verify_frame",
@@ -46,22 +53,30 @@ __all__ = [
 
 FRAME_BYTES = 256 << 10  # what a merge holds of each of its runs, at least
 
-_MAGIC = b"MMRSEG01"
-_TRAILER = struct.Struct("<IQ8s")
+_MAGIC = b"MMRSEG02"
+_FRAME = struct.Struct("<QQIQQ")  # as in FrameRef
+_ENTRY = struct.Struct("<QIQ")  # of the table: offset, frames, xxh3
+_SUM = struct.Struct("<Q")
+_ENTRY_BYTES = _ENTRY.size + _SUM.size
+_TRAILER = struct.Struct("<QIIBQ")  # directory's offset, partitions, schema bytes, codec, digest
+_TRAILER_BYTES = _TRAILER.size + _SUM.size + len(_MAGIC)
+_CODECS = ("", "lz4", "zstd")
+_TAIL_BYTES = 4 << 10  # read at once: trailer and, mostly, schema
+_WRITTEN_BYTES = 1 << 20  # at a time
+
+_SPACE_CHECKED_BYTES = 64 << 20  # written between two looks at the disk
+_SPACE_KEPT_SHARE = 100  # of the disk, one part in as many, so that others can still delete
+_SPACE_KEPT_BYTES_MAX = 512 << 20
 
 
 class FrameRef(msgspec.Struct, frozen=True, array_like=True):
-    """Where a frame lies in its file, and its sum."""
+    """Where a frame lies in its file, its rows, its bytes when unpacked, and its sum."""
 
     offset: int
     length: int
     row_count: int
+    plain_bytes: int
     xxh3: int
-
-
-class _Index(msgspec.Struct, frozen=True, array_like=True):
-    schema: bytes  # Arrow IPC schema message; empty if there are no rows
-    partitions: tuple[tuple[FrameRef, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,16 +89,25 @@ class SegmentSummary:
 
 
 class SegmentWriter:
-    """Writes partitions in increasing order; leaving the block by an exception leaves no file."""
+    """Writes partitions in increasing order; leaving the block by an exception leaves no file.
 
-    def __init__(self, path: Path, partition_count: int) -> None:
+    ``compression`` of the frames: "lz4", "zstd", or "" for none. `OSError` (ENOSPC) before the disk
+    is full to the last byte.
+    """
+
+    def __init__(self, path: Path, partition_count: int, *, compression: str = "") -> None:
         self._path = path
         self._temporary = path.with_name(path.name + ".tmp")
-        self._frames: list[list[FrameRef]] = [[] for _ in range(partition_count)]
+        self._compression = compression
+        self._codec = pa.Codec(compression) if compression else None
+        self._tables: list[bytearray] = [bytearray() for _ in range(partition_count)]
         self._example: Pairs | None = None  # the first pair: the others have its types
         self._last_partition = 0
+        self._record_count = 0
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: BinaryIO = self._temporary.open("wb")
+        check_space(path.parent)
+        self._space_checked_at = _SPACE_CHECKED_BYTES
+        self._file: BinaryIO = self._temporary.open("wb", buffering=_WRITTEN_BYTES)
         self._file.write(_MAGIC)
         self._offset = len(_MAGIC)
 
@@ -97,23 +121,29 @@ class SegmentWriter:
             self._example = example_of(pairs)
         check_same_types(self._example, pairs)
         for start, end in _frame_bounds(pairs):
-            frame = pairs.slice(start, end - start).serialize()
-            self._file.write(frame)
-            self._frames[partition].append(
-                FrameRef(self._offset, frame.size, end - start, xxhash.xxh3_64_intdigest(frame))
-            )
-            self._offset += frame.size
+            self._append(partition, pairs.slice(start, end - start))
 
     def close(self) -> SegmentSummary:
         schema = b"" if self._example is None else self._example.schema.serialize().to_pybytes()
-        index = msgspec.msgpack.encode(_Index(schema, tuple(map(tuple, self._frames))))
-        digest = xxhash.xxh3_64_intdigest(index)
-        self._file.write(index + _TRAILER.pack(len(index), digest, _MAGIC))
+        tables = b"".join(self._tables)
+        digest = xxhash.xxh3_64_intdigest(tables, seed=len(self._tables))
+        directory, offset = [], self._offset
+        for index, table in enumerate(self._tables):
+            count = len(table) // _FRAME.size
+            entry = _ENTRY.pack(offset, count, xxhash.xxh3_64_intdigest(table))
+            directory.append(entry + _SUM.pack(_entry_sum(entry, index, digest)))
+            offset += len(table)
+        codec = _CODECS.index(self._compression)
+        trailer = _TRAILER.pack(offset, len(self._tables), len(schema), codec, digest)
+        checked = schema + trailer
+        end = b"".join((*directory, checked, _SUM.pack(xxhash.xxh3_64_intdigest(checked)), _MAGIC))
+        self._file.write(tables)
+        self._file.write(end)
         self._file.close()
         self._temporary.replace(self._path)
         return SegmentSummary(
-            size_bytes=self._offset + len(index) + _TRAILER.size,
-            record_count=sum(frame.row_count for frames in self._frames for frame in frames),
+            size_bytes=offset + len(end),
+            record_count=self._record_count,
             digest=f"{digest:016x}",
             frame_bytes=self._offset - len(_MAGIC),
             frame_sum=sum(one.xxh3 for each in self._frames for one in each) & (2**64 - 1),
@@ -136,6 +166,23 @@ class SegmentWriter:
         if kind is not None or not self._file.closed:
             self.discard()
 
+    def _append(self, partition: int, rows: Pairs) -> None:
+        plain = rows.serialize()
+        frame = plain if self._codec is None else self._codec.compress(plain)
+        if self._offset + frame.size > self._space_checked_at:
+            check_space(self._path.parent, frame.size)
+            self._space_checked_at = self._offset + _SPACE_CHECKED_BYTES
+        self._file.write(frame)
+        self._tables[partition] += _FRAME.pack(
+            self._offset,
+            frame.size,
+            rows.num_rows,
+            plain.size,
+            xxhash.xxh3_64_intdigest(frame),
+        )
+        self._record_count += rows.num_rows
+        self._offset += frame.size
+
 
 class SegmentReader:
     """Reads partitions of one segment file; every failure is `SegmentUnavailable` with its path."""
@@ -147,19 +194,27 @@ class SegmentReader:
         except OSError as error:
             raise SegmentUnavailable(f"segment {path}: {error.strerror}") from error
         try:
-            self._index, self.digest = self._read_index()
+            self._read_trailer()
         except BaseException:
             self._file.close()
             raise
 
     @property
-    def schema_message(self) -> bytes:
-        return self._index.schema
+    def digest(self) -> str:
+        return f"{self._digest:016x}"
 
     def frames_of(self, partition: int) -> tuple[FrameRef, ...]:
-        if not 0 <= partition < len(self._index.partitions):
+        if not 0 <= partition < self._partition_count:
             raise SegmentUnavailable(f"segment {self._path} has no partition {partition}")
-        return self._index.partitions[partition]
+        found = self._read_at(self._directory + partition * _ENTRY_BYTES, _ENTRY_BYTES)
+        entry, (checked,) = found[: _ENTRY.size], _SUM.unpack_from(found, _ENTRY.size)
+        if _entry_sum(entry, partition, self._digest) != checked:
+            raise self._damaged(f"has a wrong sum over its entry of partition {partition}")
+        offset, count, table_sum = _ENTRY.unpack(entry)
+        table = self._read_at(offset, count * _FRAME.size)
+        if xxhash.xxh3_64_intdigest(table) != table_sum:
+            raise self._damaged(f"has a wrong sum over its table of partition {partition}")
+        return tuple(FrameRef(*fields) for fields in _FRAME.iter_unpack(table))
 
     def read_frame(self, frame: FrameRef) -> bytes:
         """The frame's bytes, verified."""
@@ -182,9 +237,10 @@ class SegmentReader:
         frames = self.frames_of(partition)
         if not frames:
             return
-        schema = decode_schema(self._index.schema, str(self._path))
+        where = str(self._path)
+        schema = decode_schema(self.schema_message, where)
         for frame in frames:
-            yield decode_frame(self.read_frame(frame), frame, schema, str(self._path))
+            yield decode_frame(self.read_frame(frame), frame, schema, self.compression, where)
 
     def close(self) -> None:
         self._file.close()
@@ -200,20 +256,26 @@ class SegmentReader:
     ) -> None:
         self.close()
 
-    def _read_index(self) -> tuple[_Index, str]:
+    def _read_trailer(self) -> None:
         size = os.fstat(self._file.fileno()).st_size
-        if size < len(_MAGIC) + _TRAILER.size:
+        if size < len(_MAGIC) + _TRAILER_BYTES:
             raise self._damaged("is too short")
         if self._read_at(0, len(_MAGIC)) != _MAGIC:
             raise self._damaged("begins wrong")
-        length, digest, magic = _TRAILER.unpack(self._read_at(size - _TRAILER.size, _TRAILER.size))
-        start = size - _TRAILER.size - length
-        if magic != _MAGIC or start < len(_MAGIC):
+        tail = self._read_at(size - min(size, _TAIL_BYTES), min(size, _TAIL_BYTES))
+        if tail[-len(_MAGIC) :] != _MAGIC:
             raise self._damaged("ends wrong")
-        encoded = self._read_at(start, length)
-        if xxhash.xxh3_64_intdigest(encoded) != digest:
-            raise self._damaged("has a wrong sum over its index")
-        return msgspec.msgpack.decode(encoded, type=_Index), f"{digest:016x}"
+        trailer = tail[-_TRAILER_BYTES : -_SUM.size - len(_MAGIC)]
+        (checked,) = _SUM.unpack_from(tail, len(tail) - _SUM.size - len(_MAGIC))
+        self._directory, self._partition_count, length, codec, self._digest = _TRAILER.unpack(
+            trailer
+        )
+        if length > size - _TRAILER_BYTES:
+            raise self._damaged("has a wrong sum over its trailer")
+        self.schema_message = self._read_at(size - _TRAILER_BYTES - length, length)
+        if xxhash.xxh3_64_intdigest(self.schema_message + trailer) != checked:
+            raise self._damaged("has a wrong sum over its trailer")
+        self.compression = _CODECS[codec]
 
     def _read_at(self, offset: int, length: int) -> bytes:
         try:
@@ -226,6 +288,22 @@ class SegmentReader:
 
     def _damaged(self, how: str) -> SegmentUnavailable:
         return SegmentUnavailable(f"segment {self._path} {how}: its map task must run again")
+
+
+def check_space(directory: Path, wanted_bytes: int = 0) -> None:
+    """`OSError` (ENOSPC) if ``wanted_bytes`` more would leave too little free for others."""
+    usage = shutil.disk_usage(directory)
+    kept_bytes = min(usage.total // _SPACE_KEPT_SHARE, _SPACE_KEPT_BYTES_MAX)
+    if usage.free - wanted_bytes < kept_bytes:
+        raise OSError(
+            errno.ENOSPC,
+            f"{usage.free >> 20} MiB are free, and {kept_bytes >> 20} MiB must stay so",
+            str(directory),
+        )
+
+
+def _entry_sum(entry: bytes, partition: int, digest: int) -> int:
+    return xxhash.xxh3_64_intdigest(entry + _SUM.pack(partition), seed=digest)
 
 
 def verify_frame(content: "bytes | memoryview", frame: FrameRef, where: str) -> None:
@@ -244,10 +322,15 @@ def decode_schema(message: bytes, where: str) -> pa.Schema:
         raise SegmentUnavailable(f"segment {where}: unreadable schema: {error}") from error
 
 
-def decode_frame(content: bytes, frame: FrameRef, schema: pa.Schema, where: str) -> Pairs:
-    """The pairs of a verified frame, without copying ``content``."""
+def decode_frame(
+    content: bytes, frame: FrameRef, schema: pa.Schema, compression: str, where: str
+) -> Pairs:
+    """The pairs of a verified frame, without copying ``content`` if it is not packed."""
     try:
-        pairs = pa.ipc.read_record_batch(pa.py_buffer(content), schema)
+        message = pa.py_buffer(content)
+        if compression:
+            message = pa.Codec(compression).decompress(message, frame.plain_bytes)
+        pairs = pa.ipc.read_record_batch(message, schema)
     except (pa.ArrowInvalid, OSError) as error:
         raise SegmentUnavailable(
             f"segment {where}: unreadable frame at byte {frame.offset}: {error}"

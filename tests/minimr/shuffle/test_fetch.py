@@ -24,6 +24,7 @@ from minimr.shuffle.fetch import (
 )
 from minimr.shuffle.segment import SegmentWriter
 
+MEMORY_BYTES = 16 << 20
 SECURITY = Security(token=b"t" * 32, cluster_id="c")
 
 
@@ -82,7 +83,7 @@ def test_outputs_arrive_in_order_whether_small_or_large(
 ) -> None:
     """3 outputs of 7 MB are more than stays in memory."""
     outputs = [make_output(tmp_path / "worker", index, address, rows) for index in range(3)]
-    fetched = SegmentFetcher(host, pool).fetch(outputs, 1, tmp_path)
+    fetched = SegmentFetcher(host, pool).fetch(outputs, 1, tmp_path, memory_bytes=MEMORY_BYTES)
     large = rows > 3 and host == "elsewhere"
     assert len(list(tmp_path.glob("fetch-*"))) == (1 if large else 0)
     for index, each in enumerate(fetched):
@@ -96,7 +97,9 @@ def test_the_progress_of_reading_adds_up_to_the_size(
     tmp_path: Path, address: str, pool: ConnectionPool
 ) -> None:
     output = make_output(tmp_path / "worker", 0, address, 50_000)
-    (fetched,) = SegmentFetcher("elsewhere", pool).fetch([output], 1, tmp_path)
+    (fetched,) = SegmentFetcher("elsewhere", pool).fetch(
+        [output], 1, tmp_path, memory_bytes=MEMORY_BYTES
+    )
     read: list[int] = []
     list(fetched.as_run(read.append).batches)
     assert sum(read) == fetched.size_bytes
@@ -110,14 +113,14 @@ def test_every_lost_output_is_named_and_only_those(
     Path(outputs[3].path).write_bytes(b"")
     for host in ("there", "elsewhere"):
         with pytest.raises(MapOutputsLost) as caught:
-            SegmentFetcher(host, pool).fetch(outputs, 1, tmp_path)
+            SegmentFetcher(host, pool).fetch(outputs, 1, tmp_path, memory_bytes=MEMORY_BYTES)
         assert caught.value.map_indexes == (1, 3)
 
 
 def test_a_dead_worker_loses_all_its_outputs(tmp_path: Path, pool: ConnectionPool) -> None:
     outputs = [make_output(tmp_path / "worker", index, "127.0.0.1:1") for index in range(9)]
     with pytest.raises(MapOutputsLost) as caught:
-        SegmentFetcher("elsewhere", pool).fetch(outputs, 1, tmp_path)
+        SegmentFetcher("elsewhere", pool).fetch(outputs, 1, tmp_path, memory_bytes=MEMORY_BYTES)
     assert caught.value.map_indexes == tuple(range(9))
 
 
@@ -131,7 +134,7 @@ def test_a_byte_that_changed_after_the_commit_costs_that_map_only(
     content[content.index(b"00000001")] ^= 1
     path.write_bytes(content)
     with pytest.raises(MapOutputsLost, match="wrong sum") as caught:
-        rows_of(SegmentFetcher(host, pool).fetch(outputs, 1, tmp_path))
+        rows_of(SegmentFetcher(host, pool).fetch(outputs, 1, tmp_path, memory_bytes=MEMORY_BYTES))
     assert caught.value.map_indexes == (1,)
 
 
@@ -142,7 +145,7 @@ def test_another_segment_under_the_same_name_is_not_taken(
     make_output(tmp_path / "worker", 0, address, 4)
     for host in ("there", "elsewhere"):
         with pytest.raises(MapOutputsLost, match="not the one that was committed"):
-            SegmentFetcher(host, pool).fetch([committed], 1, tmp_path)
+            SegmentFetcher(host, pool).fetch([committed], 1, tmp_path, memory_bytes=MEMORY_BYTES)
 
 
 @pytest.mark.parametrize("job", ["..", "../worker", "a/b", "/etc", "", ".", "a\0b"])

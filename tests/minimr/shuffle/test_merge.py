@@ -1,6 +1,5 @@
 """Merging sorted runs against sorting everything, within the memory it was given."""
 
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,12 @@ KEYS = st.one_of(
 
 
 def run_of(pairs: pa.RecordBatch, batch_rows: int) -> SortedRun:
-    def batches() -> Iterator[pa.RecordBatch]:
-        for start in range(0, pairs.num_rows, batch_rows):
-            yield pairs.slice(start, batch_rows)
-
-    return SortedRun(size_bytes=pairs.nbytes, batches=batches())
+    cut = [pairs.slice(start, batch_rows) for start in range(0, pairs.num_rows, batch_rows)]
+    return SortedRun(
+        size_bytes=pairs.nbytes,
+        batch_bytes=max((b.nbytes for b in cut), default=0),
+        batches=iter(cut),
+    )
 
 
 def merged(runs: list[SortedRun], budget_bytes: int, directory: Path) -> list[tuple[Any, Any]]:
