@@ -8,17 +8,35 @@ when both sides keep their memory.
 
 import ctypes
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["give_back_freed_memory", "keep_freed_memory"]
 
+_M_ARENA_MAX = -8
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _KEPT_BYTES_MAX = 256 << 20  # of free memory at the top of a heap
 _HEAP_BLOCK_BYTES_MAX = 32 << 20  # glibc takes no more; larger blocks are mapped and given back
+_SMALL_BLOCK_BYTES_MAX = 128 << 10  # glibc's own choice before it adapts
 
 
 def keep_freed_memory() -> None:
     """Tell the C library to keep what is freed for the next allocation; elsewhere do nothing."""
+    _set({_M_MMAP_THRESHOLD: _HEAP_BLOCK_BYTES_MAX, _M_TRIM_THRESHOLD: _KEPT_BYTES_MAX})
+
+
+def give_back_freed_memory() -> None:
+    """The opposite, for a process whose memory is bounded: what one allocation leaves behind must
+    not stand in the way of the next, which may be larger."""
+    _set(
+        {
+            _M_MMAP_THRESHOLD: _SMALL_BLOCK_BYTES_MAX,
+            _M_TRIM_THRESHOLD: _SMALL_BLOCK_BYTES_MAX,
+            _M_ARENA_MAX: 2,
+        }
+    )
+
+
+def _set(options: dict[int, int]) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _HEAP_BLOCK_BYTES_MAX)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES_MAX)
+        for name, value in options.items():
+            mallopt(name, value)

@@ -187,6 +187,8 @@ class MapOutputBuffer:
         )
         if isinstance(self._combine, Aggregation):
             merged = aggregate_stream(merged, self._combine, is_partial=True, finish=False)
+        elif self._combine is not None:
+            merged = map(self._combine, merged)
         for pairs in merged:
             writer.append(partition, pairs)
 

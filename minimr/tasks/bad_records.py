@@ -6,6 +6,7 @@ map goes on; without, the first one fails the job, named by file and offset.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from minimr.counters import increment
 from minimr.errors import UnsupportedType
@@ -33,6 +34,7 @@ class RecordMapper:
         self._context = context
         self._sides = sides
         self._bad_count = 0
+        self._first_pair: list[Any] = []
         self._skips = _by_block(assignment.skips)
         self._suspects = _by_block(assignment.suspects)
 
@@ -51,6 +53,8 @@ class RecordMapper:
         calls = RecordCalls(
             function,
             self._context.page.words,
+            self._context.memory,
+            self._first_pair,
             set_aside if self._context.spec.max_bad else None,
         )
         try:

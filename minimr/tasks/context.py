@@ -14,6 +14,7 @@ from minimr.outputs import Compression, OutputFormat
 from minimr.shuffle.fetch import SegmentFetcher
 from minimr.tasks.failures import AttemptCancelled
 from minimr.tasks.gasp import GaspPage
+from minimr.tasks.memory_plan import MemoryPlan
 
 __all__ = ["AttemptContext"]
 
@@ -40,6 +41,10 @@ class AttemptContext:
     is_cancelled: Callable[[], bool]
     storage: Storage = field(default_factory=Storage)
     page: GaspPage = field(default_factory=GaspPage.private)
+
+    @property
+    def memory(self) -> MemoryPlan:
+        return MemoryPlan(memory_bytes=self.spec.memory_bytes)
 
     def check_cancelled(self) -> None:
         if self.is_cancelled():

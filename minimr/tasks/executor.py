@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from minigfs.transport.client import ConnectionPool
-from minigfs.transport.memory import keep_freed_memory
+from minigfs.transport.memory import give_back_freed_memory, keep_freed_memory
 from minigfs.transport.security import Security
 from minimr.job import Job
 from minimr.messages import Failure, FailureKind
@@ -49,6 +49,7 @@ from minimr.tasks.gasp import GaspPage
 __all__ = ["main"]
 
 _PR_SET_PDEATHSIG = 1
+_KEEPS_FREED_BYTES_MIN = 1 << 30  # with less, what is freed is given back: slower, but exact
 _PROGRESS_INTERVAL_NS = 100_000_000  # ten reports a second are plenty for a bar
 
 
@@ -107,6 +108,11 @@ def _importing(modules: Sequence[str]) -> Iterator[None]:
 
 def _bound_memory(memory_bytes: int) -> None:
     """Bound private memory to what is in use now (interpreter, libraries) and ``memory_bytes``."""
+    if memory_bytes < _KEEPS_FREED_BYTES_MIN:
+        import pyarrow as pa
+
+        give_back_freed_memory()
+        pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps what is freed
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
     limit = pages * resource.getpagesize() + memory_bytes
     _soft, hard = resource.getrlimit(resource.RLIMIT_DATA)

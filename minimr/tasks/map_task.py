@@ -28,10 +28,6 @@ from minimr.tasks.user_code import call_batches, combine_by
 
 __all__ = ["map_split", "run_map"]
 
-BATCH_BLOCK_BYTES = 8 << 20  # a few milliseconds of a vectorised kernel
-RECORD_BLOCK_BYTES = 1 << 20  # its lines become Python objects, several times as large
-_BUFFER_SHARE = 8  # of the attempt's memory: sorting holds the buffered pairs about four times
-
 
 def run_map(context: AttemptContext, assignment: MapAssignment) -> MapResult:
     with collecting() as counters:
@@ -65,8 +61,8 @@ def _write_segment(
         partitioner=partitioner_of(context.job.partition, context.spec, assignment.split.index),
         combine=combine
         if combine is None or isinstance(combine, Aggregation)
-        else combine_by(combine),
-        budget_bytes=context.spec.memory_bytes // _BUFFER_SHARE,
+        else combine_by(combine, context.memory),
+        budget_bytes=context.memory.buffer_bytes,
     )
     try:
         map_split(context, assignment, buffer.add, sides)
@@ -123,7 +119,8 @@ def map_split(
 
 def _records(context: AttemptContext, assignment: MapAssignment) -> Generator[Records, None, None]:
     ranges = assignment.split.ranges
-    block_bytes = RECORD_BLOCK_BYTES if context.job.map is not None else BATCH_BLOCK_BYTES
+    plan = context.memory
+    block_bytes = plan.record_block_bytes if context.job.map is not None else plan.batch_block_bytes
     reader = reader_of(context.input_format)
     try:
         yield from reader.read(ranges, context.storage, block_bytes=block_bytes)

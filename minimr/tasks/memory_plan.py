@@ -14,6 +14,7 @@ _MIB = 1 << 20
 BATCH_BLOCK_BYTES_MAX = 8 * _MIB  # a few milliseconds of a vectorised kernel
 RECORD_BLOCK_BYTES_MAX = _MIB  # its lines become Python objects, several times as large
 PAIR_COUNT_MAX = 64 << 10  # as Python objects at a time
+_OBJECT_BYTES = 200  # of a pair, beside its content
 FETCH_BYTES_MAX = 64 * _MIB
 
 
@@ -32,10 +33,15 @@ class MemoryPlan:
     def record_block_bytes(self) -> int:
         return _between(64 << 10, self.memory_bytes // 128, RECORD_BLOCK_BYTES_MAX)
 
+    def pair_count(self, pairs_bytes: int, pair_count: int) -> int:
+        """How many pairs like those measured may be Python objects at a time."""
+        each_bytes = _OBJECT_BYTES + pairs_bytes // max(pair_count, 1)
+        return _between(1, self.memory_bytes // 32 // each_bytes, PAIR_COUNT_MAX)
+
     @property
-    def pair_count(self) -> int:
-        """Pairs that are Python objects at a time: some 200 bytes each, twice."""
-        return _between(256, self.memory_bytes // 8192, PAIR_COUNT_MAX)
+    def output_bytes(self) -> int:
+        """Pairs that become output at a time; encoders hold them up to five times."""
+        return _between(64 << 10, self.memory_bytes // 64, BATCH_BLOCK_BYTES_MAX)
 
     @property
     def buffer_bytes(self) -> int:

@@ -25,8 +25,9 @@ ATTEMPTS_DIRECTORY = "_attempts"
 class PartOutput:
     """Takes pairs; ``part`` describes the finished file."""
 
-    def __init__(self, writer: PartWriter, url: str) -> None:
+    def __init__(self, writer: PartWriter, url: str, batch_bytes: int) -> None:
         self._writer = writer
+        self._batch_bytes = batch_bytes  # encoders copy what they get several times
         self._url = url
         self.part: Part | None = None
         self._example: Pairs | None = None  # the first pair: the others have its types
@@ -37,8 +38,10 @@ class PartOutput:
         if self._example is None:
             self._example = example_of(pairs)
         check_same_types(self._example, pairs)
+        row_count = max(1, pairs.num_rows * self._batch_bytes // max(pairs.nbytes, 1))
         with _naming(self._url):
-            self._writer.write(pairs)
+            for start in range(0, pairs.num_rows, row_count):
+                self._writer.write(pairs.slice(start, row_count))
 
 
 @contextmanager
@@ -51,7 +54,7 @@ def part_output(context: AttemptContext, index: int) -> Iterator[PartOutput]:
         file = context.storage.open_output(url)
     chosen, compression = context.output_format, context.compression
     writer = PartWriter(file, chosen, compression)
-    output = PartOutput(writer, url)
+    output = PartOutput(writer, url, context.memory.output_bytes)
     try:
         with file:
             yield output

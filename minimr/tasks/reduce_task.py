@@ -24,8 +24,6 @@ from minimr.tasks.user_code import call_batches, reduce_records
 
 __all__ = ["run_reduce"]
 
-_MERGE_SHARE = 4  # of the attempt's memory: the rest is for the user's function and its results
-
 
 def run_reduce(context: AttemptContext, assignment: ReduceAssignment) -> ReduceResult:
     with collecting() as counters, _temporary_directory(context) as directory:
@@ -55,7 +53,12 @@ def _merged(
 ) -> Generator[Pairs, None, None]:
     """The partition's pairs in order of (key, map index, position); ``note`` hears how much they
     are, as their frames say."""
-    fetched = context.fetcher.fetch(assignment.map_outputs, assignment.partition, directory)
+    fetched = context.fetcher.fetch(
+        assignment.map_outputs,
+        assignment.partition,
+        directory,
+        memory_bytes=context.memory.fetch_bytes,
+    )
     total_bytes = sum(each.size_bytes for each in fetched)
     increment("shuffle.bytes", total_bytes)
     note(_amount_of(fetched))
@@ -70,7 +73,7 @@ def _merged(
     numbers = count()
     yield from merge_runs(
         [each.as_run(on_read) for each in fetched if each.frames],
-        budget_bytes=context.spec.memory_bytes // _MERGE_SHARE,
+        budget_bytes=context.memory.merge_bytes,
         spill_path=lambda: directory / f"merge-{next(numbers)}",
         meter=MemoryMeter(),
     )
@@ -95,7 +98,7 @@ def _reduced(context: AttemptContext, merged: Iterator[Pairs]) -> Iterator[Pairs
             merged, job.reduce, is_partial=job.combine == job.reduce, finish=True
         )
     if job.reduce is not None:
-        return reduce_records(job.reduce, merged)
+        return reduce_records(job.reduce, merged, context.memory)
     assert job.reduce_batches is not None, "a map-only job has no reduce task"
     return _reduce_batches(job.reduce_batches, merged)
 

@@ -8,21 +8,23 @@ failure is worked out only when there is one.
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, islice
 from operator import itemgetter
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import pyarrow as pa
 
 from minimr.column_types import to_objects
 from minimr.errors import UnsupportedType
-from minimr.pairs import Pairs, from_arrow, from_python
+from minimr.pairs import Pairs, concat_pairs, from_arrow, from_python
 from minimr.shuffle.buffer import CombineSorted
 from minimr.tasks.failures import UserCodeFailed, described, has_user_frame, shown
 from minimr.tasks.gasp import RECORD_WORD
+from minimr.tasks.memory_plan import MemoryPlan
 
 __all__ = ["RecordCalls", "blame", "call_batches", "combine_by", "reduce_records"]
 
-PAIRS_PER_BATCH = 64 << 10
-_GROUP_ROWS = 64 << 10  # rows turned into Python objects at a time
+_FIRST_PAIR_BYTES = 4096  # assumed of pairs before any is known
+
+RecordFunction: TypeAlias = Callable[[Any], Iterable[tuple[Any, Any]]]
 
 _PAIRS = "an iterable of (key, value) pairs"
 
@@ -30,19 +32,26 @@ _PAIRS = "an iterable of (key, value) pairs"
 class RecordCalls:
     """Calls a map function on records, some of them at a time.
 
-    ``words`` gets the number of the record that is being mapped (see ``gasp``). ``set_aside`` takes
-    the index of a record on which the function failed twice, and why; without it the first failure
-    is raised. After `UserCodeFailed` or `UnsupportedType`, ``failed_index`` is the record at fault.
+    ``words`` gets the number of the record that is being mapped (see ``gasp``). ``first_pair``
+    holds the attempt's first pair, once there is one: all others must have its types.
+    ``set_aside`` takes the index of a record on which the function failed twice, and why; without
+    it the first failure is raised. After `UserCodeFailed` or `UnsupportedType`, ``failed_index`` is
+    the record at fault.
     """
 
     def __init__(
         self,
-        function: Callable[[Any], Iterable[tuple[Any, Any]]],
+        function: RecordFunction,
         words: memoryview,
+        memory: MemoryPlan,
+        first_pair: list[Any],
         set_aside: Callable[[int, Exception], None] | None = None,
     ) -> None:
         self._function = function
         self._words = words
+        self._memory = memory
+        self._pair_count = memory.pair_count(_FIRST_PAIR_BYTES, 1)
+        self._first_pair = first_pair
         self._set_aside = set_aside
         self.failed_index = -1
 
@@ -52,12 +61,14 @@ class RecordCalls:
         while position < stop:
             pairs, ends = self._call(records, position, stop)
             converted = self._convert(pairs, ends, position) if pairs else None
-            if converted is not None:
-                yield converted
             position += len(ends)
+            if converted is not None:
+                self._pair_count = self._memory.pair_count(converted.nbytes, converted.num_rows)
+                del pairs
+                yield converted
 
     def _call(self, records: list[Any], position: int, stop: int) -> tuple[list[Any], list[int]]:
-        function, words = self._function, self._words
+        function, words, pair_count = self._function, self._words, self._pair_count
         pairs: list[Any] = []
         ends: list[int] = []
         try:
@@ -65,7 +76,7 @@ class RecordCalls:
             for words[RECORD_WORD], record in numbered:
                 pairs.extend(function(record))
                 ends.append(len(pairs))
-                if len(pairs) >= PAIRS_PER_BATCH:
+                if len(pairs) >= pair_count:
                     break
         except (Exception, SystemExit) as error:  # whatever a user's function does
             self.failed_index = position + len(ends)
@@ -92,7 +103,11 @@ class RecordCalls:
     def _convert(self, pairs: list[Any], ends: list[int], position: int) -> Pairs | None:
         while pairs:
             try:
-                return _from_pairs(pairs, "map")
+                converted = _from_pairs([*self._first_pair, *pairs], "map")
+                if self._first_pair:
+                    return converted.slice(1)
+                self._first_pair.append(pairs[0])
+                return converted
             except (UserCodeFailed, UnsupportedType) as error:
                 at, blamed = self._first_bad(pairs, ends)
                 self.failed_index = position + max(at, 0)
@@ -105,14 +120,14 @@ class RecordCalls:
                 ends[at:] = [end - dropped for end in ends[at:]]
         return None
 
-    @staticmethod
-    def _first_bad(pairs: list[Any], ends: list[int]) -> tuple[int, Exception | None]:
+    def _first_bad(self, pairs: list[Any], ends: list[int]) -> tuple[int, Exception | None]:
         """Which call gave pairs that cannot be, and what is wrong with them."""
         start = 0
+        first_pair = self._first_pair or pairs[:1]
         for index, end in enumerate(ends):
             if end > start:
-                try:  # the first pair stands for the type that all others must have
-                    _from_pairs([pairs[0], *pairs[start:end]], "map")
+                try:
+                    _from_pairs([*first_pair, *pairs[start:end]], "map")
                 except (UserCodeFailed, UnsupportedType) as error:
                     return index, error
             start = end
@@ -142,12 +157,15 @@ def call_batches(function: Callable[[Any], Any], argument: Any, name: str) -> It
 
 def combine_by(
     function: Callable[[Any, Iterator[Any]], Iterable[tuple[Any, Any]]],
+    memory: MemoryPlan,
 ) -> CombineSorted:
     """A combine function over the sorted pairs of a partition; it must keep its key."""
 
     def combine(pairs: Pairs) -> Pairs:
         made: list[Any] = []
-        for key, values in _groups([pairs]):
+        done: list[Pairs] = []
+        pair_count = memory.pair_count(pairs.nbytes, pairs.num_rows)
+        for key, values in _groups([pairs], memory):
             before = len(made)
             try:
                 made.extend(function(key, values))
@@ -159,7 +177,12 @@ def combine_by(
                         f"combine returned key {shown(other)} for key {shown(key)}: "
                         "a combiner must keep its key"
                     )
-        return _from_pairs(made, "combine") if made else pairs.slice(0, 0)
+            if len(made) >= pair_count:
+                done.append(_from_pairs(made, "combine"))
+                made = []
+        if made:
+            done.append(_from_pairs(made, "combine"))
+        return concat_pairs(done) if done else pairs.slice(0, 0)
 
     return combine
 
@@ -167,10 +190,11 @@ def combine_by(
 def reduce_records(
     function: Callable[[Any, Iterator[Any]], Iterable[tuple[Any, Any]]],
     batches: Iterable[Pairs],
+    memory: MemoryPlan,
 ) -> Iterator[Pairs]:
     """The reduce function's pairs, a batch at a time; values are read as it asks for them."""
     try:
-        yield from _reduce_records(function, batches)
+        yield from _reduce_records(function, batches, memory)
     except UnderlyingFailed as error:
         raise error.cause from error.cause.__cause__
 
@@ -178,16 +202,24 @@ def reduce_records(
 def _reduce_records(
     function: Callable[[Any, Iterator[Any]], Iterable[tuple[Any, Any]]],
     batches: Iterable[Pairs],
+    memory: MemoryPlan,
 ) -> Iterator[Pairs]:
     made: list[Any] = []
-    for key, values in _groups(batches):
-        try:
-            made.extend(function(key, values))
-        except (Exception, SystemExit) as error:  # whatever a user's function does
-            blame("reduce", error, record=f"key {shown(key)}")
-        if len(made) >= PAIRS_PER_BATCH:
-            yield _from_pairs(made, "reduce")
+    pair_count = memory.pair_count(_FIRST_PAIR_BYTES, 1)
+    for key, values in _groups(batches, memory):
+        source: Iterator[Any] | None = None
+        while True:
+            try:
+                source = iter(function(key, values)) if source is None else source
+                made.extend(islice(source, pair_count - len(made)))
+            except (Exception, SystemExit) as error:  # whatever a user's function does
+                blame("reduce", error, record=f"key {shown(key)}")
+            if len(made) < pair_count:
+                break
+            pairs = _from_pairs(made, "reduce")
             made = []
+            pair_count = memory.pair_count(pairs.nbytes, pairs.num_rows)
+            yield pairs
     if made:
         yield _from_pairs(made, "reduce")
 
@@ -200,17 +232,18 @@ class UnderlyingFailed(BaseException):
         self.cause = cause
 
 
-def _groups(batches: Iterable[Pairs]) -> Iterator[tuple[Any, Iterator[Any]]]:
+def _groups(batches: Iterable[Pairs], memory: MemoryPlan) -> Iterator[tuple[Any, Iterator[Any]]]:
     """Each key with its values. A key's values must be read before the next key is asked for."""
-    for key, group in groupby(_rows(batches), key=itemgetter(0)):
+    for key, group in groupby(_rows(batches, memory), key=itemgetter(0)):
         yield key, map(itemgetter(1), group)
 
 
-def _rows(batches: Iterable[Pairs]) -> Iterator[tuple[Any, Any]]:
+def _rows(batches: Iterable[Pairs], memory: MemoryPlan) -> Iterator[tuple[Any, Any]]:
     try:
         for batch in batches:
-            for start in range(0, batch.num_rows, _GROUP_ROWS):
-                rows = batch.slice(start, _GROUP_ROWS)
+            row_count = memory.pair_count(batch.nbytes, batch.num_rows)
+            for start in range(0, batch.num_rows, row_count):
+                rows = batch.slice(start, row_count)
                 yield from zip(to_objects(rows.column(0)), to_objects(rows.column(1)), strict=True)
     except Exception as error:  # reading failed: the function that reads is not to blame
         raise UnderlyingFailed(error) from error
