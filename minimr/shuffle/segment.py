@@ -104,6 +104,7 @@ class SegmentWriter:
         self._example: Pairs | None = None  # the first pair: the others have its types
         self._last_partition = 0
         self._record_count = 0
+        self._frame_sum = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         check_space(path.parent)
         self._space_checked_at = _SPACE_CHECKED_BYTES
@@ -146,7 +147,7 @@ class SegmentWriter:
             record_count=self._record_count,
             digest=f"{digest:016x}",
             frame_bytes=self._offset - len(_MAGIC),
-            frame_sum=sum(one.xxh3 for each in self._frames for one in each) & (2**64 - 1),
+            frame_sum=self._frame_sum & (2**64 - 1),
         )
 
     def discard(self) -> None:
@@ -173,13 +174,11 @@ class SegmentWriter:
             check_space(self._path.parent, frame.size)
             self._space_checked_at = self._offset + _SPACE_CHECKED_BYTES
         self._file.write(frame)
+        digest = xxhash.xxh3_64_intdigest(frame)
         self._tables[partition] += _FRAME.pack(
-            self._offset,
-            frame.size,
-            rows.num_rows,
-            plain.size,
-            xxhash.xxh3_64_intdigest(frame),
+            self._offset, frame.size, rows.num_rows, plain.size, digest
         )
+        self._frame_sum += digest
         self._record_count += rows.num_rows
         self._offset += frame.size
 
