@@ -14,7 +14,8 @@
     |   |-- UnsupportedType         a key or value of a type that jobs cannot carry
     |   |-- AmbiguousOutput         a tab in a key, or a line feed in either (DESIGN 5.4)
     |   |-- UnreadableInput         a damaged or truncated input file
-    |   `-- SegmentUnavailable      a map output cannot be fetched, or a frame's sum is wrong
+    |   `-- SegmentUnavailable      a map output cannot be fetched
+    |       `-- SegmentDamaged      a sum in it is wrong
     `-- NoSuchJob                   exit code 1
 """
 
@@ -31,6 +32,7 @@ __all__ = [
     "MinimrError",
     "NoSuchJob",
     "OutputExists",
+    "SegmentDamaged",
     "SegmentUnavailable",
     "TaskError",
     "UnknownJob",
@@ -107,6 +109,10 @@ class UnreadableInput(TaskError):
 
 class SegmentUnavailable(TaskError):
     code = "segment-unavailable"
+
+
+class SegmentDamaged(SegmentUnavailable):
+    code = "segment-damaged"
 
 
 class NoSuchJob(MinimrError):

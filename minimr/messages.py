@@ -235,6 +235,7 @@ class Failure(Message, frozen=True):
     lost_map_indexes: tuple[int, ...] = ()  # of a FETCH failure
     is_final: bool = False  # it would happen again: the task is not tried once more
     mark: str = ""  # the record at which the executor died: see `minimr.tasks.gasp`
+    damaged_count: int = 0  # of the lost map outputs, those that were there with a wrong sum
 
 
 class Progress(Message, frozen=True, array_like=True):

@@ -163,6 +163,9 @@ def _fail(record: JobRecord, command: FailAttempt) -> JobRecord:
     if after is record:
         return record
     after = _note_mark(after, task, command.failure)
+    if command.failure.damaged_count:
+        damaged = {"shuffle.bad_frames": command.failure.damaged_count}
+        after = replace(after, counters=_added(after.counters, damaged))
     after = _count_backup(record, after, wasted=command.attempt in command.backups)
     for lost in command.lost:
         after = _lose_attempt(after, lost)

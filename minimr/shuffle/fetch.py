@@ -20,7 +20,7 @@ from minigfs.transport.bulk_server import BulkHandler
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.messages import Empty, Message, Request
 from minigfs.transport.stream import Stream
-from minimr.errors import SegmentUnavailable
+from minimr.errors import SegmentDamaged, SegmentUnavailable
 from minimr.ids import AttemptId, JobId
 from minimr.messages import MapOutput
 from minimr.pairs import Pairs
@@ -67,11 +67,17 @@ class FetchSegment(Request[SegmentHeader], frozen=True, tag="segment.fetch"):
 
 
 class MapOutputsLost(SegmentUnavailable):
-    """Map outputs that cannot be had, by map index: exactly those maps must run again."""
+    """Map outputs that cannot be had, by map index: exactly those maps must run again.
 
-    def __init__(self, message: str, map_indexes: tuple[int, ...] = ()) -> None:
+    ``damaged_count`` of them were there, with a wrong sum.
+    """
+
+    def __init__(
+        self, message: str, map_indexes: tuple[int, ...] = (), damaged_count: int = 0
+    ) -> None:
         super().__init__(message)
         self.map_indexes = map_indexes
+        self.damaged_count = damaged_count
 
 
 def job_directory(scratch: Path, job_id: JobId) -> Path:
@@ -93,7 +99,7 @@ def segment_handlers(scratch: Path) -> Mapping[type[Request[Any]], BulkHandler]:
         path = segment_path(scratch, request.attempt)
         with SegmentReader(path) as reader:
             if request.digest != reader.digest:
-                raise SegmentUnavailable(f"segment {path} is not the one that was committed")
+                raise SegmentDamaged(f"segment {path} is not the one that was committed")
             frames = reader.frames_of(request.partition)
             stream.send(
                 SegmentHeader(
@@ -140,7 +146,9 @@ class FetchedPartition:
                 on_read(frame.length)
                 yield pairs
         except SegmentUnavailable as error:
-            raise MapOutputsLost(error.message, (self.output.map_index,)) from error
+            raise MapOutputsLost(
+                error.message, (self.output.map_index,), isinstance(error, SegmentDamaged)
+            ) from error
 
     def _contents(self) -> Iterator[tuple[FrameRef, bytes]]:
         if self.path is None:
@@ -201,7 +209,7 @@ class SegmentFetcher:
                 for output in outputs
             ]
             found: list[FetchedPartition] = []
-            lost: list[tuple[int, str]] = []
+            lost: list[tuple[int, MinigfsError]] = []
             for output, each in zip(outputs, tried, strict=True):
                 try:
                     if isinstance(each, MapOutput):
@@ -209,11 +217,12 @@ class SegmentFetcher:
                     else:
                         found.append(each.result())
                 except MinigfsError as error:
-                    lost.append((output.map_index, str(error)))
+                    lost.append((output.map_index, error))
         if lost:
             raise MapOutputsLost(
                 f"{len(lost)} of {len(outputs)} map outputs cannot be had: {lost[0][1]}",
                 tuple(index for index, _ in lost),
+                sum(isinstance(error, SegmentDamaged) for _, error in lost),
             )
         return found
 
@@ -282,7 +291,7 @@ def _read_here(output: MapOutput, partition: int) -> FetchedPartition:
     path = Path(output.path)
     with SegmentReader(path) as reader:
         if output.digest != reader.digest:
-            raise SegmentUnavailable(f"segment {path} is not the one that was committed")
+            raise SegmentDamaged(f"segment {path} is not the one that was committed")
         return FetchedPartition(
             output=output,
             header=SegmentHeader(

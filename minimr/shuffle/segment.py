@@ -36,7 +36,7 @@ import pyarrow as pa
 import xxhash
 
 from minimr.column_types import is_binary, stored
-from minimr.errors import SegmentUnavailable
+from minimr.errors import SegmentDamaged, SegmentUnavailable
 from minimr.pairs import Pairs, binary_parts, check_same_types, example_of
 
 __all__ = [
@@ -285,8 +285,8 @@ class SegmentReader:
             raise self._damaged("is cut off")
         return content
 
-    def _damaged(self, how: str) -> SegmentUnavailable:
-        return SegmentUnavailable(f"segment {self._path} {how}: its map task must run again")
+    def _damaged(self, how: str) -> SegmentDamaged:
+        return SegmentDamaged(f"segment {self._path} {how}: its map task must run again")
 
 
 def check_space(directory: Path, wanted_bytes: int = 0) -> None:
@@ -306,9 +306,9 @@ def _entry_sum(entry: bytes, partition: int, digest: int) -> int:
 
 
 def verify_frame(content: "bytes | memoryview", frame: FrameRef, where: str) -> None:
-    """Compare with the sum in the index: `SegmentUnavailable` if it differs."""
+    """Compare with the sum in the index: `SegmentDamaged` if it differs."""
     if len(content) != frame.length or xxhash.xxh3_64_intdigest(content) != frame.xxh3:
-        raise SegmentUnavailable(
+        raise SegmentDamaged(
             f"segment {where}: wrong sum over the frame at byte {frame.offset}: "
             "its map task must run again"
         )
@@ -318,7 +318,7 @@ def decode_schema(message: bytes, where: str) -> pa.Schema:
     try:
         return pa.ipc.read_schema(pa.py_buffer(message))
     except (pa.ArrowInvalid, OSError) as error:
-        raise SegmentUnavailable(f"segment {where}: unreadable schema: {error}") from error
+        raise SegmentDamaged(f"segment {where}: unreadable schema: {error}") from error
 
 
 def decode_frame(
@@ -331,11 +331,11 @@ def decode_frame(
             message = pa.Codec(compression).decompress(message, frame.plain_bytes)
         pairs = pa.ipc.read_record_batch(message, schema)
     except (pa.ArrowInvalid, OSError) as error:
-        raise SegmentUnavailable(
+        raise SegmentDamaged(
             f"segment {where}: unreadable frame at byte {frame.offset}: {error}"
         ) from error
     if pairs.num_rows != frame.row_count:
-        raise SegmentUnavailable(
+        raise SegmentDamaged(
             f"segment {where}: {pairs.num_rows} rows in the frame at byte {frame.offset}, "
             f"{frame.row_count} expected"
         )

@@ -126,7 +126,10 @@ def _failure_of(error: BaseException) -> Failure:
             return Failure(kind=FailureKind.CANCELLED, error="cancelled")
         case MapOutputsLost():
             return Failure(
-                kind=FailureKind.FETCH, error=error.message, lost_map_indexes=error.map_indexes
+                kind=FailureKind.FETCH,
+                error=error.message,
+                lost_map_indexes=error.map_indexes,
+                damaged_count=error.damaged_count,
             )
         case InputFailed():
             return Failure(kind=FailureKind.INPUT, error=str(error), url=error.url)

@@ -1,5 +1,7 @@
 """Fetching map outputs: from the file on the same host, through a real server from another."""
 
+import errno
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -160,3 +162,25 @@ def test_no_name_from_the_wire_leads_out_of_the_directory(
         pool.open_stream(address, request) as stream,
     ):
         stream.receive(fetch_module.SegmentHeader)
+
+
+def test_a_full_disk_of_this_host_is_not_taken_for_lost_outputs(
+    tmp_path: Path, address: str, pool: ConnectionPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = make_output(tmp_path / "worker", 0, address)
+    full = shutil.disk_usage(tmp_path)._replace(free=1 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    fetcher = SegmentFetcher("elsewhere", pool)
+    assert fetcher.fetch([output], 1, tmp_path, memory_bytes=MEMORY_BYTES)
+    with pytest.raises(OSError, match="must stay so") as caught:
+        fetcher.fetch([output], 1, tmp_path, memory_bytes=0)
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_many_outputs_that_do_not_fit_go_to_few_files(
+    tmp_path: Path, address: str, pool: ConnectionPool
+) -> None:
+    outputs = [make_output(tmp_path / "worker", index, address, index + 1) for index in range(40)]
+    fetched = SegmentFetcher("elsewhere", pool).fetch(outputs, 1, tmp_path, memory_bytes=0)
+    assert [len(rows) for rows in rows_of(fetched)] == list(range(1, 41))
+    assert 1 <= len(list(tmp_path.glob("fetch-*"))) <= fetch_module.FETCH_THREAD_COUNT
