@@ -171,6 +171,11 @@ class _RawWriter(io.RawIOBase):
         if writer is not None:
             writer.close()
 
+    def hand_over(self) -> "FileWriter | None":
+        """The writer, for somebody else to publish; None if it was published or discarded."""
+        writer, self._writer = self._writer, None
+        return writer
+
     def abandon(self) -> None:
         """Discard without a request to anybody: the FileWriter's own finaliser sees to it."""
         self._writer = None
@@ -249,6 +254,17 @@ class WriteFile(io.BufferedWriter):
             self._writer.publish()
         finally:
             self.discard()
+
+    def hand_over(self) -> "FileWriter | None":
+        """The writer with all that was written, for a transaction to publish, and close the file.
+
+        None if there is nothing to publish any more.
+        """
+        if not self.closed:
+            self.flush()
+        writer = self._writer.hand_over()
+        super().close()
+        return writer
 
     def discard(self) -> None:
         """Forget the file, unless it is published already, and close it."""

@@ -6,6 +6,7 @@ import fsspec
 from fsspec.utils import stringify_path
 
 from minigfs.errors import InvalidConfig
+from minigfs.fs.transactions import AtomicTransaction
 
 if TYPE_CHECKING:
     from minigfs.client.client import MinigfsClient
@@ -22,6 +23,7 @@ class ClusterPaths(fsspec.AbstractFileSystem):  # type: ignore[misc]  # fsspec i
     protocol = _PROTOCOL
     root_marker = "/"
     cachable = True
+    transaction_type = AtomicTransaction
 
     def __init__(
         self,

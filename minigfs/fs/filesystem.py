@@ -53,14 +53,6 @@ class MinigfsFileSystem(TreeChanges):
     cannot be reached; none takes that for a missing file.
     """
 
-    def cp_file(self, path1: str, path2: str, **_options: Any) -> None:
-        source = self._strip_protocol(path1)
-        if self.isdir(source):
-            self.makedirs(path2, exist_ok=True)
-            return
-        with self.open(source, "rb") as reader, self.open(path2, "wb") as writer:
-            writer.writelines(blocks_of(reader, lambda _count: None))
-
     def _open(
         self,
         path: str,

@@ -84,7 +84,36 @@ class TreeChanges(TreeReads):
         try:
             self.client.rename(source, target, replace=replace)
         except FileMissing:
-            if not self.exists(source) or self.exists(self._parent(target)):
+            if not self._lacks_parent(source, target):
                 raise
-            self.makedirs(self._parent(target), exist_ok=True)
             self.client.rename(source, target, replace=replace)
+
+    def clone(self, path1: str, path2: str, replace: bool = False, **_options: Any) -> None:
+        """Copy a file or a whole directory, as it is at one moment, without moving its bytes.
+
+        `FileExists` if the path is taken, unless ``replace`` and both are files. Missing parents
+        of the new path are made.
+        """
+        source, target = self._strip_protocol(path1), self._strip_protocol(path2)
+        try:
+            self.client.clone(source, target, replace=replace)
+        except FileMissing:
+            if not self._lacks_parent(source, target):
+                raise
+            self.client.clone(source, target, replace=replace)
+
+    def cp_file(self, path1: str, path2: str, **_options: Any) -> None:
+        """Copy a file by cloning it; of a directory, make an empty one."""
+        source, target = self._strip_protocol(path1), self._strip_protocol(path2)
+        if self.isdir(source):
+            self.makedirs(target, exist_ok=True)
+        elif source != target:
+            self.clone(source, target, replace=True)
+
+    def _lacks_parent(self, source: str, target: str) -> bool:
+        """Whether the target's parent was what is missing; then it is there now."""
+        parent = self._parent(target)
+        if not self.exists(source) or self.exists(parent):
+            return False
+        self.makedirs(parent, exist_ok=True)
+        return True

@@ -229,6 +229,42 @@ def test_a_transaction_publishes_at_its_end_or_not_at_all(fs: MinigfsFileSystem,
     assert not fs.exists(f"{root}/b")
 
 
+def test_the_files_of_a_transaction_appear_together_or_not_at_all(
+    fs: MinigfsFileSystem, root: str
+) -> None:
+    fs.pipe_file(f"{root}/taken", b"before")
+    with pytest.raises(FileExistsError), fs.transaction:  # noqa: PT012 - its end is what fails
+        fs.pipe_file(f"{root}/first", b"first")
+        with fs.open(f"{root}/later-taken", "xb") as file:
+            file.write(b"mine")
+        MinigfsFileSystem(home=fs.storage_options["home"], timeout_ms=9_000).pipe_file(
+            f"{root}/later-taken", b"theirs"
+        )
+    assert not fs.exists(f"{root}/first")
+    assert fs.cat_file(f"{root}/later-taken") == b"theirs"
+    with fs.transaction as transaction:
+        fs.pipe_file(f"{root}/first", b"first")
+        transaction.change.rename(f"{root}/taken", f"{root}/moved")
+        transaction.change.require_missing(f"{root}/moved")
+    assert fs.cat([f"{root}/first", f"{root}/moved"]) == {
+        f"{root}/first": b"first",
+        f"{root}/moved": b"before",
+    }
+    fs.pipe_file(f"{root}/after", b"no transaction any more")
+    assert fs.cat_file(f"{root}/after") == b"no transaction any more"
+
+
+def test_a_copy_shares_the_bytes_and_nothing_else(fs: MinigfsFileSystem, root: str) -> None:
+    fs.pipe_file(f"{root}/a/f", BIG)
+    fs.cp_file(f"{root}/a/f", f"{root}/new/place/f")
+    fs.clone(f"{root}/a", f"{root}/b")
+    fs.pipe_file(f"{root}/a/f", b"changed")
+    assert fs.cat_file(f"{root}/new/place/f") == fs.cat_file(f"{root}/b/f") == BIG
+    with pytest.raises(FileMissing):
+        fs.clone(f"{root}/none", f"{root}/c/d")
+    assert not fs.exists(f"{root}/c")
+
+
 def test_compressed_files_are_closed_whole(fs: MinigfsFileSystem, root: str) -> None:
     with fs.open(f"{root}/f.gz", "wb", compression="infer") as file:
         file.write(BIG)
