@@ -29,9 +29,11 @@ class JobRuns:
     directory: Path
     rng: random.Random
     count: int = 0
+    processes: int | None = None
+    split_sizes: tuple[int | None, ...] = (None, 1000, 10_007, 150_001)
 
     def run(self, name: str, source: Path, settings: Mapping[str, str]) -> Result:
-        """One run in this process; the combiner is left out in one of three."""
+        """One run; the combiner is left out in one of three."""
         job = load_job(name, {n: v for n, v in settings.items() if not is_format_setting(n)})
         if self.rng.random() < 1 / 3:
             job = replace(job, combine=None)
@@ -41,8 +43,8 @@ class JobRuns:
             input=str(source),
             output=str(self.directory / f"out-{self.count}"),
             reducers=None if job.is_map_only else self.rng.choice([1, 2, 5]),
-            split_size=self.rng.choice([None, 1000, 10_007, 150_001]),
-            processes=self.rng.choice([None, 0]),
+            split_size=self.rng.choice(self.split_sizes),
+            processes=self.processes or self.rng.choice([None, 0]),
             settings=settings,
         )
 
