@@ -129,7 +129,7 @@ class Part(Message, frozen=True):
     """One part file of the output, as the manifest lists it."""
 
     name: str  # "part-r-00000"
-    attempt_name: str  # the attempt's own file below the staging directory
+    attempt_name: str  # of the attempt's own file: see `minimr.plan.naming.attempts_url`
     size_bytes: int
     xxh3: str  # hex xxh3-64 of the file's bytes
     record_count: int

@@ -32,7 +32,7 @@ from minimr.ids import JobId
 from minimr.job import Job
 from minimr.messages import Failure, JobSpec, JobState, JobStatus, Part
 from minimr.partition import RangePartition
-from minimr.plan.naming import join_url, staging_url
+from minimr.plan.naming import join_url, staging_url, working_urls
 from minimr.plan.splits import InputFile
 
 if TYPE_CHECKING:
@@ -175,7 +175,8 @@ class JobHandle:
             raise KeyboardInterrupt
         if status.state is JobState.FAILED:
             return status
-        self._storage.remove(self._spec.staging)
+        for url in working_urls(self._spec.staging):
+            self._storage.remove(url)
         raise JobCancelled(f"job {self.job_id} was interrupted; nothing is at {self.output}")
 
     def _note(self, status: JobStatus) -> JobStatus:

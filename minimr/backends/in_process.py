@@ -18,6 +18,7 @@ from minimr.coordinator.coordinator import Coordinator
 from minimr.coordinator.effects import DiscardStaging, Effect, Propose, PublishOutput, Refuse, Reply
 from minimr.coordinator.events import Applied, Called, CoordinatorRequest, Event, Tick
 from minimr.coordinator.machine import CoordinatorMachine
+from minimr.plan.naming import working_urls
 
 __all__ = ["CoordinatorClosed", "InProcessCoordinator"]
 
@@ -85,7 +86,8 @@ class InProcessCoordinator:
                 self._machine.adopt(self._machine.preview(command))
                 return Applied(command=command, token=token)
             case DiscardStaging(spec=spec):
-                self._discard_staging(spec.staging)
+                for url in working_urls(spec.staging):
+                    self._discard_staging(url)
             case PublishOutput():
                 raise AssertionError("local jobs are published by their publish task")
             case _:

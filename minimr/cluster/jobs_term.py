@@ -43,7 +43,7 @@ from minimr.coordinator.events import (
 from minimr.coordinator.machine import CoordinatorMachine
 from minimr.ids import JobId
 from minimr.messages import Failure, FailureKind, JobSpec, JobState
-from minimr.plan.naming import staging_url
+from minimr.plan.naming import staging_url, working_urls
 
 __all__ = ["JOBS_MACHINE", "CoordinatorTerm", "path_of_url"]
 
@@ -214,6 +214,10 @@ class CoordinatorTerm:
             self._handle(PublishRefused(job_id=spec.job_id, failure=failure))
 
     async def _discard(self, job_id: JobId, staging: str) -> None:
+        for url in working_urls(staging):
+            await self._discard_one(job_id, url)
+
+    async def _discard_one(self, job_id: JobId, staging: str) -> None:
         if staging.startswith(_MINIGFS):
             await self._remove(path_of_url(staging))
             return

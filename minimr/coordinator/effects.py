@@ -55,7 +55,8 @@ class PublishOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiscardStaging:
-    """The job ended without output and none of its attempts runs: remove its staging directory."""
+    """The job ended without output and none of its attempts runs: remove its staging directory and
+    that of its attempts."""
 
     spec: JobSpec
 

@@ -11,6 +11,7 @@ from minimr.ids import JobId
 
 __all__ = [
     "MANIFEST_NAME",
+    "attempts_url",
     "compression_of",
     "is_hidden",
     "join_url",
@@ -18,6 +19,7 @@ __all__ = [
     "part_name",
     "split_root",
     "staging_url",
+    "working_urls",
 ]
 
 MANIFEST_NAME = "_manifest.json"
@@ -72,5 +74,17 @@ def parent_url(url: str) -> str:
 
 
 def staging_url(output: str, job_id: JobId) -> str:
-    """Where the attempts of a job write: beside the output, so that publishing is a rename."""
+    """The directory that becomes the output: beside it, so that publishing is a rename. Only the
+    publish task writes there."""
     return join_url(parent_url(output), f"_minimr-{job_id}")
+
+
+def attempts_url(staging: str) -> str:
+    """Where the attempts of a job write: a directory of its own, so that a late attempt that nobody
+    waits for can never add to an output."""
+    return f"{staging}-attempts"
+
+
+def working_urls(staging: str) -> tuple[str, str]:
+    """All that a job leaves beside its output until it ends."""
+    return staging, attempts_url(staging)

@@ -1,7 +1,7 @@
-"""The part file an attempt writes below the job's staging directory.
+"""The part file an attempt writes: a file of its own beside the job's staging directory.
 
-Attempts write into ``_attempts`` there, each a file of its own: a late attempt that nobody waits
-for can never add to, or show up in, an output.
+Nothing that becomes the output is written by an attempt, so a late one that nobody waits for can
+never add to, or show up in, an output.
 """
 
 from collections.abc import Iterator
@@ -13,13 +13,11 @@ from minimr.formats.part_writer import PartWriter
 from minimr.messages import MapAssignment, Part
 from minimr.outputs import part_suffix
 from minimr.pairs import Pairs, check_same_types, example_of
-from minimr.plan.naming import join_url, part_name
+from minimr.plan.naming import attempts_url, join_url, part_name
 from minimr.tasks.context import AttemptContext
 from minimr.tasks.failures import OutputFailed
 
-__all__ = ["ATTEMPTS_DIRECTORY", "PartOutput", "part_output"]
-
-ATTEMPTS_DIRECTORY = "_attempts"
+__all__ = ["PartOutput", "part_output"]
 
 
 class PartOutput:
@@ -48,8 +46,8 @@ class PartOutput:
 def part_output(context: AttemptContext, index: int) -> Iterator[PartOutput]:
     """Part ``index`` of the output. Leaving the block by an exception leaves no file."""
     attempt = context.assignment.attempt
-    attempt_name = f"{ATTEMPTS_DIRECTORY}/{attempt.file_stem}"
-    url = join_url(context.spec.staging, attempt_name)
+    attempt_name = attempt.file_stem
+    url = join_url(attempts_url(context.spec.staging), attempt_name)
     with _naming(url):
         file = context.storage.open_output(url)
     chosen, compression = context.output_format, context.compression

@@ -16,7 +16,7 @@ from minimr.messages import (
     PublishResult,
     Receipt,
 )
-from minimr.plan.naming import MANIFEST_NAME, join_url
+from minimr.plan.naming import MANIFEST_NAME, attempts_url, join_url, working_urls
 from minimr.tasks.context import AttemptContext
 from minimr.tasks.failures import OutputFailed
 
@@ -32,10 +32,12 @@ def run_publish(context: AttemptContext, assignment: PublishAssignment) -> Publi
     result = PublishResult(manifest_xxh3=xxhash.xxh3_64_hexdigest(manifest))
     try:
         if _is_published(context):
-            context.storage.remove(spec.staging)
+            for url in working_urls(spec.staging):
+                context.storage.remove(url)
             return result
         _name_parts(context, (*assignment.parts, *assignment.sides))
         context.storage.write_bytes(join_url(spec.staging, MANIFEST_NAME), manifest)
+        context.storage.remove(attempts_url(spec.staging))
         context.check_cancelled()
         if not spec.published_by_master:
             context.storage.publish_directory(
@@ -72,9 +74,10 @@ def _is_published(context: AttemptContext) -> bool:
 def _name_parts(context: AttemptContext, parts: tuple[Part, ...]) -> None:
     """The staging directory holds the parts under their names, and nothing else."""
     storage, staging = context.storage, context.spec.staging
+    attempts = attempts_url(staging)
     storage.make_directories(staging)
     for part in parts:
-        source, target = join_url(staging, part.attempt_name), join_url(staging, part.name)
+        source, target = join_url(attempts, part.attempt_name), join_url(staging, part.name)
         if storage.exists(source):
             storage.rename(source, target)
             continue

@@ -1,4 +1,4 @@
-"""The side outputs of one attempt, and its quarantine: files of its own below the staging folder.
+"""The side outputs of one attempt, and its quarantine: files of its own, like its part.
 
 They become part of the output like the attempt's part does: its result names them, and the publish
 task gives them their names. Leaving the attempt by an exception leaves no file.
@@ -16,11 +16,10 @@ import xxhash
 from minigfs.errors import MinigfsError
 from minimr.errors import JobUsageError
 from minimr.messages import Part
-from minimr.plan.naming import join_url
+from minimr.plan.naming import attempts_url, join_url
 from minimr.side_outputs import writing_sides
 from minimr.tasks.context import AttemptContext
 from minimr.tasks.failures import OutputFailed
-from minimr.tasks.part_output import ATTEMPTS_DIRECTORY
 
 __all__ = ["QUARANTINE", "AttemptSides", "attempt_sides"]
 
@@ -67,7 +66,7 @@ class _SideFile:
         suffix = ".jsonl" if self._name == QUARANTINE else ""
         return Part(
             name=f"{self._name}-{attempt.task.phase.value[0]}-{attempt.task.index:05d}{suffix}",
-            attempt_name=self.url.removeprefix(context.spec.staging + "/"),
+            attempt_name=self.url.rpartition("/")[2],
             size_bytes=self._size_bytes,
             xxh3=self._digest.hexdigest(),
             record_count=self._record_count,
@@ -113,7 +112,7 @@ class AttemptSides:
         if name not in self._files:
             context = self._context
             stem = context.assignment.attempt.file_stem
-            url = join_url(context.spec.staging, f"{ATTEMPTS_DIRECTORY}/{stem}.{name}")
+            url = join_url(attempts_url(context.spec.staging), f"{stem}.{name}")
             try:
                 file = context.storage.open_output(url)
             except (MinigfsError, OSError) as error:

@@ -18,6 +18,7 @@ from minimr.messages import (
     ReduceAssignment,
     ReduceResult,
 )
+from minimr.plan.naming import attempts_url
 from minimr.plan.splits import InputFile, plan_splits
 from minimr.shuffle.fetch import SegmentFetcher
 from minimr.tasks.attempt import run_attempt
@@ -67,7 +68,8 @@ class Workplace:
             )
             assert isinstance(result, ReduceResult)
             counters.update(result.counters)
-            parts.append((Path(self.spec.staging) / result.part.attempt_name).read_bytes())
+            attempts = Path(attempts_url(self.spec.staging))
+            parts.append((attempts / result.part.attempt_name).read_bytes())
         return parts, counters
 
     def _attempt_id(self, phase: TaskPhase, index: int) -> AttemptId:

@@ -34,6 +34,7 @@ from minimr.coordinator.events import (
 )
 from minimr.ids import JobId
 from minimr.messages import Failure, FailureKind, JobSpec, JobState, TaskOffer
+from minimr.plan.naming import working_urls
 from tests.sim.checks.jobs import JobBook
 from tests.sim.process import Process
 from tests.sim.scheduler import MS, Scheduler
@@ -154,7 +155,7 @@ class _Term:
         desk.trace.note(f"{process.id} coordinates in term {term}")
         for ended in process.hosted.jobs.state.history:
             if ended.state is not JobState.DONE:
-                self._discard(staging_url(ended.job_id))
+                self._discard_all(staging_url(ended.job_id))
 
     @property
     def is_over(self) -> bool:
@@ -207,7 +208,7 @@ class _Term:
             case PublishOutput(spec=spec):
                 self._publish(spec)
             case DiscardStaging(spec=spec):
-                self._discard(spec.staging)
+                self._discard_all(spec.staging)
             case _:
                 assert_never(effect)
 
@@ -276,6 +277,10 @@ class _Term:
 
         self._desk.before_publication(self._process)
         self._commit(PUBLISH_MACHINE, encode_publish(command), committed)
+
+    def _discard_all(self, staging: str) -> None:
+        for url in working_urls(staging):
+            self._discard(url)
 
     def _discard(self, staging: str) -> None:
         path = path_of_url(staging)

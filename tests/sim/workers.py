@@ -8,7 +8,7 @@ was given up goes on until the worker hears of it.
 
 from collections.abc import Callable
 
-from minigfs.errors import MinigfsError
+from minigfs.errors import FileMissing, MinigfsError
 from minigfs.master import commands
 from minigfs.master.listing import list_page
 from minigfs.master.machine import FILE_SYSTEM_MACHINE
@@ -39,6 +39,7 @@ from minimr.messages import (
     TaskOffer,
     WorkerInfo,
 )
+from minimr.plan.naming import attempts_url
 from tests.sim.callers import Caller
 from tests.sim.checks.jobs import MANIFEST_NAME, JobBook, part_name
 from tests.sim.coordinators import staging_url
@@ -308,7 +309,7 @@ class Worker(Requester):
             self._group.coverage["fetch failures"] += 1
             self._fail(attempt, FailureKind.FETCH, missing)
             return
-        path = f"{staging_of(attempt)}/{attempt.file_stem}"
+        path = f"{attempts_of(attempt)}/{attempt.file_stem}"
         self.write(attempt, path, lambda: self._end_reduce(attempt))
 
     def serves(self, attempt: AttemptId) -> bool:
@@ -381,6 +382,8 @@ class Worker(Requester):
         def heard(value: object) -> None:
             if isinstance(value, list):
                 then(value)
+            elif value == FileMissing.code:
+                then([])
             else:
                 self.fail_output(attempt)
 
@@ -410,17 +413,26 @@ class _Publish:
         self._attempt = assignment.attempt
         self._parts = list(assignment.parts)
         self._staging = staging_of(assignment.attempt)
+        self._attempts = attempts_of(assignment.attempt)
         self._names = [part.name for part in assignment.parts]
 
     def begin(self) -> None:
-        self._worker.look(self._attempt, self._staging, self._name_next)
+        self._change(lambda now: commands.MakeDirectory(now, self._staging, True, True), self._look)
+
+    def _look(self) -> None:
+        look, attempt = self._worker.look, self._attempt
+
+        def named(names: list[str]) -> None:
+            look(attempt, self._attempts, lambda written: self._name_next([*names, *written]))
+
+        look(attempt, self._staging, named)
 
     def _name_next(self, present: list[str]) -> None:
         if not self._parts:
             self._worker.look(self._attempt, self._staging, self._remove_next)
             return
         part = self._parts.pop(0)
-        source, target = f"{self._staging}/{part.attempt_name}", f"{self._staging}/{part.name}"
+        source, target = f"{self._attempts}/{part.attempt_name}", f"{self._staging}/{part.name}"
         if part.attempt_name in present:
             self._change(
                 lambda now: commands.Rename(now, source, target, True),
@@ -435,13 +447,21 @@ class _Publish:
         others = [name for name in present if name not in self._names]
         if not others:
             path = f"{self._staging}/{MANIFEST_NAME}"
-            end = self._worker.end_publish
-            self._worker.write(self._attempt, path, lambda: end(self._attempt))
+            self._worker.write(self._attempt, path, self._end)
             return
         path = f"{self._staging}/{others[0]}"
         self._change(
             lambda now: commands.Remove(now, path, False),
             lambda: self._remove_next(others[1:]),
+        )
+
+    def _end(self) -> None:
+        def swept(reply: object) -> None:
+            self._worker.end_publish(self._attempt)
+
+        path = self._attempts
+        self._worker.change(
+            self._attempt, lambda now: commands.Remove(now, path, recursive=True), swept
         )
 
     def _change(self, make: Callable[[int], commands.Command], then: Callable[[], None]) -> None:
@@ -452,6 +472,10 @@ class _Publish:
                 self._worker.fail_output(self._attempt)
 
         self._worker.change(self._attempt, make, heard)
+
+
+def attempts_of(attempt: AttemptId) -> str:
+    return path_of_url(attempts_url(staging_url(attempt.task.job_id)))
 
 
 def staging_of(attempt: AttemptId) -> str:

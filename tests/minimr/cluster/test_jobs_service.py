@@ -172,7 +172,7 @@ def test_the_staging_of_a_cancelled_job_is_removed(disk: SimDisk) -> None:
             await asyncio.sleep(0.01)
             status = await master.call(GetJob(job_id=spec.job_id))
         assert status.state is JobState.CANCELLED
-        assert discarded == [spec.staging]
+        assert discarded == [spec.staging, spec.staging + "-attempts"]
 
     with_master(test, disk, discarded)
 
@@ -198,7 +198,7 @@ def test_staging_that_a_killed_master_left_behind_is_removed_by_the_next(disk: S
 
     with_master(before, disk)
     with_master(after, disk, discarded)
-    assert discarded == [spec.staging]
+    assert discarded == [spec.staging, spec.staging + "-attempts"]
 
 
 def test_submitting_twice_makes_one_job(disk: SimDisk) -> None:

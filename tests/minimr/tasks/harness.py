@@ -98,6 +98,10 @@ class Bench:
         return self.directory / "out"
 
     @property
+    def attempts(self) -> Path:
+        return self.staging.with_name(f"{self.staging.name}-attempts")
+
+    @property
     def staging(self) -> Path:
         return self.directory / f"_minimr-{self.job_id}"
 

@@ -35,7 +35,7 @@ def bench_of(tmp_path: Path, content: bytes, cut_bytes: int = 1 << 30, **job: An
 
 
 def check_nothing_left(bench: Bench) -> None:
-    for directory in (bench.scratch, bench.staging):
+    for directory in (bench.scratch, bench.attempts):
         assert [each for each in directory.rglob("*") if each.is_file()] == []
 
 
@@ -150,7 +150,7 @@ def test_a_raising_reduce_names_its_key(tmp_path: Path) -> None:
     assert failure.record == "key b'b'"
     assert "ZeroDivisionError" in failure.error
     assert "fail" in failure.traceback
-    assert [each for each in bench.staging.rglob("*") if each.is_file()] == []
+    assert [each for each in bench.attempts.rglob("*") if each.is_file()] == []
 
 
 def test_a_combiner_that_changes_its_key_is_refused(tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ def test_nothing_is_visible_before_and_everything_after(bench: Bench, parts: lis
 
 
 def test_attempts_that_were_not_committed_never_show_up(bench: Bench, parts: list[Part]) -> None:
-    (bench.staging / "_attempts" / "r-00000.9-9").write_bytes(b"late")
+    (bench.attempts / "r-00000.9-9").write_bytes(b"late")
+    bench.staging.mkdir()
     (bench.staging / "stray").write_bytes(b"late")
     bench.publish(parts)
     assert names(bench.output) == WHOLE
@@ -93,8 +94,9 @@ def test_after_a_crash_between_exchange_and_removal_the_new_output_stays(
 def test_a_crash_while_parts_got_their_names_is_taken_up(
     bench: Bench, parts: list[Part], renamed_count: int
 ) -> None:
+    bench.staging.mkdir()
     for part in parts[:renamed_count]:
-        (bench.staging / part.attempt_name).rename(bench.staging / part.name)
+        (bench.attempts / part.attempt_name).rename(bench.staging / part.name)
     (bench.staging / "_manifest.json").write_bytes(b"{")
     bench.publish(parts)
     assert names(bench.output) == WHOLE
@@ -112,8 +114,9 @@ def test_a_late_attempt_leaves_the_manifest_of_the_one_that_took_over(
     bench: Bench, parts: list[Part]
 ) -> None:
     """The master may publish at any moment from then on (found by reading; a zombie's window)."""
+    bench.staging.mkdir()
     for part in parts:
-        (bench.staging / part.attempt_name).rename(bench.staging / part.name)
+        (bench.attempts / part.attempt_name).rename(bench.staging / part.name)
     (bench.staging / "_manifest.json").write_bytes(b"{}")
     bench.storage = StorageOfOneWhoDies()
     with pytest.raises(AttemptFailed, match="died"):
@@ -124,14 +127,14 @@ def test_a_late_attempt_leaves_the_manifest_of_the_one_that_took_over(
 def test_a_part_that_is_gone_is_an_error_and_nothing_appears(
     bench: Bench, parts: list[Part]
 ) -> None:
-    (bench.staging / parts[1].attempt_name).unlink()
+    (bench.attempts / parts[1].attempt_name).unlink()
     with pytest.raises(AttemptFailed, match="part-r-00001"):
         bench.publish(parts)
     assert not bench.output.exists()
 
 
 def test_another_jobs_output_is_not_mistaken_for_ours(bench: Bench, parts: list[Part]) -> None:
-    shutil.copytree(bench.staging, bench.directory / "_minimr-other-00000002")
+    shutil.copytree(bench.attempts, bench.directory / "_minimr-other-00000002-attempts")
     other = Bench(
         job=JOB,
         splits=bench.splits,
@@ -171,3 +174,14 @@ def test_the_master_publishes_what_is_its_own_to_publish(bench: Bench, parts: li
     )
     assert names(bench.staging) == WHOLE
     assert not bench.output.exists()
+
+
+def test_an_attempt_that_writes_after_the_publication_adds_nothing_to_the_output(
+    bench: Bench, parts: list[Part]
+) -> None:
+    late = (bench.attempts / "r-00000.1-99").open("wb")
+    bench.publish(parts)
+    with late:
+        late.write(b"late")
+    bench.parts()  # whole late attempts, which open their files only now
+    assert names(bench.output) == WHOLE

@@ -170,8 +170,7 @@ class JobBook:
                 f"{job_id}: {name} was written by {writer}, {part.attempt} is committed",
             )
         strays = len(children) - len(expected) - 1
-        if strays:
-            self._coverage["strays in outputs"] += strays
+        require(not strays, "stray file in an output", f"{job_id}: {sorted(children)}")
 
     def files_changed(self, state: FileSystemState) -> None:
         """After every entry of the file system: outputs are there whole, or not at all."""
