@@ -31,6 +31,7 @@ from minimr.formats.storage import Storage
 from minimr.ids import JobId
 from minimr.job import Job
 from minimr.messages import Failure, JobSpec, JobState, JobStatus, Part
+from minimr.outputs import Compression, OutputFormat, Text, chosen_compression, chosen_format
 from minimr.partition import RangePartition
 from minimr.plan.naming import join_url, staging_url, working_urls
 from minimr.plan.splits import InputFile
@@ -56,21 +57,22 @@ class Result:
     counters: Mapping[str, int]
     parts: tuple[Part, ...]
     phases_ms: Mapping[str, int]
-    escaped: bool = False
+    output_format: OutputFormat = field(default_factory=Text)
+    compression: Compression = ""
     storage: Storage = field(default_factory=Storage, repr=False)
 
     def to_arrow(self) -> "pa.Table":
         """The output as a table with columns ``key`` and ``value``, in order of the parts.
 
         Text does not say what its types were: strings (binary where it is not UTF-8), and int64
-        where every value is a decimal integer.
+        where every value is a decimal integer. `JobUsageError` for the format ``raw``.
         """
-        from minimr.formats.text_parts import read_text_parts
+        from minimr.formats.part_reader import read_parts
 
         contents = [
             self.storage.read_bytes(join_url(self.output, part.name)) for part in self.parts
         ]
-        return read_text_parts(contents, escaped=self.escaped)
+        return read_parts(contents, self.output_format, self.compression)
 
     def summary(self) -> dict[str, object]:
         """What ``minimr run --json`` prints."""
@@ -94,11 +96,20 @@ class Result:
 class JobHandle:
     """A submitted job. `submit` makes these."""
 
-    def __init__(self, backend: Backend, spec: JobSpec, *, plan_ms: int, storage: Storage) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        spec: JobSpec,
+        *,
+        plan_ms: int,
+        storage: Storage,
+        output_format: OutputFormat,
+    ) -> None:
         self._backend = backend
         self._spec = spec
         self._plan_ms = plan_ms
         self._storage = storage
+        self._output_format = output_format
         self._final: JobStatus | None = None
         # A script may end without waiting: what the backend holds is given back all the same.
         self._close = weakref.finalize(self, backend.close)
@@ -193,7 +204,8 @@ class JobHandle:
             counters=status.counters,
             parts=status.parts,
             phases_ms={**phases_ms, "total": sum(phases_ms.values())},
-            escaped=dict(self._spec.settings).get("escape", "false").lower() == "true",
+            output_format=self._output_format,
+            compression=chosen_compression(dict(self._spec.settings)),
             storage=self._storage,
         )
 
@@ -312,7 +324,10 @@ def submit(
         points = sampled_split_points(job, spec, storage)
         spec = msgspec.structs.replace(spec, split_points=points)
     chosen = _open_backend(plan, storage, home)
-    handle = JobHandle(chosen, spec, plan_ms=_monotonic_ms() - started_ms, storage=storage)
+    handle = JobHandle(
+        chosen, spec, plan_ms=_monotonic_ms() - started_ms, storage=storage,
+        output_format=chosen_format(job.output_format, settings or {}),
+    )  # fmt: skip
     try:
         chosen.submit(spec, job)
     except BaseException:

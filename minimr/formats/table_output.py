@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from minimr.column_text import as_text
 from minimr.column_types import NoneType, TupleType
+from minimr.columns import from_numpy
 from minimr.outputs import Compression
 from minimr.pairs import KEY, VALUE, Pairs
 
@@ -80,6 +81,8 @@ class TableEncoder:
         schema = self._held[0].schema if self._held else _NO_ROWS
         schema = pa.schema([(field.name, _NARROW.get(field.type, field.type)) for field in schema])
         table = pa.Table.from_batches(self._held, None if self._held else _NO_ROWS).cast(schema)
+        # Fresh arrays: the writers' bytes tell where a slice began and a chunk ended.
+        table = table.combine_chunks().take(from_numpy(np.arange(table.num_rows)))
         if self._writer is None:
             self._writer = self._open(schema)
         if self._form == "parquet":
