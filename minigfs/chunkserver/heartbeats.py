@@ -15,6 +15,7 @@ from collections.abc import Callable, Container, Sequence
 
 from msgspec.structs import replace as with_fields
 
+from minigfs.chunkserver.catalogue import Catalogue
 from minigfs.chunkserver.chunk_file import StoredChunk
 from minigfs.chunkserver.copy_orders import CopyOrders
 from minigfs.chunkserver.reports import ChunkReport
@@ -54,12 +55,14 @@ class Heartbeats:
         masters: Sequence[str],
         describe: Describe,
         history: SeenHistory,
+        catalogue: Catalogue,
         clock: Clock | None = None,
     ) -> None:
         """``describe`` makes the heartbeat around a report: who and where this server is."""
         self._store = store
         self._history = history
         self._copies = copies
+        self._catalogue = catalogue
         self._masters = GroupCaller(pool, masters)
         self._describe = describe
         self._clock: Clock = clock or SystemClock()
@@ -95,6 +98,8 @@ class Heartbeats:
                 self._store.owe_full_report()
                 self._trash_untold = self._store.trash.handles()
                 pause = 0.0
+            if reply.catalogue is not None:
+                self._catalogue.store(reply.catalogue)
             for handle in reply.restore:
                 self._store.restore(handle)
             self._delete(reply.delete, frozenset(reply.delete_at_once))
@@ -110,7 +115,13 @@ class Heartbeats:
         trashed = self._trash_untold[:_TRASHED_PER_BEAT_MAX]
         seen = self._history.newest
         copied = self._copies.reports()
-        beat = with_fields(self._describe(report), trashed=trashed, seen=seen, copied=copied)
+        beat = with_fields(
+            self._describe(report),
+            trashed=trashed,
+            seen=seen,
+            copied=copied,
+            catalogue_stamp=self._catalogue.stored_stamp,
+        )
         try:
             reply = self._masters.call(beat, timeout_ms=_TIMEOUT_MS, once=True)
             self._masters.know(reply.masters)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from minigfs.chunkserver.catalogue import Catalogue
 from minigfs.chunkserver.chunk_reads import ChunkReads, lending_address
 from minigfs.chunkserver.copy_orders import CopyOrders
 from minigfs.chunkserver.heartbeats import Heartbeats, as_replica_reports
@@ -101,6 +102,7 @@ class Chunkserver:
         self._copies = CopyOrders(
             self._store, pool=self._pool, disk_failed=self._end_if_disk_failed
         )
+        self._catalogue = Catalogue(options.directory)
         self._heartbeats = Heartbeats(
             self._store,
             pool=self._pool,
@@ -108,6 +110,7 @@ class Chunkserver:
             describe=self._describe,
             history=SeenHistory(disk, SystemClock()),
             copies=self._copies,
+            catalogue=self._catalogue,
         )
         self._address: Address = options.advertise
         self.disk_failure: OSError | None = None
@@ -128,6 +131,7 @@ class Chunkserver:
     def stop(self) -> None:
         self._scrubber.stop()
         self._heartbeats.stop()
+        self._catalogue.close()
         self._lender.stop()
         self._copies.stop()
         self._server.stop()

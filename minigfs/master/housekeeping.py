@@ -69,6 +69,7 @@ class Housekeeping:
         if expired:
             logger.info("discarding %d files whose writers are gone", len(expired))
             await self._propose(commands.DiscardFiles(self._clock.now_ms(), expired))
+        self._tenure.catalogue.step(self._state(), now_ms)
         forgotten = self._tenure.membership.sweep_garbage(self._state(), now_ms)
         if forgotten:
             await self._propose(commands.ForgetGarbage(self._clock.now_ms(), forgotten))

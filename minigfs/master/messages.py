@@ -17,6 +17,8 @@ from minigfs.transport.messages import Empty, Message, ReplyT, Request
 __all__ = [
     "AllocateChunks",
     "Allocated",
+    "CatalogueBatch",
+    "CataloguedFile",
     "Change",
     "ChunkserverReport",
     "ClusterReport",
@@ -291,6 +293,25 @@ class CopyReport(Message, frozen=True):
     damaged_sources: tuple[str, ...] = ()  # addresses of those that had wrong bytes, or none
 
 
+class CataloguedFile(Message, frozen=True, array_like=True):
+    """What ``rescue`` must know of a published file."""
+
+    file_id: FileId
+    path: str
+    size_bytes: int
+    chunk_count: int
+    digest: str
+    modified_ms: int
+
+
+class CatalogueBatch(Message, frozen=True):
+    """Files that the chunkserver holds chunks of; replaces what it knew of them."""
+
+    stamp: int  # later batches have higher ones, also another leader's
+    files: tuple[CataloguedFile, ...]
+    forget_below: int = 0  # files last told of with a lower stamp are gone
+
+
 class HeartbeatReply(Message, frozen=True):
     send_full_report: bool  # the master does not know this server's chunks (yet, or any more)
     delete: tuple[ChunkHandle, ...]
@@ -300,6 +321,7 @@ class HeartbeatReply(Message, frozen=True):
     position: HistoryPosition | None = None  # the newest of this master
     confirms: HistoryPosition | None = None  # the heartbeat's ``seen``, if it is in its history
     copy: tuple[CopyOrder, ...] = ()
+    catalogue: CatalogueBatch | None = None
 
 
 class Heartbeat(Request[HeartbeatReply], frozen=True, tag="cs.heartbeat"):
@@ -332,6 +354,7 @@ class Heartbeat(Request[HeartbeatReply], frozen=True, tag="cs.heartbeat"):
     last_scrubbed_ms: int = 0  # all of it was read since then; 0: never yet
     trashed: tuple[ChunkHandle, ...] = ()  # some of what was deleted and could be restored
     seen: HistoryPosition | None = None  # newest position of a master that this server believed
+    catalogue_stamp: int = 0  # of the last batch that was stored
     lending_address: str = ""
     copied: tuple[CopyReport, ...] = ()
 

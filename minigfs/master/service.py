@@ -148,7 +148,7 @@ class FileSystemService:
             self._clock.now_ms(), term, self._host.commit_index + 1, self._rng.random_u64()
         )
         await self.propose(begin, commands.Done)
-        self._tenure = tenure = Tenure(self._clock)
+        self._tenure = tenure = Tenure(self._clock, term)
         work = Housekeeping(tenure, self._clock, lambda: self.state, self._change)
         self._housekeeping = asyncio.create_task(work.run(), name="housekeeping")
         logger.info("leading in term %d", term)
@@ -328,10 +328,16 @@ class FileSystemService:
 
     def note_published(self, request: PublishFile) -> None:
         tenure = self._tenure
+        if tenure is not None:
+            tenure.catalogue.published(self.state, request.file_id)
         for seal in request.chunks:
             chunk = self.state.chunks.get(seal.handle)
             if chunk and tenure:  # else the file was removed in the same batch of the log
                 tenure.published(chunk)
+
+    def note_moved(self, path: str) -> None:
+        if self._tenure is not None:
+            self._tenure.catalogue.moved(self.state, path)
 
     async def _discard(self, request: DiscardFile) -> Empty:
         self._leading()

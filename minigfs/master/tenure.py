@@ -14,6 +14,7 @@ from itertools import islice
 from msgspec.structs import replace as with_fields
 
 from minigfs.ids import ChunkHandle, ChunkserverId, FileId
+from minigfs.master.catalogue import CatalogueFeed
 from minigfs.master.health import HealthTally
 from minigfs.master.history import TenureMark, contains, newest_position
 from minigfs.master.membership import Membership
@@ -37,9 +38,10 @@ HEALTH_SLICE_CHUNKS = 2_000  # a few milliseconds of the event loop
 class Tenure:
     """Belongs to the event loop on which one master leads for one term."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, term: int = 0) -> None:
         self.membership = Membership()
         self.leases = WriterLeases()
+        self.catalogue = CatalogueFeed(term)
         self._clock = clock
         self._began_ms = clock.monotonic_ms()
         self.repairs = Repairs(self.membership, began_ms=self._began_ms)
@@ -83,8 +85,11 @@ class Tenure:
         history that is not this master's."""
         if beat.seen is None or contains(marks, beat.seen, commit_index):
             self.strangers.pop(beat.chunkserver_id, None)
+            batch = self.catalogue.batch(
+                beat.chunkserver_id, beat.catalogue_stamp, now_ms=self.now_ms
+            )
             newest = newest_position(marks, commit_index)
-            return with_fields(reply, position=newest, confirms=beat.seen)
+            return with_fields(reply, position=newest, confirms=beat.seen, catalogue=batch)
         if beat.chunkserver_id not in self.strangers:
             self.strangers[beat.chunkserver_id] = beat.address
             logger.error(

@@ -80,6 +80,10 @@ class TreeHost(Protocol):
         """Its writer was heard of, and its chunks are on the servers that it names."""
         ...
 
+    def note_moved(self, path: str) -> None:
+        """What stands there had another path."""
+        ...
+
 
 def publish_command(request: PublishFile, now_ms: int) -> commands.PublishFile:
     sealed = tuple(
@@ -117,6 +121,8 @@ class TreeService:
     ) -> Empty:
         self._host.require_leading()
         await self._host.propose(self._command_of(request), commands.Done, request.origin)
+        if isinstance(request, Rename | Undelete):
+            self._host.note_moved(request.target)
         return Empty()
 
     async def _remove(self, request: Remove) -> Removed:
@@ -167,8 +173,11 @@ class TreeService:
             (request.fence_path, request.fence_token) if request.fence_path else None,
         )
         reply = await self._host.propose(command, commands.Transacted, request.origin)
-        for one in publishes:
-            self._host.note_published(one)
+        for one in request.changes:
+            if isinstance(one, PublishFile):
+                self._host.note_published(one)
+            elif isinstance(one, Rename):
+                self._host.note_moved(one.target)
         return Transacted(
             published=tuple(
                 published_status(one.file_id, published)
