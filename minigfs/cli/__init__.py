@@ -10,6 +10,7 @@ from minigfs import __version__
 from minigfs.cli.admin import admin_group
 from minigfs.cli.cluster import down, status, up
 from minigfs.cli.files import fs_commands
+from minigfs.cli.offline import dump, rescue
 from minigfs.cli.serve import serve
 from minigfs.cluster.storage import STORAGE_KINDS
 from minigfs.terminal import leave, run_cli, terminal_options
@@ -24,7 +25,16 @@ def minigfs() -> None:
     """A mini Google File System: replicated, checksummed storage on one machine or many."""
 
 
-for _command in (up, down, status, serve, admin_group(lambda: STORAGE_KINDS), *fs_commands):
+for _command in (
+    up,
+    down,
+    status,
+    serve,
+    admin_group(lambda: STORAGE_KINDS),
+    *fs_commands,
+    rescue,
+    dump,
+):
     minigfs.add_command(_command)
 
 

@@ -44,7 +44,7 @@ from minigfs.master.state import (
 )
 from minigfs.master.trash import by_path
 
-__all__ = ["freeze_state", "restore_state"]
+__all__ = ["decode_record", "freeze_state", "restore_state"]
 
 ROWS_PER_RECORD = 512  # a record is made in about a millisecond
 
@@ -84,6 +84,11 @@ def restore_state(records: Iterable[bytes]) -> FileSystemState:
             assert restoring is not None, "the head comes first"
             restoring.add(record)
     return restoring.finish() if restoring is not None else initial_state()
+
+
+def decode_record(record: bytes) -> msgspec.Struct:
+    """One record, for a person to look at; raises ``msgspec.DecodeError``."""
+    return _decoder.decode(record)
 
 
 def _head(state: FileSystemState) -> rows.Head:

@@ -170,6 +170,7 @@ def test_followers_send_everybody_to_the_leader_by_name(tmp_path: Path) -> None:
         ReportDamage(handle=1, chunkserver_id=ChunkserverId("s"), reason="rot"),
         beat("s0", full=True),
         GetClusterReport(),
+        Examine(path="/"),
     ]
 
     async def test(group: Group) -> None:
