@@ -46,6 +46,9 @@ options = MasterOptions(
     security=Security(load_token(told["token_file"]), told["cluster_id"]),
     config=config,
 )
+if not told["repairs"]:
+    from minigfs.master.repair import Repairs
+    Repairs.orders_for = lambda *_: ()
 service = FileSystemService(config, options, SystemClock(), SystemRng())
 asyncio.run(serve_master(options, [service], ready=lambda bound: print(bound, flush=True)))
 """
@@ -99,9 +102,11 @@ class StorageCluster:
         timeout_ms: int = 10_000,
         file_bytes_max: int = 0,
         lends: bool = True,
+        repairs: bool = True,
     ) -> None:
         """``file_bytes_max`` limits every file of the chunkservers (RLIMIT_FSIZE); 0: no limit.
-        Without ``lends`` their directories are too deep for Unix sockets: all reads use TCP."""
+        Without ``lends`` their directories are too deep for Unix sockets: all reads use TCP.
+        Without ``repairs`` what is damaged stays so, for a test to look at."""
         self.root = root
         self.chunk_bytes = chunk_bytes
         self.replication = replication
@@ -118,6 +123,7 @@ class StorageCluster:
         self.token_file = root / "token"
         self._timeout_ms = timeout_ms
         self._file_bytes_max = file_bytes_max
+        self._repairs = repairs
 
     @property
     def config(self) -> ClientConfig:
@@ -171,6 +177,7 @@ class StorageCluster:
             "directory": str(directory),
             "listen": self.master_address,
             "token_file": str(self.token_file),
+            "repairs": self._repairs,
         }
         self.master_process = _spawn(MASTER_PROGRAM, told, self.root / "master.log")
         self.master_address = _bound_address(self.master_process, self.root / "master.log")

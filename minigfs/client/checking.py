@@ -39,6 +39,7 @@ class FindingKind(StrEnum):
     DAMAGED = "damaged"  # some of its bytes are not what its sums say
     MISSING = "missing"
     STALE = "stale"  # an older version
+    AHEAD = "ahead"  # a version that the masters never gave: kept for a person to look at
     DIFFERENT = "different"  # whole, but not what was published: rolled back, or another's
     UNREACHABLE = "unreachable"  # its server does not answer: nothing is known of it
     LOST = "lost"  # of a chunk: every replica was looked at, and none is sound
@@ -46,7 +47,13 @@ class FindingKind(StrEnum):
 
 
 _ABOUT_REPLICAS = frozenset(
-    (FindingKind.DAMAGED, FindingKind.MISSING, FindingKind.STALE, FindingKind.DIFFERENT)
+    (
+        FindingKind.DAMAGED,
+        FindingKind.MISSING,
+        FindingKind.STALE,
+        FindingKind.AHEAD,
+        FindingKind.DIFFERENT,
+    )
 )
 
 
@@ -248,7 +255,8 @@ def _judge(
         detail = verified.problem
         block = verified.bad_blocks[0] if verified.bad_blocks else None
     elif verified.version != chunk.version:
-        kind = FindingKind.STALE
+        is_older = verified.version < chunk.version
+        kind = FindingKind.STALE if is_older else FindingKind.AHEAD
         detail = f"version {verified.version}, not {chunk.version}"
     elif chunk.length_bytes and verified.length_bytes != chunk.length_bytes:
         kind = FindingKind.DIFFERENT

@@ -26,7 +26,15 @@ CHUNK = 3 * BLOCK
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageCluster]:
-    with StorageCluster(tmp_path_factory.mktemp("integrity"), chunk_bytes=CHUNK) as started:
+    """Nothing is repaired, so that all that is found can be looked at."""
+    root = tmp_path_factory.mktemp("integrity")
+    with StorageCluster(root, chunk_bytes=CHUNK, repairs=False) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def healing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageCluster]:
+    with StorageCluster(tmp_path_factory.mktemp("healing"), chunk_bytes=CHUNK) as started:
         yield started
 
 
@@ -141,12 +149,15 @@ def test_a_replica_that_was_rolled_back_is_held_against_the_log_and_its_block_na
         assert reader.read_at(0, len(content)) == content
 
 
-def test_a_replica_of_an_older_version_is_stale(cluster: StorageCluster) -> None:
-    write(cluster, "/stale", CHUNK)
-    forge(file_of(cluster, "/stale", 0, server=0), version=7)
+@pytest.mark.parametrize(("version", "kind"), [(0, FindingKind.STALE), (7, FindingKind.AHEAD)])
+def test_a_replica_of_another_version_is_told_by_it(
+    version: int, kind: FindingKind, cluster: StorageCluster
+) -> None:
+    write(cluster, f"/version-{version}", CHUNK)
+    forge(file_of(cluster, f"/version-{version}", 0, server=0), version=version)
     restart(cluster, 0)
-    (found,) = check(cluster, "/stale")
-    assert (found.kind, found.detail) == (FindingKind.STALE, "version 7, not 1")
+    (found,) = check(cluster, f"/version-{version}")
+    assert (found.kind, found.detail) == (kind, f"version {version}, not 1")
 
 
 def test_the_server_finds_a_removed_file_by_itself_within_seconds(cluster: StorageCluster) -> None:
@@ -183,6 +194,61 @@ def test_a_server_that_is_down_is_no_damage(cluster: StorageCluster) -> None:
         cluster.start()
     assert [one.kind for one in found] == ["unreachable"]
     assert not any(one.is_damage for one in found)
+
+
+AT_REST: dict[str, Callable[[Path, Path], object]] = {
+    "flipped": lambda path, _: flip(path, -BLOCK - 1),
+    "removed": lambda path, _: path.unlink(),
+    "cut": lambda path, _: path.write_bytes(path.read_bytes()[:-1]),
+    "emptied": lambda path, _: path.write_bytes(b""),
+    "swapped": exchange,
+    "rolled back": lambda path, _: forge(path, change_from=7),
+    "of an older version": lambda path, _: forge(path, version=0),
+}
+
+
+@pytest.mark.parametrize("with_restart", [False, True], ids=["", "restarted"])
+def test_every_kind_of_damage_is_healed_by_a_scrub_and_fsck_is_clean_afterwards(
+    healing: StorageCluster, with_restart: bool
+) -> None:
+    """One file for each kind, all harmed on one server at once."""
+    contents = {}
+    for number, kind in enumerate(AT_REST):
+        path = f"/{with_restart}/{kind}"
+        contents[path] = write(healing, path)
+        first, second = (file_of(healing, path, index, number % 3) for index in (0, 1))
+        AT_REST[kind](first, second)
+    if with_restart:
+        for number in range(3):
+            restart(healing, number)
+    with ReplicaChecker(healing.config) as checker:
+        found = [one for checked in checker.check("/") for one in checked.findings]
+        for finding in found:
+            if finding.is_damage:
+                checker.report(finding)
+        assert checker.await_repair(found, timeout_ms=30_000) == []
+    until(lambda: check(healing, "/") == [])
+    until(lambda: healing.client.report().health == "OK")
+    for path, content in contents.items():
+        with healing.client.open_reader(path) as reader:
+            assert reader.read_at(0, len(content)) == content
+
+
+def test_fsck_with_repair_says_what_it_had_replaced(healing: StorageCluster) -> None:
+    write(healing, "/repair/one", CHUNK)
+    flip(file_of(healing, "/repair/one", 0, server=1))
+    repaired = command(healing, "fsck", "/repair", "--repair")
+    assert repaired.returncode == 0, repaired.stderr
+    assert "block 2 has a wrong sum" in repaired.stdout
+    assert "repaired: 1 of 1" in repaired.stdout
+    assert command(healing, "fsck", "/repair").returncode == 0
+    write(healing, "/repair/lost", CHUNK)
+    for server in range(3):
+        file_of(healing, "/repair/lost", 0, server).unlink()
+    with ReplicaChecker(healing.config) as checker:
+        (checked,) = checker.check("/repair/lost")
+    assert [one.kind for one in checked.findings] == ["missing", "missing", "missing", "lost"]
+    healing.client.remove("/repair/lost")
 
 
 def command(cluster: StorageCluster, *arguments: str) -> subprocess.CompletedProcess[str]:
