@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from itertools import islice, product
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 from minigfs.chunkserver.catalogue import CATALOGUE, CatalogueRow, read_catalogue
 from minigfs.chunkserver.checksum import (
@@ -56,13 +56,14 @@ CREATE TABLE chunks (
 );
 CREATE TABLE files (
     file_id INTEGER PRIMARY KEY, path TEXT, size_bytes INTEGER, chunk_count INTEGER, digest TEXT,
-    modified_ms INTEGER, stamp INTEGER
+    modified_ms INTEGER, stamp INTEGER, chunk_runs TEXT
 ) WITHOUT ROWID;
 """
 _KEEP_NEWER = """
-INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (file_id) DO UPDATE SET
+INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (file_id) DO UPDATE SET
     path = excluded.path, size_bytes = excluded.size_bytes, chunk_count = excluded.chunk_count,
-    digest = excluded.digest, modified_ms = excluded.modified_ms, stamp = excluded.stamp
+    digest = excluded.digest, modified_ms = excluded.modified_ms, stamp = excluded.stamp,
+    chunk_runs = excluded.chunk_runs
 WHERE excluded.stamp > files.stamp
 """
 
@@ -107,6 +108,9 @@ class _Replica:
     def content(self) -> tuple[int, int, int, int]:
         """Replicas with the same one hold the same bytes; the highest is the newest."""
         return self.handle, self.version, self.length_bytes, self.digest
+
+
+_ReplicasByPlace: TypeAlias = dict[int, list[_Replica]]
 
 
 class Rescue:
@@ -198,6 +202,8 @@ class Rescue:
     def restore(self, told: Callable[[Rescued], None] = lambda _: None) -> RescueReport:
         """Write what can be put together; ``told`` hears of each file."""
         self._index.execute("CREATE INDEX places ON chunks (file_id, place)")
+        self._index.execute("CREATE INDEX handles ON chunks (handle)")
+        self._index.execute("CREATE TABLE claimed (handle INTEGER PRIMARY KEY) WITHOUT ROWID")
         for row in self._known_files():
             outcome = self._restore_known(row)
             if outcome is not None:
@@ -214,17 +220,27 @@ class Rescue:
 
     def _unknown_files(self) -> Iterator[FileId]:
         query = """SELECT DISTINCT file_id FROM chunks WHERE NOT is_trash
-            AND file_id NOT IN (SELECT file_id FROM files) ORDER BY file_id"""
+            AND file_id NOT IN (SELECT file_id FROM files)
+            AND handle NOT IN (SELECT handle FROM claimed) ORDER BY file_id"""
         with closing(self._index.cursor()) as cursor:
             for (file_id,) in cursor.execute(query):
                 yield file_id
 
-    def _replicas(self, file_id: FileId) -> dict[int, list[_Replica]]:
-        """The chunk files of a file, by their place in it."""
-        query = """SELECT place, handle, version, digest, length_bytes, chunk_bytes, is_trash, hint,
-            path FROM chunks WHERE file_id = ? ORDER BY is_trash"""
-        found: dict[int, list[_Replica]] = {}
-        for row in self._index.execute(query, (file_id,)):
+    def _replicas_by_handle(self, row: CatalogueRow) -> _ReplicasByPlace:
+        """The chunk files of a file as the masters told its chunks."""
+        found = {}
+        for place, handle in enumerate(row.handles):
+            self._index.execute("INSERT OR IGNORE INTO claimed VALUES (?)", (handle,))
+            for group in self._replicas("handle = ?", handle).values():
+                found[place] = group
+        return found
+
+    def _replicas(self, condition: str, value: int) -> _ReplicasByPlace:
+        """The chunk files of which it is true, by the place they say they have."""
+        query = f"""SELECT place, handle, version, digest, length_bytes, chunk_bytes, is_trash,
+            hint, path FROM chunks WHERE {condition} ORDER BY is_trash"""
+        found: _ReplicasByPlace = {}
+        for row in self._index.execute(query, (value,)):
             place, handle, version, digest, length_bytes, chunk_bytes, is_trash, hint, path = row
             replica = _Replica(
                 handle,
@@ -240,14 +256,11 @@ class Rescue:
         return found
 
     def _restore_known(self, row: CatalogueRow) -> Rescued | None:
-        replicas = self._replicas(row.file_id)
-        if row.chunk_count and not any(
-            not r.is_trash for group in replicas.values() for r in group
-        ):
-            self.report.known_without_chunks += 1
-            return None
         try:
-            chosen = _choose(row, replicas)
+            replicas, chosen = self._chosen(row)
+            if replicas is None:
+                self.report.known_without_chunks += 1
+                return None
             target, is_conflict = self._place(row.path, row.file_id)
             size_bytes = self._write(target, chosen, row.modified_ms)
         except CorruptChunk as error:
@@ -266,8 +279,27 @@ class Rescue:
             target=str(target),
         )
 
+    def _chosen(self, row: CatalogueRow) -> tuple[_ReplicasByPlace | None, list[list[_Replica]]]:
+        """All chunk files of a file, and those to take; None if there is none outside the trash.
+
+        Raises ``CorruptChunk`` if they do not make the file.
+        """
+        found = [self._replicas_by_handle(row), self._replicas("file_id = ?", row.file_id)]
+        found = [replicas for replicas in found if _is_live(replicas)]
+        if not row.chunk_count:
+            return {}, []
+        failure: CorruptChunk | None = None
+        for replicas in found:
+            try:
+                return replicas, _choose(row, replicas)
+            except CorruptChunk as error:  # the chunks may be others by now than were told
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return None, []
+
     def _restore_unknown(self, file_id: FileId) -> Rescued:
-        replicas = self._replicas(file_id)
+        replicas = self._replicas("file_id = ?", file_id)
         hint = next(iter(replicas.values()))[0].hint
         try:
             chosen = _choose_newest(replicas)
@@ -279,9 +311,7 @@ class Rescue:
         self.report.unconfirmed += 1
         return Rescued(path=hint, file_id=file_id, outcome="unconfirmed", target=str(target))
 
-    def _count_stale(
-        self, replicas: dict[int, list[_Replica]], chosen: list[list[_Replica]]
-    ) -> None:
+    def _count_stale(self, replicas: _ReplicasByPlace, chosen: list[list[_Replica]]) -> None:
         used = sum(map(len, chosen))
         self.report.stale_chunk_files += sum(map(len, replicas.values())) - used
 
@@ -314,6 +344,10 @@ class Rescue:
         return size_bytes
 
 
+def _is_live(replicas: _ReplicasByPlace) -> bool:
+    return any(not replica.is_trash for group in replicas.values() for replica in group)
+
+
 def _values(row: CatalogueRow) -> tuple[object, ...]:
     return (
         row.file_id,
@@ -323,10 +357,11 @@ def _values(row: CatalogueRow) -> tuple[object, ...]:
         row.digest,
         row.modified_ms,
         row.stamp,
+        row.chunk_runs,
     )
 
 
-def _choose(row: CatalogueRow, replicas: dict[int, list[_Replica]]) -> list[list[_Replica]]:
+def _choose(row: CatalogueRow, replicas: _ReplicasByPlace) -> list[list[_Replica]]:
     """For each place the replicas whose bytes, together, have the file's digest."""
     options: list[list[list[_Replica]]] = []
     for place in range(row.chunk_count):
@@ -343,7 +378,7 @@ def _choose(row: CatalogueRow, replicas: dict[int, list[_Replica]]) -> list[list
     )
 
 
-def _choose_newest(replicas: dict[int, list[_Replica]]) -> list[list[_Replica]]:
+def _choose_newest(replicas: _ReplicasByPlace) -> list[list[_Replica]]:
     """The newest chunk of each place, if they make a row without a gap."""
     chosen = []
     for place in range(max(replicas) + 1):

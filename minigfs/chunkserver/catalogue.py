@@ -12,6 +12,8 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from minigfs.ids import FileId
 from minigfs.master.messages import CatalogueBatch
 
@@ -25,12 +27,13 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
     file_id INTEGER PRIMARY KEY, path TEXT NOT NULL, size_bytes INTEGER NOT NULL,
     chunk_count INTEGER NOT NULL, digest TEXT NOT NULL, modified_ms INTEGER NOT NULL,
-    stamp INTEGER NOT NULL
+    stamp INTEGER NOT NULL, chunk_runs TEXT NOT NULL
 ) WITHOUT ROWID
 """
-_KEEP = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)"
+_KEEP = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _FORGET = "DELETE FROM files WHERE stamp < ?"
-_READ = "SELECT file_id, path, size_bytes, chunk_count, digest, modified_ms, stamp FROM files"
+_READ = """SELECT file_id, path, size_bytes, chunk_count, digest, modified_ms, stamp, chunk_runs
+FROM files"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,13 @@ class CatalogueRow:
     digest: str
     modified_ms: int
     stamp: int  # of two rows of one file, the one with the higher stamp is the newer
+    chunk_runs: str  # JSON: [[first handle, how many], ...], as ``CataloguedFile`` has them
+
+    @property
+    def handles(self) -> list[int]:
+        """Of its chunks, in order; empty if they were not told."""
+        runs = msgspec.json.decode(self.chunk_runs, type=list[tuple[int, int]])
+        return [first + i for first, count in runs for i in range(count)]
 
 
 class Catalogue:
@@ -55,7 +65,10 @@ class Catalogue:
     def store(self, batch: CatalogueBatch) -> None:
         """Keep what a batch says. Trouble costs the batch, which will come again."""
         rows = (
-            (f.file_id, f.path, f.size_bytes, f.chunk_count, f.digest, f.modified_ms, batch.stamp)
+            (
+                *(f.file_id, f.path, f.size_bytes, f.chunk_count, f.digest, f.modified_ms),
+                *(batch.stamp, msgspec.json.encode(f.chunk_runs).decode()),
+            )
             for f in batch.files
         )
         try:

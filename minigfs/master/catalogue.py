@@ -13,13 +13,13 @@ belongs to one term of leadership; stamps grow from term to term. Pure.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from minigfs.ids import ChunkserverId, FileId
+from minigfs.ids import ChunkHandle, ChunkserverId, FileId
 from minigfs.master.listing import find_page
 from minigfs.master.messages import CatalogueBatch, CataloguedFile, EntryKind, FileStatus
-from minigfs.master.namespace import find_inode, path_of, split_path
+from minigfs.master.namespace import TRASH_NAME, find_inode, path_of, split_path
 from minigfs.master.state import FileInode, FileSystemState
 
 __all__ = ["BATCH_FILES_MAX", "CatalogueFeed"]
@@ -29,6 +29,8 @@ STEP_FILES_MAX = 1_000  # of one step of a pass: ten milliseconds of the master,
 QUEUE_FILES_MAX = 4 * BATCH_FILES_MAX  # a server that takes no more holds up the pass
 PASS_PAUSE_MS = 10_000
 PAUSE_MS_PER_STEP = 4_000  # four times as long as the pass took
+RUNS_MAX = 200  # of chunks, of one file
+_TRASH_PATH = f"/{TRASH_NAME}"
 _TERM_SHIFT = 40  # stamps of one term, before those of the next begin
 
 
@@ -109,11 +111,13 @@ class CatalogueFeed:
         if self._is_backed_up(now_ms):
             return
         current.step_count += 1
-        page = find_page(state, "/", current.start_after, STEP_FILES_MAX)
+        page = find_page(state, current.top, current.start_after, STEP_FILES_MAX)
         for status in page.entries:
             self._tell_status(state, status)
         if page.more:
             current.start_after = page.entries[-1].path
+        elif current.top == "/":
+            current.top, current.start_after = _TRASH_PATH, ""  # removed, and kept for a while
         else:
             current.is_walked = True
             pause_ms = PAUSE_MS_PER_STEP * current.step_count
@@ -122,7 +126,8 @@ class CatalogueFeed:
     def _begin(self, state: FileSystemState) -> None:
         self._stamp += 1
         self._pass = _Pass(stamp=self._stamp)
-        self._is_wanted = False
+        # What still waits may be gone by now, and will be told all the same: another pass says so.
+        self._is_wanted = any(server.queue for server in self._servers.values())
         self._seen = state
         for server in self._servers.values():
             server.missed = False
@@ -152,6 +157,7 @@ class CatalogueFeed:
             chunk_count=len(inode.chunks),
             digest=inode.digest,
             modified_ms=inode.modified_ms,
+            chunk_runs=_runs(inode.chunks),
         )
         for chunkserver_id in self._holders(state, inode):
             server = self._servers.get(chunkserver_id)
@@ -175,9 +181,23 @@ class CatalogueFeed:
         return holders
 
 
+def _runs(handles: Sequence[ChunkHandle]) -> tuple[tuple[ChunkHandle, int], ...]:
+    """Handles are given one after the other, so a file has few runs of them."""
+    runs: list[tuple[ChunkHandle, int]] = []
+    for handle in handles:
+        if runs and runs[-1][0] + runs[-1][1] == handle:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        elif len(runs) == RUNS_MAX:
+            return ()
+        else:
+            runs.append((handle, 1))
+    return tuple(runs)
+
+
 @dataclass(slots=True)
 class _Pass:
     stamp: int  # what is told from now on has a higher one
     step_count: int = 0
+    top: str = "/"
     start_after: str = ""
     is_walked: bool = False

@@ -302,6 +302,9 @@ class CataloguedFile(Message, frozen=True, array_like=True):
     chunk_count: int
     digest: str
     modified_ms: int
+    # Its chunks, in order: first handle and how many follow it; a clone has those of another file.
+    # None of a file in more pieces than are worth telling: its chunk files know their places.
+    chunk_runs: tuple[tuple[ChunkHandle, int], ...] = ()
 
 
 class CatalogueBatch(Message, frozen=True):

@@ -101,7 +101,9 @@ def test_the_folders_of_a_dead_cluster_give_back_what_was_closed(
     published = {path: hashlib.sha256(data).hexdigest() for path, data in found.items()}
     assert {path: digest for path, digest in published.items() if path in manifest} == manifest
     others = {path for path in published if path not in manifest}
-    assert all(path.startswith("/_unconfirmed/") or ".~" in path for path in others), others
+    removed = {"/data/5", "/data/6"}  # in the cluster's trash, for three days
+    expected = ("/_unconfirmed/unfinished", "/.trash/")
+    assert all(path in removed or path.startswith(expected) for path in others), others
 
 
 def test_the_files_of_its_servers_can_be_read_without_them(dead: StorageCluster) -> None:

@@ -88,8 +88,9 @@ class Servers:
         handles: list[int],
         *,
         to: Iterable[int] = (0, 1),
+        with_chunks: bool = True,
     ) -> None:
-        """What the masters say of a published file."""
+        """What the masters say of a published file, with or without the handles of its chunks."""
         digests = []
         for place, handle in enumerate(handles):
             part = data[place * CHUNK : (place + 1) * CHUNK]
@@ -102,6 +103,7 @@ class Servers:
             chunk_count=len(handles),
             digest=file_digest(digests),
             modified_ms=1_700_000_000_000,
+            chunk_runs=tuple((ChunkHandle(h), 1) for h in handles) if with_chunks else (),
         )
         batch = CatalogueBatch(stamp=next(self._stamps), files=(told,))
         for server in to:
@@ -198,17 +200,55 @@ def test_what_is_not_whole_is_named_and_not_written(
         assert f"{second:x}" in told["/a"].detail or "part 1" in told["/a"].detail
 
 
+@pytest.mark.parametrize("with_chunks", [False, True])
 def test_an_abandoned_chunk_does_not_stand_in_for_the_published_one(
-    servers: Servers, tmp_path: Path
+    with_chunks: bool, servers: Servers, tmp_path: Path
 ) -> None:
     data = content(CHUNK)
     servers.write(1, "/a", content(CHUNK, salt=9))
     handles = servers.write(1, "/a", data)
     servers.write(1, "/a", content(CHUNK, salt=7), on=[1])
-    servers.tell(1, "/a", data, handles)
+    servers.tell(1, "/a", data, handles, with_chunks=with_chunks)
     report, _ = rescue(servers, tmp_path / "out")
     assert files_below(tmp_path / "out") == {"a": data}
-    assert report.stale_chunk_files == 3
+    assert report.stale_chunk_files == (0 if with_chunks else 3)
+
+
+def test_a_clone_has_the_chunks_of_another_file_which_may_be_gone(
+    servers: Servers, tmp_path: Path
+) -> None:
+    data = content(2 * CHUNK)
+    handles = servers.write(1, "/original", data)
+    servers.tell(2, "/clone", data, handles)
+    servers.tell(3, "/another", data[:CHUNK], handles[:1])
+    report, _ = rescue(servers, tmp_path / "out")
+    assert files_below(tmp_path / "out") == {"clone": data, "another": data[:CHUNK]}
+    assert report.unconfirmed == 0
+
+
+def test_a_file_whose_chunks_are_others_by_now_is_found_by_what_they_say(
+    servers: Servers, tmp_path: Path
+) -> None:
+    data = content(CHUNK + 9)
+    handles = servers.write(1, "/a", data)
+    servers.tell(1, "/a", data, handles, with_chunks=False)
+    told = CataloguedFile(
+        file_id=FileId(1),
+        path="/a",
+        size_bytes=len(data),
+        chunk_count=2,
+        digest=file_digest([_digest(data[:CHUNK], 1), _digest(data[CHUNK:], 2)]),
+        modified_ms=1,
+        chunk_runs=((ChunkHandle(90), 2),),
+    )
+    servers.catalogues[0].store(CatalogueBatch(stamp=99, files=(told,)))
+    report, _ = rescue(servers, tmp_path / "out")
+    assert files_below(tmp_path / "out") == {"a": data}
+    assert report.rescued == 1
+
+
+def _digest(data: bytes, handle: int) -> int:
+    return digest_of_table(block_sums(data, handle=ChunkHandle(handle), first_block=0))
 
 
 def test_a_replica_that_was_rolled_back_is_not_believed(servers: Servers, tmp_path: Path) -> None:
