@@ -6,8 +6,10 @@ Every request may be sent twice without harm, so a master that dies costs a clie
 from typing import Self
 
 from minigfs.client.config import ClientConfig
+from minigfs.transport.client import ConnectionPool
 from minigfs.transport.security import Security
 from minimr.backends.master_link import MasterLink
+from minimr.backends.task_logs import FetchTaskLogs, TaskLog
 from minimr.config import MASTER_PATIENCE_MS
 from minimr.ids import JobId
 from minimr.job import Job
@@ -19,6 +21,7 @@ from minimr.messages import (
     ListJobs,
     ListWorkers,
     SubmitJob,
+    WorkerReport,
 )
 
 __all__ = ["ClusterClient"]
@@ -28,6 +31,7 @@ class ClusterClient:
     """See `minimr.backends.base.Backend`."""
 
     def __init__(self, masters: tuple[str, ...], security: Security) -> None:
+        self._security = security
         self._link = MasterLink(masters, security)
 
     @classmethod
@@ -58,6 +62,23 @@ class ClusterClient:
     def list_jobs(self) -> tuple[JobStatus, ...]:
         """Running and recently ended jobs, newest first."""
         return self._link.call(ListJobs()).jobs[::-1]
+
+    def task_logs(self, job_id: JobId, task: str = "") -> list[tuple[WorkerReport, TaskLog]]:
+        """What a job's attempts printed, in order of their tasks; ``task``: see ``task_stem``.
+
+        Workers that are away keep theirs until they are back.
+        """
+        pool = ConnectionPool(self._security)
+        request = FetchTaskLogs(job_id=job_id, task=task)
+        found: list[tuple[WorkerReport, TaskLog]] = []
+        try:
+            for worker in self._link.call(ListWorkers()).workers:
+                if worker.alive and worker.address:
+                    logs = pool.call(worker.address, request).logs
+                    found += [(worker, log) for log in logs]
+        finally:
+            pool.close()
+        return sorted(found, key=lambda one: one[1].attempt)
 
     def worker_count(self) -> int:
         """How many workers are alive."""

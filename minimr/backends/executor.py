@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from minimr.ids import AttemptId, WorkerId
+from minimr.ids import WorkerId
 from minimr.messages import Assignment, AttemptResult, Failure, FailureKind, JobSpec
 from minimr.tasks.executor_channel import (
     AttemptFailure,
@@ -53,6 +53,7 @@ class AttemptWork:
     host: str = ""
     token: bytes = b""  # to fetch segments from other workers
     cluster_id: str = ""
+    log: Path | None = None  # for what user code prints; None: the executor's own log
 
 
 class ExecutorProcess:
@@ -140,7 +141,7 @@ class ExecutorProcess:
                 if message is None and not self.is_alive:
                     raise ChannelClosed
         except ChannelClosed:
-            raise AttemptFailed(self._end_of(work.assignment.attempt, log_offset)) from None
+            raise AttemptFailed(self._end_of(work, log_offset)) from None
 
     def kill(self) -> None:
         """End the child and what it started, now; from any thread."""
@@ -190,14 +191,19 @@ class ExecutorProcess:
                 )
             )
             self._opened = work.spec.job_id
-        self._channel.send_to_executor(RunAttempt(assignment=work.assignment))
+        log = str(work.log) if work.log is not None else ""
+        self._channel.send_to_executor(RunAttempt(assignment=work.assignment, log=log))
 
-    def _end_of(self, attempt: AttemptId, log_offset: int) -> Failure:
+    def _end_of(self, work: AttemptWork, log_offset: int) -> Failure:
         """Why the child is gone; it has closed its end, so it is dead or about to be."""
         status = self._reap()
+        attempt = work.assignment.attempt
         if self._killed.is_set():
             return Failure(kind=FailureKind.CANCELLED, error=f"{attempt} was cancelled")
-        tail = _log_tail(self._log_file, log_offset)
+        log_file = self._log_file
+        if work.log is not None and work.log.exists():
+            log_file, log_offset = work.log, 0
+        tail = _log_tail(log_file, log_offset)
         suspect = self._page.suspect
         at = ""
         if suspect is not None:
@@ -205,7 +211,7 @@ class ExecutorProcess:
             at = f" on record {suspect.record} in {suspect.url}{where}"
         return Failure(
             kind=FailureKind.DIED,
-            error=f"{attempt}: {describe_death(status, tail)}{at} (log: {self._log_file})",
+            error=f"{attempt}: {describe_death(status, tail)}{at} (log: {log_file})",
             traceback=tail,
             record=suspect.record if suspect is not None else "",
             url=suspect.url if suspect is not None else "",

@@ -10,19 +10,17 @@ run in threads of this process; record functions on larger inputs run in executo
 no slots at all the calling thread does everything in order: what pdb and print want.
 """
 
-import shutil
 import sys
-import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 
 from minigfs.errors import MinigfsError
 from minigfs.ports import SystemClock
 from minimr.backends.in_process import CoordinatorClosed, InProcessCoordinator
 from minimr.backends.local_slots import ProcessSlot, Slot, ThreadSlot
+from minimr.backends.scratch import Scratch
 from minimr.config import LOCAL_LOG_BYTES_MAX, PING_INTERVAL_MS, POLL_WAIT_MS_MAX
 from minimr.formats.storage import Storage
 from minimr.ids import JobId
@@ -43,6 +41,7 @@ from minimr.messages import (
     ReportSuccess,
     SubmitJob,
 )
+from minimr.plan.naming import working_urls
 
 __all__ = ["LocalBackend"]
 
@@ -74,7 +73,8 @@ class LocalBackend:
         self._in_processes = in_processes
         self._storage = storage
         self._environment = dict(environment)
-        self._scratch = Path(tempfile.mkdtemp(prefix="minimr-"))
+        self._held = Scratch.open()
+        self._scratch = self._held.path
         self._coordinator = InProcessCoordinator(SystemClock(), storage.remove)
         self._slots: list[Slot] = []
         self._threads: list[threading.Thread] = []
@@ -84,6 +84,7 @@ class LocalBackend:
         self._cause: BaseException | None = None
 
     def submit(self, spec: JobSpec, job: Job) -> None:
+        self._held.note_beside(working_urls(spec.staging))
         self._coordinator.call(SubmitJob(spec=spec))
         if self._slot_count == 0:
             here = ThreadSlot(0, self._scratch, spec, job, self._storage)
@@ -119,7 +120,7 @@ class LocalBackend:
         for thread in self._threads:
             thread.join(timeout=1.0)
         self._show_logs()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._held.close()
 
     def _make_slot(self, index: int, spec: JobSpec, job: Job) -> Slot:
         if not self._in_processes:

@@ -36,6 +36,7 @@ from minigfs.transport.security import Security
 from minimr.backends.executor import AttemptWork
 from minimr.backends.executor_slot import ExecutorSlot
 from minimr.backends.master_link import MasterLink
+from minimr.backends.task_logs import TaskLogs
 from minimr.backends.worker_disk import WorkerDisk
 from minimr.config import PING_INTERVAL_MS
 from minimr.errors import NoSuchJob
@@ -97,9 +98,9 @@ class WorkerSupervisor:
         self._executors = ExecutorSlot(
             log_file=options.directory / "executor.log", environment=options.environment
         )
-        self._server = BulkServer(
-            segment_handlers(self._disk.segments), options.security, name="segments"
-        )
+        self._logs = TaskLogs(options.directory / "logs")
+        handlers = {**segment_handlers(self._disk.segments), **self._logs.handlers()}
+        self._server = BulkServer(handlers, options.security, name="segments")
         self._address = ""
         self._specs: dict[JobId, JobSpec] = {}
         self._running_lock = threading.Lock()
@@ -170,6 +171,8 @@ class WorkerSupervisor:
                 result = executor.run(work, self._on_progress(attempt), self._stopping.is_set)
             finally:
                 self._executors.release()
+                assert work.log is not None
+                self._logs.keep(work.log)
         except AttemptFailed as failed:
             return self._failure(attempt, failed.failure)
         except NoSuchJob as error:
@@ -195,6 +198,7 @@ class WorkerSupervisor:
             host=self._options.host,
             token=self._options.security.token,
             cluster_id=self._options.security.cluster_id,
+            log=self._logs.path(assignment.attempt),
         )
 
     def _spec(self, job_id: JobId) -> JobSpec:

@@ -6,7 +6,8 @@
     DIR/segment_address         where its segment server listened last
     DIR/lock                    held by the process that is this worker
     DIR/segments/JOB/STEM.segment   map output of one attempt, complete (renamed into place)
-    DIR/executor.log            what user code printed
+    DIR/executor.log            what executors say outside of attempts
+    DIR/logs                    what user code printed (`minimr.backends.task_logs`)
 
 Names from the wire are checked before they become paths (`job_directory`).
 """

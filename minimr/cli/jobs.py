@@ -4,7 +4,13 @@ import time
 
 import click
 
-from minigfs.terminal import echo_json, format_bytes, format_duration_ms
+from minigfs.terminal import (
+    Terminal,
+    echo_json,
+    format_bytes,
+    format_duration_ms,
+    terminal_options,
+)
 from minimr.cli.home import home_option
 from minimr.ids import JobId
 from minimr.messages import JobStatus
@@ -14,7 +20,7 @@ __all__ = ["jobs"]
 
 @click.group()
 def jobs() -> None:
-    """List, show and cancel the jobs of a cluster."""
+    """List, show and cancel the jobs of a cluster, and what their tasks printed."""
 
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -23,6 +29,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @jobs.command("list")
 @home_option
 @_json
+@terminal_options
 def list_jobs(as_json: bool) -> None:
     """List running jobs and the last finished ones, newest first."""
     from minimr.backends.cluster_client import ClusterClient
@@ -43,6 +50,7 @@ def list_jobs(as_json: bool) -> None:
 @click.argument("job_id")
 @home_option
 @_json
+@terminal_options
 def show_job(job_id: str, as_json: bool) -> None:
     """Show one job: state, counters, phases, failure."""
     from minimr.backends.cluster_client import ClusterClient
@@ -57,12 +65,60 @@ def show_job(job_id: str, as_json: bool) -> None:
 @jobs.command("cancel")
 @click.argument("job_id")
 @home_option
-def cancel_job(job_id: str) -> None:
+@_json
+@terminal_options
+def cancel_job(job_id: str, as_json: bool) -> None:
     """Cancel a running job; nothing of it appears at its output."""
     from minimr.backends.cluster_client import ClusterClient
 
     status = ClusterClient.discover().cancel(JobId(job_id))
-    click.echo(f"{status.job_id} {status.state.value}")
+    if as_json:
+        echo_json(_as_dict(status))
+    else:
+        click.echo(f"{status.job_id} {status.state.value}")
+
+
+@jobs.command("logs")
+@click.argument("job_id")
+@click.argument("task", default="")
+@home_option
+@_json
+@terminal_options
+@click.pass_obj
+def show_logs(terminal: Terminal, job_id: str, task: str, as_json: bool) -> None:
+    """Show what the tasks of a job printed: of all, or of TASK (m-3, r-00000, m-00003.1-7).
+
+    Workers keep it beyond the job's end.
+    """
+    from minimr.backends.cluster_client import ClusterClient
+    from minimr.backends.task_logs import task_stem
+
+    stem = task_stem(task) if task else ""
+    if stem is None:
+        raise click.BadParameter(f"{task!r}: name a task as in m-3 or r-00000", param_hint="TASK")
+    found = ClusterClient.discover().task_logs(JobId(job_id), stem)
+    if as_json:
+        echo_json(
+            [
+                {
+                    "attempt": log.attempt,
+                    "worker": worker.id,
+                    "host": worker.host,
+                    "size_bytes": log.size_bytes,
+                    "text": log.content.decode(errors="replace"),
+                }
+                for worker, log in found
+            ]
+        )
+        return
+    if not found:
+        terminal.say(
+            f"{job_id}: no worker that is alive has kept anything that {task or 'it'} printed"
+        )
+    for worker, log in found:
+        terminal.say(f"--- {log.attempt} on {worker.host} ({worker.id}), {log.size_bytes:,} bytes")
+        text = log.content.decode(errors="replace")
+        click.echo(text, nl=not text.endswith("\n"))
 
 
 def _elapsed_ms(status: JobStatus) -> int:

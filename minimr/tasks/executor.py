@@ -134,6 +134,15 @@ def _serve_job(channel: ExecutorChannel, opened: OpenJob, page: GaspPage) -> Non
         channel.send_from_executor(message)
 
 
+def _print_into(log: str) -> None:
+    """From here on stdout and stderr are the file ``log``, also for what user code starts."""
+    if log:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+
+
 class _Session:
     """One job's code, unpickled once, and its attempts."""
 
@@ -149,6 +158,7 @@ class _Session:
         from minimr.tasks.attempt import AttemptContext, AttemptFailed, run_attempt
 
         opened = self._opened
+        _print_into(request.log)
         try:
             result = run_attempt(
                 AttemptContext(

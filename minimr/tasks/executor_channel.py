@@ -57,7 +57,10 @@ class OpenJob(Message, frozen=True, tag="open"):
 
 
 class RunAttempt(Message, frozen=True, tag="run"):
+    """``log`` is the file for what user code prints; "" for the executor's own."""
+
     assignment: Assignment
+    log: str = ""
 
 
 ToExecutor = OpenJob | RunAttempt

@@ -153,6 +153,37 @@ def test_a_function_that_kills_its_process_costs_four_attempts_then_fails_clearl
     assert not (tmp_path / "out").exists()
 
 
+KILLED = """
+import os, sys, time, minimr
+def hang(line):
+    open(sys.argv[3], "w").close()
+    time.sleep(60)
+    yield line, 1
+job = minimr.Job("hang", map=hang, reduce=minimr.agg.sum)
+minimr.run(job, input=sys.argv[1], output=sys.argv[2])
+"""
+
+
+def test_what_a_killed_run_left_is_gone_after_the_next(tmp_path: Path, scratch_root: Path) -> None:
+    source, marker = tmp_path / "in.txt", tmp_path / "began"
+    source.write_bytes(b"x\n")
+    program = [sys.executable, "-c", KILLED, str(source), str(tmp_path / "out"), str(marker)]
+    with subprocess.Popen(program, env={**os.environ, "TMPDIR": str(scratch_root)}) as process:
+        while not marker.exists():
+            time.sleep(0.02)
+        held = list(scratch_root.iterdir())
+        (scratch_root / "minimr-of-nobody").mkdir()
+        minimr.run(word_count(), input=str(source), output=str(tmp_path / "beside"))
+        assert [each for each in held if not each.exists()] == [], "it was in use"
+        process.kill()
+    attempts = (held[0] / "beside").read_text().splitlines()[1]
+    Path(attempts.removeprefix("file://")).mkdir(exist_ok=True)
+    minimr.run(word_count(), input=str(source), output=str(tmp_path / "next"))
+    assert [each for each in held if each.exists()] == []
+    assert sorted(tmp_path.glob("_minimr-*")) == []
+    (scratch_root / "minimr-of-nobody").rmdir()
+
+
 def test_what_executors_print_reaches_stderr(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,8 @@ import cloudpickle
 import pytest
 
 from minigfs.errors import InvalidConfig
+from minimr.backends.cluster_client import ClusterClient
+from minimr.backends.task_logs import task_stem
 from minimr.backends.worker_disk import WorkerDisk
 from minimr.ids import JobId
 from minimr.job import Job
@@ -162,6 +164,40 @@ def test_user_code_that_crashes_each_time_fails_the_job_with_the_reason(
     assert "SIGSEGV" in status.failure.error
     assert status.counters["map.attempts.failed"] == 4
     assert not Path(spec.output.removeprefix("file://")).exists()
+
+
+def test_what_a_task_printed_is_kept_and_shown_after_the_job(
+    cluster: WorkerCluster, tmp_path: Path
+) -> None:
+    cluster.start_worker(0)
+
+    def talk(line: bytes):
+        import os
+        import sys
+
+        print("said", line)
+        print("complained", file=sys.stderr)
+        os.system("echo from a child")
+        yield line, 1
+
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(name.encode() + b"\n")
+    splits = tuple(split_of(tmp_path / name, index) for index, name in enumerate(("one", "two")))
+    spec = spec_for(Job("talk", map=talk), tmp_path, splits, partitions=0)
+    cluster.submit(spec)
+    assert cluster.wait(spec).state is JobState.DONE
+    client = ClusterClient((cluster.master_address,), cluster.security)
+    found = client.task_logs(spec.job_id)
+    assert [log.attempt.split(".")[0] for _, log in found] == ["m-00000", "m-00001"]
+    stem = task_stem("m-1")
+    assert stem is not None
+    ((worker, log),) = client.task_logs(spec.job_id, stem)
+    assert worker.id == cluster.alive_workers()[0].id
+    text = log.content.decode()
+    assert "said b'two'" in text
+    assert "complained" in text
+    assert "from a child" in text
+    client.close()
 
 
 def test_cancel_ends_a_running_attempt_at_once(cluster: WorkerCluster, tmp_path: Path) -> None:
