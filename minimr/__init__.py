@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from minimr import agg, inputs, outputs
+    from minimr.broadcast import file
     from minimr.cluster import LocalCluster
     from minimr.counters import increment
     from minimr.errors import MinimrError
-    from minimr.job import Job
+    from minimr.job import Codec, Job
     from minimr.partition import HashPartition, RangePartition
     from minimr.runner import JobHandle, Result, run
     from minimr.side_outputs import side_output
 
 __all__ = [
+    "Codec",
     "HashPartition",
     "Job",
     "JobHandle",
@@ -36,6 +38,7 @@ __all__ = [
     "Result",
     "__version__",
     "agg",
+    "file",
     "increment",
     "inputs",
     "outputs",
@@ -48,12 +51,14 @@ __version__ = "0.1.0"
 _MODULES = frozenset({"agg", "inputs", "outputs"})
 _HOME_OF = {
     "HashPartition": "minimr.partition",
+    "Codec": "minimr.job",
     "Job": "minimr.job",
     "JobHandle": "minimr.runner",
     "LocalCluster": "minimr.cluster",
     "MinimrError": "minimr.errors",
     "RangePartition": "minimr.partition",
     "Result": "minimr.runner",
+    "file": "minimr.broadcast",
     "increment": "minimr.counters",
     "run": "minimr.runner",
     "side_output": "minimr.side_outputs",

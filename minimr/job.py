@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from minimr.outputs import OutputFormat
 
 __all__ = [
+    "Codec",
     "Job",
     "MapBatches",
     "MapRecord",
@@ -41,9 +42,19 @@ ReduceBatches: TypeAlias = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Codec:
+    """A type of keys or values of your own: ``encode`` makes one of the known types of it, and
+    ``decode`` makes it again."""
+
+    encode: Callable[[Any], Any]
+    decode: Callable[[Any], Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A MapReduce job.
+    """A MapReduce job. Its functions may be objects with ``setup`` and ``teardown``; see
+    `minimr.tasks.functions`.
 
     Parameters
     ----------
@@ -69,6 +80,14 @@ class Job:
         always holds all values of its keys. If the object has a ``close()`` method it is called
         after the partition's last table and may return a last one. Without ``reduce`` and
         ``reduce_batches`` the job is map-only.
+    sort_values : bool or callable
+        Values of a key come in increasing order (True), or in the order of ``sort_values(value)``;
+        equal ones in the order (split index, position). Not with ``combine``.
+    key_codec, value_codec : Codec, optional
+        How keys and values that record functions give and get travel from map to reduce, if their
+        types are none of `minimr.column_types`. Keys sort as what they are encoded to.
+    files : sequence of str
+        URLs or paths of files that tasks read: see `minimr.broadcast`.
     partition : HashPartition, RangePartition or callable, optional
         Which part of the output a key goes to; see `minimr.partition`. A function is called as
         ``partition(key, partition_count) -> int``. Default: a stable hash of the key.
@@ -85,6 +104,10 @@ class Job:
     reduce: "Aggregation | ReduceRecords | None" = None
     reduce_batches: "ReduceBatches | None" = None
     partition: Partition | None = None
+    sort_values: bool | Callable[[Value], Any] = False
+    key_codec: "Codec | None" = None
+    value_codec: "Codec | None" = None
+    files: tuple[str, ...] = ()
     input_format: "str | InputFormat" = "lines"
     output_format: "str | OutputFormat" = "text"
 
@@ -107,10 +130,21 @@ class Job:
             raise JobUsageError(f"job {self.name!r}: combine= without a reduce has nothing to do")
         if self.is_map_only and self.partition is not None:
             raise JobUsageError(f"job {self.name!r}: partition= without a reduce has nothing to do")
+        self._check_order_and_codecs()
         if self.combine is not None:
             from minimr.agg import check_combination
 
             check_combination(self.combine, self.reduce)
+
+    def _check_order_and_codecs(self) -> None:
+        if self.sort_values and (self.is_map_only or self.combine is not None):
+            why = "without a reduce has nothing to do" if self.is_map_only else "forbids combine="
+            raise JobUsageError(f"job {self.name!r}: sort_values= {why}")
+        codecs = self.key_codec is not None or self.value_codec is not None
+        if codecs and (self.map is None or self.is_map_only or self.reduce_batches is not None):
+            raise JobUsageError(
+                f"job {self.name!r}: codecs are for jobs whose map and reduce take records"
+            )
 
     @property
     def is_map_only(self) -> bool:

@@ -10,6 +10,7 @@ __all__ = [
     "Amount",
     "Assignment",
     "AttemptResult",
+    "BroadcastFile",
     "CancelJob",
     "Failure",
     "FailureKind",
@@ -80,6 +81,14 @@ class SplitPoint(Message, frozen=True, array_like=True):
     share: int
 
 
+class BroadcastFile(Message, frozen=True, array_like=True):
+    """A file that tasks can read by its name (`minimr.broadcast`)."""
+
+    name: str
+    url: str
+    xxh3: str  # hex xxh3-64 of its bytes
+
+
 class JobSpec(Message, frozen=True):
     """All that is fixed when a job is submitted."""
 
@@ -102,6 +111,7 @@ class JobSpec(Message, frozen=True):
     code_fingerprint: str = ""
     input_fingerprint: str = ""
     split_points: tuple[SplitPoint, ...] = ()  # of a job with a range partition, increasing
+    files: tuple[BroadcastFile, ...] = ()
     backup_policy: str = DEFAULT_BACKUP_POLICY  # a name in `minimr.coordinator.backups.POLICIES`
     progress_deadline_ms: int = (
         PROGRESS_DEADLINE_MS  # an attempt without any progress for so long is given up

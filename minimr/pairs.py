@@ -1,5 +1,8 @@
 """Intermediate pairs as Arrow: one record batch with a column ``key`` and a column ``value``.
 
+Where values of a key have an order of their own (``Job(sort_values=...)``) a column ``order`` says
+which: a third one, or the values themselves, which are called so then.
+
 Each column has one of the types of `minimr.column_types`, whatever the user's functions returned.
 What cannot be brought into this form without changing its meaning is refused: `UnsupportedType`.
 """
@@ -25,12 +28,16 @@ __all__ = [
     "from_arrow",
     "from_python",
     "make_pairs",
+    "sort_columns",
+    "with_order",
+    "without_order",
 ]
 
 Pairs: TypeAlias = pa.RecordBatch
 
 KEY = "key"
 VALUE = "value"
+ORDER = "order"
 
 _SHOWN_CHARACTERS = 80
 
@@ -44,8 +51,8 @@ def check_same_types(first: Pairs, second: Pairs) -> None:
     """Keys of one job have one type, and values too (DESIGN 5.2). Both batches have rows."""
     if first.schema.equals(second.schema):
         return
-    for name in (KEY, VALUE):
-        one, other = first.schema.field(name).type, second.schema.field(name).type
+    for index, name in enumerate((KEY, VALUE, "sort value")[: first.num_columns]):
+        one, other = first.schema.field(index).type, second.schema.field(index).type
         if one != other:
             raise UnsupportedType(
                 f"{name}s of one job must have one type; found {type_name(one)} in "
@@ -60,11 +67,30 @@ def example_of(pairs: Pairs) -> Pairs:
 
 
 def _shown(pairs: Pairs) -> str:
-    key, value = (repr(to_objects(column.slice(0, 1))[0]) for column in pairs.columns)
+    key, value = (repr(to_objects(column.slice(0, 1))[0]) for column in pairs.columns[:2])
     return " -> ".join(
         text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
         for text in (key, value)
     )
+
+
+def with_order(pairs: Pairs, order: "pa.Array | None" = None) -> Pairs:
+    """The pairs in an order of values: that of the column ``order``, else their own."""
+    keys, values = pairs.columns[:2]
+    if order is None:
+        return pa.RecordBatch.from_arrays([keys, typed(values, KEY)], names=[KEY, ORDER])
+    return pa.RecordBatch.from_arrays([keys, values, order], names=[KEY, VALUE, ORDER])
+
+
+def without_order(pairs: Pairs) -> Pairs:
+    """Keys and values only."""
+    return make_pairs(*pairs.columns[:2])
+
+
+def sort_columns(pairs: Pairs) -> list[pa.Array]:
+    """What rows are sorted by: the key, then the order of values if they have one."""
+    columns = pairs.columns
+    return [columns[0], *columns[-1:]] if pairs.schema.names[-1] == ORDER else columns[:1]
 
 
 def concat_pairs(batches: Sequence[Pairs]) -> Pairs:
@@ -74,9 +100,12 @@ def concat_pairs(batches: Sequence[Pairs]) -> Pairs:
         return batches[0]
     for batch in batches[1:]:
         check_same_types(batches[0], batch)
-    return make_pairs(
-        pa.concat_arrays([batch.column(0) for batch in batches]),
-        pa.concat_arrays([batch.column(1) for batch in batches]),
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.concat_arrays([batch.column(index) for batch in batches])
+            for index in range(batches[0].num_columns)
+        ],
+        schema=batches[0].schema,
     )
 
 

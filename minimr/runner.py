@@ -16,6 +16,7 @@ import msgspec
 import xxhash
 
 from minimr.backends.base import Backend
+from minimr.backends.broadcast_files import broadcast_files
 from minimr.backends.job_code import pack_job
 from minimr.backends.run_plan import Plan, make_plan
 from minimr.config import (
@@ -318,6 +319,8 @@ def submit(
         plan, memory=memory, settings=settings or {}, backup_policy=backup_policy,
         task_timeout_s=task_timeout_s, max_bad=max_bad,
     )  # fmt: skip
+    if job.files:
+        spec = msgspec.structs.replace(spec, files=broadcast_files(job, spec, storage))
     if isinstance(job.partition, RangePartition):
         from minimr.backends.key_sampling import sampled_split_points  # Arrow, and all of a task
 

@@ -66,13 +66,21 @@ def _local_modules(job: Job) -> list[ModuleType]:
 def _modules_of(job: Job) -> Iterator[str]:
     partition = job.partition.by if isinstance(job.partition, HashPartition) else job.partition
     for function in (
-        job.map, job.map_batches, job.combine, job.reduce, job.reduce_batches, partition
+        job.map, job.map_batches, job.combine, job.reduce, job.reduce_batches, partition,
+        job.sort_values if callable(job.sort_values) else None, *_codec_functions(job),
     ):  # fmt: skip
         inner = function
         while isinstance(inner, partial):
             inner = inner.func
         if inner is not None:
             yield getattr(inner, "__module__", None) or type(inner).__module__
+
+
+def _codec_functions(job: Job) -> Iterator[object]:
+    for codec in (job.key_codec, job.value_codec):
+        if codec is not None:
+            yield codec.encode
+            yield codec.decode
 
 
 def _folder(module: ModuleType) -> str | None:

@@ -26,7 +26,9 @@ from minimr.pairs import Pairs
 from minimr.partition import RangePartition
 from minimr.plan.range_partition import split_points
 from minimr.shuffle.fetch import SegmentFetcher
+from minimr.side_outputs import writing_sides
 from minimr.tasks.context import AttemptContext
+from minimr.tasks.functions import with_functions
 from minimr.tasks.map_task import map_split
 
 __all__ = ["sampled_split_points"]
@@ -94,12 +96,24 @@ def _keys_at(
             partition_count=spec.partition_count,
         )
         try:
-            map_split(_context(job, spec, assignment, storage), assignment, taker.add)
+            context = _context(job, spec, assignment, storage)
+            with with_functions(context, "map") as ready, writing_sides(_NoSides()):
+                map_split(ready, assignment, taker.add)
         except _EnoughKeys:
             pass
         except Exception:  # the job's own task will meet it, and tell it with its place
             continue
         yield from taker.keys
+
+
+class _NoSides:
+    """What map functions write beside their pairs is for the job itself."""
+
+    def file(self, name: str) -> "_NoSides":
+        return self
+
+    def write(self, content: bytes) -> None:
+        """Nothing is kept."""
 
 
 class _EnoughKeys(Exception):

@@ -10,7 +10,7 @@ from minimr.agg import Aggregation
 from minimr.agg_kernels import Kernel
 from minimr.column_types import dictionary_of, stored
 from minimr.columns import from_numpy
-from minimr.pairs import Pairs, concat_pairs, make_pairs
+from minimr.pairs import Pairs, concat_pairs, make_pairs, sort_columns
 from minimr.shuffle.keys import group_starts
 from minimr.shuffle.partitioners import Partitioner
 
@@ -37,7 +37,7 @@ class PartitionedRun:
 
 def sort_partitioned(pairs: Pairs, partitioner: Partitioner) -> PartitionedRun:
     """Every pair, in order; equal keys stay in the order they came in."""
-    order, bounds = partitioner.arrange(pairs.column(0))
+    order, bounds = partitioner.arrange(sort_columns(pairs))
     return PartitionedRun(pairs=pairs.take(from_numpy(order)), bounds=bounds)
 
 
@@ -45,7 +45,7 @@ def aggregate_partitioned(pairs: Pairs, kernel: Kernel, partitioner: Partitioner
     """The kernel's results per key, sorted. Keys are hashed first, so only distinct ones are
     sorted: map output repeats its keys many times."""
     distinct, codes = dictionary_of(pairs.column(0))
-    order, bounds = partitioner.arrange(distinct)
+    order, bounds = partitioner.arrange([distinct])
     rank = np.empty(len(order), np.uint64)
     rank[order] = np.arange(len(order), dtype=np.uint64)
     # Rank above, row below: one sort of words gives a stable order by key.

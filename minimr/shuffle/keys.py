@@ -12,6 +12,8 @@ Hashing
 """
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +25,7 @@ from minimr.columns import from_numpy, to_numpy
 from minimr.pairs import binary_parts
 
 __all__ = [
+    "comparable",
     "group_starts",
     "partition_bounds",
     "partition_order",
@@ -55,11 +58,12 @@ def words_of(keys: pa.Array) -> Words:
     return _number_words(keys)
 
 
-def sort_order(keys: pa.Array) -> Rows:
-    """Row numbers in increasing order of key; equal keys in increasing order of row."""
-    keys = stored(keys)
+def sort_order(columns: Sequence[pa.Array]) -> Rows:
+    """Row numbers in increasing order of the columns, the first of them first; equal rows in
+    increasing order of row."""
+    keys = stored(columns[0])
     words = words_of(keys)
-    if not is_binary(keys.type):
+    if len(columns) == 1 and not is_binary(keys.type):
         return np.argsort(words, kind="stable")
     order = np.argsort(words)
     ordered = words[order]
@@ -71,13 +75,22 @@ def sort_order(keys: pa.Array) -> Rows:
     rows = np.sort(order[tied])
     import pyarrow.compute as pc
 
-    order[tied] = rows[to_numpy(pc.sort_indices(keys.take(from_numpy(rows))))]
+    tied_rows = from_numpy(rows)
+    if len(columns) == 1:
+        order[tied] = rows[to_numpy(pc.sort_indices(keys.take(tied_rows)))]
+        return order
+    names = [str(index) for index in range(len(columns))]
+    table = pa.table([stored(column).take(tied_rows) for column in columns], names=names)
+    sort_keys = [(name, "ascending") for name in names]
+    order[tied] = rows[to_numpy(pc.sort_indices(table, sort_keys=sort_keys))]
     return order
 
 
-def partition_order(keys: pa.Array, partitions: NDArray[np.uint32], partition_count: int) -> Rows:
-    """Row numbers sorted by (partition, key), stable."""
-    order = sort_order(keys)
+def partition_order(
+    columns: Sequence[pa.Array], partitions: NDArray[np.uint32], partition_count: int
+) -> Rows:
+    """Row numbers sorted by (partition, columns), stable."""
+    order = sort_order(columns)
     if partition_count == 1:
         return order
     narrow = np.uint16 if partition_count <= 1 << 16 else np.uint32  # 16 bits: numpy counts
@@ -103,25 +116,35 @@ def group_starts(keys: pa.Array) -> Rows:
 
 
 def rows_below(
-    keys: pa.Array, words: Words, bound: pa.Array, *, with_equal: bool, order: Rows | None = None
+    columns: Sequence[pa.Array],
+    words: Words,
+    bound: Sequence[pa.Array],
+    *,
+    with_equal: bool,
+    order: Rows | None = None,
 ) -> int:
-    """How many rows are less than the one key in ``bound``, or up to it.
+    """How many rows are less than the one row of ``bound``, or up to it.
 
-    ``words`` are the words of the keys in increasing order; ``order`` tells which row of ``keys``
-    is at each place of that order, if it is not the one at the same place.
+    ``words`` are the words of the first column in increasing order; ``order`` tells which row is at
+    each place of that order, if it is not the one at the same place.
     """
-    keys, bound = stored(keys), stored(bound)
-    word = words_of(bound)[0]
+    word = words_of(bound[0])[0]
     low = int(np.searchsorted(words, word, side="left"))
     high = int(np.searchsorted(words, word, side="right"))
-    if not is_binary(keys.type):
+    columns = list(map(stored, columns))
+    if len(columns) == 1 and not is_binary(columns[0].type):
         return high if with_equal else low
     bisect = bisect_right if with_equal else bisect_left
 
-    def key_at(place: int) -> object:
-        return keys[place if order is None else int(order[place])].as_py()
+    def row_at(place: int) -> tuple[Any, ...]:
+        return comparable(columns, place if order is None else int(order[place]))
 
-    return bisect(range(high), bound[0].as_py(), low, high, key=key_at)
+    return bisect(range(high), comparable(bound, 0), low, high, key=row_at)
+
+
+def comparable(columns: Sequence[pa.Array], row: int) -> tuple[Any, ...]:
+    """A row as Python compares it."""
+    return tuple(stored(column.slice(row, 1))[0].as_py() for column in columns)
 
 
 def partitions_of(keys: pa.Array, partition_count: int) -> NDArray[np.uint32]:

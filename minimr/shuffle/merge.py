@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from minimr.column_types import stored
 from minimr.columns import from_numpy
-from minimr.pairs import Pairs, check_same_types, concat_pairs
-from minimr.shuffle.keys import rows_below, sort_order, words_of
+from minimr.pairs import Pairs, check_same_types, concat_pairs, sort_columns
+from minimr.shuffle.keys import comparable, rows_below, sort_order, words_of
 from minimr.shuffle.segment import FrameRef, SegmentReader, SegmentWriter
 
 __all__ = ["MemoryMeter", "SortedRun", "merge_runs", "run_of"]
@@ -98,7 +97,7 @@ def _merge_at_once(runs: Iterable[SortedRun], meter: MemoryMeter) -> Iterator[Pa
     held_bytes = _COPIES * pairs.nbytes
     meter.hold(held_bytes)
     if len(batches) > 1:
-        pairs = pairs.take(from_numpy(sort_order(pairs.column(0))))
+        pairs = pairs.take(from_numpy(sort_order(sort_columns(pairs))))
     del batches
     yield pairs
     meter.release(held_bytes)
@@ -178,13 +177,13 @@ class _Cursor:
 
     def last_key(self) -> Any:
         assert self.pairs is not None
-        return stored(self.pairs.column(0)[-1:])[0].as_py()
+        return comparable(sort_columns(self.pairs), self.pairs.num_rows - 1)
 
-    def take_below(self, key: pa.Array, *, with_equal: bool) -> Pairs:
-        """Take rows with keys less than the one in ``key``, or up to it."""
+    def take_below(self, bound: Sequence[pa.Array], *, with_equal: bool) -> Pairs:
+        """Take rows less than the one in ``bound``, or up to it."""
         assert self.pairs is not None
-        keys = self.pairs.column(0)
-        return self.take_rows(rows_below(keys, self.words, key, with_equal=with_equal))
+        columns = sort_columns(self.pairs)
+        return self.take_rows(rows_below(columns, self.words, bound, with_equal=with_equal))
 
     def take_rows(self, count: int) -> Pairs:
         assert self.pairs is not None
@@ -214,7 +213,7 @@ def _merge_streams(
         held_bytes = _COPIES * pairs.nbytes
         meter.hold(held_bytes)
         if len(pieces) > 1:
-            pairs = pairs.take(from_numpy(sort_order(pairs.column(0))))
+            pairs = pairs.take(from_numpy(sort_order(sort_columns(pairs))))
         del pieces
         yield pairs
         meter.release(held_bytes)
@@ -228,7 +227,7 @@ def _take_known(cursors: Sequence[_Cursor]) -> list[Pairs]:
     _, first_open = min(open_ended)  # the least key, and the first run among those that end in it
     pairs = cursors[first_open].pairs
     assert pairs is not None
-    bound = pairs.column(0)[-1:]
+    bound = [column[-1:] for column in sort_columns(pairs)]
     return [
         cursor.take_below(bound, with_equal=index <= first_open)
         for index, cursor in enumerate(cursors)

@@ -30,9 +30,10 @@ class Partitioner(Protocol):
     @property
     def partition_count(self) -> int: ...
 
-    def arrange(self, keys: pa.Array) -> tuple[Rows, Rows]:
-        """Row numbers sorted by (partition, key), stable; and where in them each partition begins
-        and the last ends (``partition_count + 1`` numbers)."""
+    def arrange(self, columns: Sequence[pa.Array]) -> tuple[Rows, Rows]:
+        """Row numbers sorted by (partition, columns), stable; and where in them each partition
+        begins and the last ends (``partition_count + 1`` numbers). The first column has the keys,
+        which alone decide about partitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,9 @@ class AssignedPartitions:
     assign: Assign
     partition_count: int
 
-    def arrange(self, keys: pa.Array) -> tuple[Rows, Rows]:
-        partitions = self.assign(keys)
-        order = partition_order(keys, partitions, self.partition_count)
+    def arrange(self, columns: Sequence[pa.Array]) -> tuple[Rows, Rows]:
+        partitions = self.assign(columns[0])
+        order = partition_order(columns, partitions, self.partition_count)
         return order, partition_bounds(partitions[order], self.partition_count)
 
 
@@ -64,17 +65,20 @@ class RangePartitions:
     takes_equal: Sequence[bool]
     partition_count: int
 
-    def arrange(self, keys: pa.Array) -> tuple[Rows, Rows]:
+    def arrange(self, columns: Sequence[pa.Array]) -> tuple[Rows, Rows]:
+        keys = columns[0]
         if len(self.points) and self.points.type != keys.type:
             raise UnsupportedType(
                 f"keys of one job must have one type; found {type_name(keys.type)} here, and "
                 f"{type_name(self.points.type)} in the sample that the ranges were made from"
             )
-        order = sort_order(keys)
+        order = sort_order(columns)
         bounds = np.full(self.partition_count + 1, len(keys), np.int64)
         bounds[0] = 0
         words = words_of(keys)[order]
         for index, with_equal in enumerate(self.takes_equal):
             point = self.points[index : index + 1]
-            bounds[index + 1] = rows_below(keys, words, point, with_equal=with_equal, order=order)
+            bounds[index + 1] = rows_below(
+                [keys], words, [point], with_equal=with_equal, order=order
+            )
         return order, bounds

@@ -346,7 +346,7 @@ def _frame_bounds(pairs: Pairs) -> Sequence[tuple[int, int]]:
     """Cut rows so that each frame holds about `FRAME_BYTES`, and at least one row."""
     if pairs.num_rows == 0:
         return []
-    ends_bytes = _end_bytes(pairs.column(0)) + _end_bytes(pairs.column(1))
+    ends_bytes = sum(map(_end_bytes, pairs.columns), np.zeros(1, np.int64))
     if ends_bytes[-1] <= FRAME_BYTES:
         return [(0, pairs.num_rows)]
     bounds = [0]

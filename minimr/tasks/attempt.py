@@ -16,6 +16,7 @@ from minimr.messages import (
 )
 from minimr.tasks.context import AttemptContext
 from minimr.tasks.failures import AttemptFailed, failure_of
+from minimr.tasks.functions import with_functions
 from minimr.tasks.map_task import run_map
 from minimr.tasks.publish_task import run_publish
 from minimr.tasks.reduce_task import run_reduce
@@ -50,8 +51,10 @@ def run_attempt(context: AttemptContext) -> AttemptResult:
 def _run(context: AttemptContext) -> AttemptResult:
     match context.assignment:
         case MapAssignment() as assignment:
-            return run_map(context, assignment)
+            with with_functions(context, "map") as ready:
+                return run_map(ready, assignment)
         case ReduceAssignment() as assignment:
-            return run_reduce(context, assignment)
+            with with_functions(context, "reduce") as ready:
+                return run_reduce(ready, assignment)
         case PublishAssignment() as assignment:
             return run_publish(context, assignment)

@@ -1,6 +1,6 @@
 """What an attempt is given by whoever runs it: a worker, or the local backend."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from minimr.inputs import InputFormat
 from minimr.job import Job
 from minimr.messages import Assignment, JobSpec
 from minimr.outputs import Compression, OutputFormat
+from minimr.pairs import Pairs
 from minimr.shuffle.fetch import SegmentFetcher
 from minimr.tasks.failures import AttemptCancelled
 from minimr.tasks.gasp import GaspPage
@@ -41,6 +42,7 @@ class AttemptContext:
     is_cancelled: Callable[[], bool]
     storage: Storage = field(default_factory=Storage)
     page: GaspPage = field(default_factory=GaspPage.private)
+    last_pairs: Callable[[], Iterable[Pairs]] = tuple  # what the function gives after its records
 
     @property
     def memory(self) -> MemoryPlan:

@@ -24,7 +24,7 @@ from minimr.tasks.failures import InputFailed, UserCodeFailed
 from minimr.tasks.part_output import part_output
 from minimr.tasks.partitioning import partitioner_of
 from minimr.tasks.side_files import AttemptSides, attempt_sides
-from minimr.tasks.user_code import call_batches, combine_by
+from minimr.tasks.user_code import call_batches, combine_by, order_of_values
 
 __all__ = ["map_split", "run_map"]
 
@@ -65,7 +65,12 @@ def _write_segment(
         budget_bytes=context.memory.buffer_bytes,
     )
     try:
-        map_split(context, assignment, buffer.add, sides)
+        sort_values, memory = context.job.sort_values, context.memory
+
+        def add(pairs: Pairs) -> None:
+            buffer.add(order_of_values(pairs, sort_values, memory))
+
+        map_split(context, assignment, add if sort_values else buffer.add, sides)
         return buffer.finish()
     finally:
         buffer.discard()
@@ -112,6 +117,8 @@ def map_split(
                 _add(add, pairs, found)
             done_bytes += found.stored_bytes
             context.report_progress(min(done_bytes, split.size_bytes), split.size_bytes)
+    for pairs in context.last_pairs():
+        add(pairs)
     for each in split.ranges:
         near = Nearness.LOCAL if is_local(each.url) else assignment.nearness
         increment(f"input.bytes.{near.value}", each.length)

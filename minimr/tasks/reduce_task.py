@@ -13,7 +13,7 @@ from minimr import agg
 from minimr.agg import Aggregation
 from minimr.counters import collecting, increment
 from minimr.messages import Amount, ReduceAssignment, ReduceResult
-from minimr.pairs import Pairs
+from minimr.pairs import Pairs, without_order
 from minimr.shuffle.combine import aggregate_stream, whole_groups
 from minimr.shuffle.fetch import FetchedPartition, job_directory
 from minimr.shuffle.merge import MemoryMeter, merge_runs
@@ -33,7 +33,9 @@ def run_reduce(context: AttemptContext, assignment: ReduceAssignment) -> ReduceR
             attempt_sides(context) as sides,
             closing(_merged(context, assignment, directory, received.append)) as merged,
         ):
-            for pairs in _reduced(context, merged):
+            for pairs in _reduced(context, map(without_order, merged)):
+                output.write(pairs)
+            for pairs in context.last_pairs():
                 output.write(pairs)
         assert output.part is not None
         increment("output.records", output.part.record_count)

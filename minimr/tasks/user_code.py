@@ -12,15 +12,23 @@ from typing import Any, NoReturn, TypeAlias
 
 import pyarrow as pa
 
-from minimr.column_types import to_objects
+from minimr.column_types import from_objects, to_objects
 from minimr.errors import UnsupportedType
-from minimr.pairs import Pairs, concat_pairs, from_arrow, from_python
+from minimr.pairs import Pairs, concat_pairs, from_arrow, from_python, with_order
 from minimr.shuffle.buffer import CombineSorted
 from minimr.tasks.failures import UserCodeFailed, described, has_user_frame, shown
 from minimr.tasks.gasp import RECORD_WORD
 from minimr.tasks.memory_plan import MemoryPlan
 
-__all__ = ["RecordCalls", "blame", "call_batches", "combine_by", "reduce_records"]
+__all__ = [
+    "RecordCalls",
+    "blame",
+    "call_batches",
+    "combine_by",
+    "order_of_values",
+    "pairs_of",
+    "reduce_records",
+]
 
 _FIRST_PAIR_BYTES = 4096  # assumed of pairs before any is known
 
@@ -103,7 +111,7 @@ class RecordCalls:
     def _convert(self, pairs: list[Any], ends: list[int], position: int) -> Pairs | None:
         while pairs:
             try:
-                converted = _from_pairs([*self._first_pair, *pairs], "map")
+                converted = pairs_of([*self._first_pair, *pairs], "map")
                 if self._first_pair:
                     return converted.slice(1)
                 self._first_pair.append(pairs[0])
@@ -127,7 +135,7 @@ class RecordCalls:
         for index, end in enumerate(ends):
             if end > start:
                 try:
-                    _from_pairs([*first_pair, *pairs[start:end]], "map")
+                    pairs_of([*first_pair, *pairs[start:end]], "map")
                 except (UserCodeFailed, UnsupportedType) as error:
                     return index, error
             start = end
@@ -178,10 +186,10 @@ def combine_by(
                         "a combiner must keep its key"
                     )
             if len(made) >= pair_count:
-                done.append(_from_pairs(made, "combine"))
+                done.append(pairs_of(made, "combine"))
                 made = []
         if made:
-            done.append(_from_pairs(made, "combine"))
+            done.append(pairs_of(made, "combine"))
         return concat_pairs(done) if done else pairs.slice(0, 0)
 
     return combine
@@ -216,12 +224,12 @@ def _reduce_records(
                 blame("reduce", error, record=f"key {shown(key)}")
             if len(made) < pair_count:
                 break
-            pairs = _from_pairs(made, "reduce")
+            pairs = pairs_of(made, "reduce")
             made = []
             pair_count = memory.pair_count(pairs.nbytes, pairs.num_rows)
             yield pairs
     if made:
-        yield _from_pairs(made, "reduce")
+        yield pairs_of(made, "reduce")
 
 
 class UnderlyingFailed(BaseException):
@@ -249,7 +257,29 @@ def _rows(batches: Iterable[Pairs], memory: MemoryPlan) -> Iterator[tuple[Any, A
         raise UnderlyingFailed(error) from error
 
 
-def _from_pairs(pairs: list[Any], name: str) -> Pairs:
+def order_of_values(
+    pairs: Pairs, sort_values: "bool | Callable[[Any], Any]", memory: MemoryPlan
+) -> Pairs:
+    """The pairs with what their values are sorted by."""
+    if not callable(sort_values):
+        return with_order(pairs) if sort_values else pairs
+    columns = []
+    row_count = memory.pair_count(pairs.nbytes, pairs.num_rows)
+    for start in range(0, pairs.num_rows, row_count):
+        values = to_objects(pairs.column(1).slice(start, row_count))
+        try:
+            order = list(map(sort_values, values))
+        except (Exception, SystemExit) as error:  # whatever a user's function does
+            blame("sort_values", error)
+        columns.append(from_objects(order, "key"))
+    return with_order(pairs, pa.concat_arrays(columns)) if columns else pairs
+
+
+def pairs_of(pairs: list[Any], name: str) -> Pairs:
+    """A batch of what a record function gave.
+
+    Raises `UserCodeFailed` for what is no pair, `UnsupportedType` for types that cannot be.
+    """
     checked = _checked(pairs, name)
     return from_python([pair[0] for pair in checked], [pair[1] for pair in checked])
 

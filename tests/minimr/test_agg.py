@@ -74,7 +74,7 @@ def test_combining_pieces_first_changes_nothing(
         for batch in batches_of(rows, cuts)
     ]
     together = concat_pairs([run.pairs for run in partial])
-    together = together.take(pa.array(sort_order(together.column(0))))
+    together = together.take(pa.array(sort_order([together.column(0)])))
     made = list(aggregate_stream([together], aggregation, is_partial=True, finish=True))
     found = dict(zip(*concat_pairs(made).to_pydict().values(), strict=True))
     want = {key: ORACLE[aggregation](values) for key, values in sorted(grouped(rows).items())}

@@ -50,7 +50,7 @@ def column(keys: list[Any]) -> pa.Array:
 @EXAMPLES
 @given(keys=KEYS)
 def test_sorting_is_pythons_and_stable(keys: list[Any]) -> None:
-    assert sort_order(column(keys)).tolist() == sorted(range(len(keys)), key=keys.__getitem__)
+    assert sort_order([column(keys)]).tolist() == sorted(range(len(keys)), key=keys.__getitem__)
 
 
 @EXAMPLES
@@ -58,7 +58,7 @@ def test_sorting_is_pythons_and_stable(keys: list[Any]) -> None:
 def test_rows_are_in_order_of_partition_then_key(keys: list[Any], partition_count: int) -> None:
     array = column(keys)
     partitions = partitions_of(array, partition_count)
-    order = partition_order(array, partitions, partition_count)
+    order = partition_order([array], partitions, partition_count)
     want = sorted(range(len(keys)), key=lambda row: (partitions[row], keys[row]))
     assert order.tolist() == want
     bounds = partition_bounds(partitions[order], partition_count)
