@@ -10,10 +10,12 @@ from minigfs.terminal import Terminal, bytes_option, echo_json, format_table, te
 
 if TYPE_CHECKING:
     from minimr.bench.raft import RaftFigures
+    from minimr.bench.sort import SortFigures
 
 __all__ = ["bench"]
 
 DEFAULT_SIZE_BYTES = 512_000_000
+DEFAULT_SORT_BYTES = 1_000_000_000
 
 
 @click.group()
@@ -151,6 +153,78 @@ def stragglers(workers: int, maps: int, task_ms: int, slowdown: int, as_json: bo
         f"{marks.default_over_undisturbed:.2f} times as long as undisturbed; backups took "
         f"{marks.backup_slot_share:.1%} of the slot seconds, all slots together "
         f"{marks.extra_slot_share:+.1%}; backups of a skewed input: {marks.skew_backups}"
+    )
+
+
+@bench.command()
+@bytes_option("--size", "size", help="Bytes to sort.  [default: 1GB]")
+@click.option("--skew", is_flag=True, help="Keys with common beginnings, as gensort -s makes them.")
+@click.option("--reducers", "-r", type=click.IntRange(1, 100_000), help="As in minimr run.")
+@bytes_option("--split-size", "split_size", help="As in minimr run.")
+@bytes_option("--memory", "memory", help="As in minimr run.")
+@click.option("--processes", type=click.IntRange(0, 1024), help="As in minimr run.")
+@click.option("--scratch", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="A directory on the disk to measure.  [default: /tmp's]")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@terminal_options
+@click.pass_obj
+def sort(
+    terminal: Terminal,
+    size: int | None,
+    skew: bool,
+    reducers: int | None,
+    split_size: int | None,
+    memory: int | None,
+    processes: int | None,
+    scratch: Path | None,
+    as_json: bool,
+) -> None:
+    """Generate records of the sort benchmark, sort them on this machine, validate the result.
+
+    Prints input bytes a second and core, from the start of the sort's process to its end, beside
+    the machine's own limits measured in the same run.
+    """
+    from minimr.bench.sort import SortRun, measure_sort
+
+    figures = measure_sort(
+        SortRun(
+            records=(DEFAULT_SORT_BYTES if size is None else size) // 100,
+            skew=skew,
+            reducers=reducers,
+            split_bytes=split_size,
+            memory_bytes=memory,
+            processes=processes,
+        ),
+        scratch,
+        terminal.say,
+    )
+    if as_json:
+        echo_json(figures)
+    else:
+        click.echo(_sort_text(figures))
+
+
+def _sort_text(figures: "SortFigures") -> str:
+    limits = figures.limits
+    phases = ", ".join(f"{n} {ms / 1000:.2f} s" for n, ms in figures.phases_ms.items())
+    kind = "skewed" if figures.skew else "uniform"
+    return "\n".join(
+        [
+            f"sorted     {figures.records:,} {kind} records, {figures.input_mb:,.0f} MB",
+            f"time       {figures.sort_s:.2f} s ({phases})",
+            (
+                f"rate       {figures.mb_s:,.0f} MB/s, {figures.mb_s_per_core:,.1f} MB/s per core "
+                f"({figures.cores} cores)"
+            ),
+            (
+                f"validated  in order, checksum {figures.checksum}, "
+                f"{figures.duplicate_keys:,} duplicate keys"
+            ),
+            (
+                f"machine    disk write {limits.disk_write_mb_s:,.0f} MB/s, "
+                f"memcpy {limits.memcpy_mb_s:,.0f} MB/s, argsort {limits.argsort_mb_s:,.0f} MB/s"
+            ),
+        ]
     )
 
 
