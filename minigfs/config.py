@@ -32,7 +32,7 @@ class TransportLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds that a frame is held against before anything is allocated for it."""
 
     body_bytes_max: int = 16 * MIB  # a listing of 100,000 names, or a job of 8 MiB, with room
-    payload_bytes_max: int = 8 * MIB  # chunk bytes and segments travel in pieces of 1 MiB or less
+    payload_bytes_max: int = 16 * MIB  # a record of a quarter of a chunk; else 1 MiB or less
     handshake_timeout_ms: int = 5_000
     idle_connection_count_max: int = 16  # per address, in one pool
     connection_count_max: int = 1024  # of one server; a bulk server has a thread for each

@@ -11,7 +11,7 @@ table can verify any block alone.
 import struct
 from collections.abc import Iterator
 
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64, xxh3_64_intdigest
 
 from minigfs.config import CHECKSUM_BLOCK_BYTES
 from minigfs.ids import ChunkHandle
@@ -20,6 +20,7 @@ from minigfs.ports import Buffer
 __all__ = [
     "SUM_BYTES",
     "block_count",
+    "block_hasher",
     "block_sums",
     "digest_of_table",
     "first_bad_block",
@@ -38,6 +39,11 @@ _MASK_64 = (1 << 64) - 1
 def block_count(length_bytes: int) -> int:
     """How many checksum blocks ``length_bytes`` fill; the last one may be partial."""
     return -(-length_bytes // CHECKSUM_BLOCK_BYTES)
+
+
+def block_hasher(handle: ChunkHandle, block: int) -> xxh3_64:
+    """For the sum of a block whose bytes come one after the other."""
+    return xxh3_64(seed=(handle * _HANDLE_SPREAD + block) & _MASK_64)
 
 
 def block_sums(data: Buffer, *, handle: ChunkHandle, first_block: int) -> bytes:

@@ -4,6 +4,7 @@
 
     0             header   magic, format, sizes, ids, length, digest, cluster id, path hint, sum
     table_offset  table    one 8-byte sum per checksum block that a chunk of this size can have
+                  slots    of a chunk that was appended to (see ``append_slots``)
     data_offset   data     page-aligned; ``length_bytes`` of it are valid
 
 The header's own sum covers the header, the digest in the header covers the table, the table covers
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 
 from xxhash import xxh3_64_intdigest
 
+from minigfs.chunkserver.append_slots import SLOTS_BYTES
 from minigfs.chunkserver.checksum import (
     SUM_BYTES,
     block_count,
@@ -48,6 +50,7 @@ _CLUSTER_ID_BYTES_MAX = 256
 _MAGIC = b"mgfschnk"
 _FORMAT = 1
 _SEALED = 1
+_HAS_SLOTS = 2
 
 _FIXED = struct.Struct("<8sHHIIQQQQQQQQHH")
 _SUM = struct.Struct("<Q")
@@ -73,6 +76,7 @@ class ChunkHeader:
     length_bytes: int
     digest: int
     sealed: bool = True
+    has_slots: bool = False  # of a chunk that was appended to (see ``append_slots``)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +89,13 @@ class StoredChunk:
     digest: int = 0  # 0: not known
 
 
-def plan_layout(cluster_id: str, path_hint: str, chunk_bytes: int) -> ChunkLayout:
-    """Where things will lie in the file of a chunk that is about to be written."""
+def plan_layout(
+    cluster_id: str, path_hint: str, chunk_bytes: int, *, has_slots: bool = False
+) -> ChunkLayout:
+    """Where things will lie in the file of a chunk that is about to be written.
+
+    Slots, if there are any, lie right before the data.
+    """
     header_bytes = (
         _FIXED.size
         + len(_encode_text(cluster_id, _CLUSTER_ID_BYTES_MAX))
@@ -95,8 +104,9 @@ def plan_layout(cluster_id: str, path_hint: str, chunk_bytes: int) -> ChunkLayou
     )
     table_offset = _round_up(header_bytes, SUM_BYTES)
     table_bytes = block_count(chunk_bytes) * SUM_BYTES
+    table_end = _round_up(table_offset + table_bytes, _PAGE_BYTES)
     return ChunkLayout(
-        table_offset=table_offset, data_offset=_round_up(table_offset + table_bytes, _PAGE_BYTES)
+        table_offset=table_offset, data_offset=table_end + (SLOTS_BYTES if has_slots else 0)
     )
 
 
@@ -104,11 +114,13 @@ def encode_header(header: ChunkHeader) -> bytes:
     """The header, padded to where the table begins."""
     cluster_id = _encode_text(header.cluster_id, _CLUSTER_ID_BYTES_MAX)
     path_hint = _encode_text(header.path_hint, _PATH_HINT_BYTES_MAX)
-    layout = plan_layout(header.cluster_id, header.path_hint, header.chunk_bytes)
+    layout = plan_layout(
+        header.cluster_id, header.path_hint, header.chunk_bytes, has_slots=header.has_slots
+    )
     fixed = _FIXED.pack(
         _MAGIC,
         _FORMAT,
-        _SEALED if header.sealed else 0,
+        (_SEALED if header.sealed else 0) | (_HAS_SLOTS if header.has_slots else 0),
         CHECKSUM_BLOCK_BYTES,
         layout.table_offset,
         layout.data_offset,
@@ -157,6 +169,7 @@ def decode_header(prefix: Buffer) -> tuple[ChunkHeader, ChunkLayout]:
         length_bytes=length_bytes,
         digest=digest,
         sealed=bool(flags & _SEALED),
+        has_slots=bool(flags & _HAS_SLOTS),
     )
     return header, ChunkLayout(table_offset=table_offset, data_offset=data_offset)
 

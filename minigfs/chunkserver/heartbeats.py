@@ -18,6 +18,7 @@ from msgspec.structs import replace as with_fields
 from minigfs.chunkserver.catalogue import Catalogue
 from minigfs.chunkserver.chunk_file import StoredChunk
 from minigfs.chunkserver.copy_orders import CopyOrders
+from minigfs.chunkserver.open_chunks import OpenChunks
 from minigfs.chunkserver.reports import ChunkReport
 from minigfs.chunkserver.seen_history import SeenHistory
 from minigfs.chunkserver.store import ChunkStore
@@ -49,6 +50,7 @@ class Heartbeats:
     def __init__(
         self,
         store: ChunkStore,
+        open_chunks: OpenChunks,
         *,
         copies: CopyOrders,
         pool: ConnectionPool,
@@ -63,9 +65,11 @@ class Heartbeats:
         self._history = history
         self._copies = copies
         self._catalogue = catalogue
+        self._open_chunks = open_chunks
         self._masters = GroupCaller(pool, masters)
         self._describe = describe
         self._clock: Clock = clock or SystemClock()
+        self._heard_ms = self._clock.monotonic_ms()
         self._stopping = threading.Event()
         self._woken = threading.Event()
         self._is_connected = True
@@ -85,6 +89,11 @@ class Heartbeats:
         if self._thread.is_alive():
             self._thread.join(_STOP_TIMEOUT_S)
 
+    @property
+    def silence_ms(self) -> int:
+        """How long ago a master answered; at first, since this server started."""
+        return self._clock.monotonic_ms() - self._heard_ms
+
     def _run(self) -> None:
         pause = 0.0
         while not self._stops_in(pause):
@@ -102,6 +111,7 @@ class Heartbeats:
                 self._catalogue.store(reply.catalogue)
             for handle in reply.restore:
                 self._store.restore(handle)
+            self._open_chunks.carry_out(reply.seal)
             self._delete(reply.delete, frozenset(reply.delete_at_once))
             self._copies.take(reply.copy)
 
@@ -130,6 +140,7 @@ class Heartbeats:
             log("no master takes the heartbeat: %s", error)
             self._is_connected = False
             return None
+        self._heard_ms = self._clock.monotonic_ms()
         if not self._is_connected:
             logger.info("the master at %s leads", self._masters.leader)
         self._is_connected = True
@@ -143,6 +154,7 @@ class Heartbeats:
     def _delete(self, handles: Sequence[ChunkHandle], at_once: Container[ChunkHandle]) -> None:
         until_ms = self._clock.monotonic_ms() + _DELETING_MS_MAX
         for handle in handles:
+            self._open_chunks.delete(handle)
             self._store.delete(handle, at_once=handle in at_once)
             if self._stopping.is_set() or self._clock.monotonic_ms() > until_ms:
                 return

@@ -13,7 +13,9 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
+from minigfs.chunkserver.append_service import AppendService
 from minigfs.chunkserver.catalogue import Catalogue
 from minigfs.chunkserver.chunk_reads import ChunkReads, lending_address
 from minigfs.chunkserver.copy_orders import CopyOrders
@@ -26,6 +28,7 @@ from minigfs.chunkserver.messages import (
     VerifyChunk,
     WriteChunk,
 )
+from minigfs.chunkserver.open_chunks import OpenChunks
 from minigfs.chunkserver.reports import ChunkReport
 from minigfs.chunkserver.scrub_schedule import SCRUB_BOUND_MS
 from minigfs.chunkserver.scrubber import Scrubber
@@ -33,20 +36,22 @@ from minigfs.chunkserver.seen_history import SeenHistory
 from minigfs.chunkserver.store import ChunkStore
 from minigfs.chunkserver.verification import ChunkVerification
 from minigfs.chunkserver.write_chain import WriteChain
-from minigfs.errors import MinigfsError
+from minigfs.errors import MinigfsError, WriterFenced
 from minigfs.master.messages import Heartbeat
 from minigfs.ports import Disk, RealDisk, SystemClock
 from minigfs.transport.address import Address
-from minigfs.transport.bulk_server import BulkServer
+from minigfs.transport.bulk_server import BulkHandler, BulkServer
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.memory import keep_freed_memory
-from minigfs.transport.messages import Empty
+from minigfs.transport.messages import Empty, Request
 from minigfs.transport.security import Security, check_listen_address
 from minigfs.transport.stream import Stream
 
 __all__ = ["Chunkserver", "ChunkserverOptions", "serve_chunkserver"]
 
 logger = logging.getLogger(__name__)
+
+ReadT = TypeVar("ReadT", ReadChunk, OpenChunkFile)
 
 _DISK_FAILURES = frozenset({errno.EIO, errno.EROFS, errno.ENXIO, errno.ENODEV})
 
@@ -84,33 +89,45 @@ class Chunkserver:
         self._chain = WriteChain(
             self._store, chunkserver_id=self.identity.chunkserver_id, pool=self._pool
         )
-        reads = ChunkReads(self._store)
-        self._lender = BulkServer(
-            {OpenChunkFile: reads.lend}, options.security, name="chunkserver-lender"
-        )
-        self._lending_address: Address = ""
-        self._server = BulkServer(
-            {
-                ReadChunk: reads.handle,
-                WriteChunk: self._write,
-                VerifyChunk: ChunkVerification(self._store).handle,
-                PingChunkserver: _ping,
-            },
-            options.security,
-            name="chunkserver",
-        )
         self._copies = CopyOrders(
             self._store, pool=self._pool, disk_failed=self._end_if_disk_failed
         )
         self._catalogue = Catalogue(options.directory)
+        self._open_chunks = OpenChunks(disk, self._store)
         self._heartbeats = Heartbeats(
             self._store,
+            self._open_chunks,
             pool=self._pool,
             masters=options.masters,
             describe=self._describe,
             history=SeenHistory(disk, SystemClock()),
             copies=self._copies,
             catalogue=self._catalogue,
+        )
+        appends = AppendService(
+            self._store,
+            self._open_chunks,
+            chunkserver_id=self.identity.chunkserver_id,
+            pool=self._pool,
+            silence_ms=lambda: self._heartbeats.silence_ms,
+        )
+        reads = ChunkReads(self._store)
+        self._lender = BulkServer(
+            {OpenChunkFile: self._of_sealed(reads.lend)},
+            options.security,
+            name="chunkserver-lender",
+        )
+        self._lending_address: Address = ""
+        self._server = BulkServer(
+            {
+                ReadChunk: self._of_sealed(reads.handle),
+                WriteChunk: self._guarded(self._chain.handle),
+                VerifyChunk: ChunkVerification(self._store).handle,
+                PingChunkserver: _ping,
+                **{kind: self._guarded(handle) for kind, handle in appends.handlers().items()},
+            },
+            options.security,
+            name="chunkserver",
         )
         self._address: Address = options.advertise
         self.disk_failure: OSError | None = None
@@ -120,6 +137,7 @@ class Chunkserver:
     def start(self) -> Address:
         """Find the chunks, listen, and begin to send heartbeats; the bound address."""
         self._store.open()
+        self._open_chunks.open()
         bound = self._server.start(self._options.listen)
         self._address = self._options.advertise or bound
         self._lending_address = self._start_lending()
@@ -160,14 +178,29 @@ class Chunkserver:
             logger.warning("readers of this machine use TCP: %s", error)
             return ""
 
-    def _write(self, request: WriteChunk, stream: Stream) -> None:
-        try:
-            self._chain.handle(request, stream)
-        except MinigfsError:
-            raise
-        except OSError as error:
-            self._end_if_disk_failed(error)
-            raise
+    def _of_sealed(self, handle: Callable[[ReadT, Stream], None]) -> BulkHandler:
+        """A handler that reads sealed chunks: one that is about to be sealed is not damaged."""
+
+        def of_sealed(request: ReadT, stream: Stream) -> None:
+            if self._open_chunks.find(request.handle) is not None:
+                raise WriterFenced(f"chunk {request.handle:x} is open, or being sealed")
+            handle(request, stream)
+
+        return of_sealed
+
+    def _guarded(self, handle: BulkHandler) -> BulkHandler:
+        """A handler that writes: a disk that fails ends the process."""
+
+        def guarded(request: Request[Any], stream: Stream) -> None:
+            try:
+                handle(request, stream)
+            except MinigfsError:
+                raise
+            except OSError as error:
+                self._end_if_disk_failed(error)
+                raise
+
+        return guarded
 
     def _end_if_disk_failed(self, error: OSError) -> None:
         if error.errno in _DISK_FAILURES:
@@ -198,6 +231,7 @@ class Chunkserver:
             damaged_count=self._store.damaged_count,
             last_scrubbed_ms=self._scrubber.last_scrubbed_ms,
             lending_address=self._lending_address,
+            open_chunks=self._open_chunks.reports(),
         )
 
 

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TypeAlias
 
+from minigfs.chunkserver.append_slots import SLOTS_BYTES
 from minigfs.chunkserver.checksum import (
     SUM_BYTES,
     block_count,
@@ -50,7 +51,7 @@ from minigfs.errors import CorruptChunk, NoSpace, ProtocolError, Unsupported
 from minigfs.ids import ChunkHandle, ChunkVersion, ClusterId
 from minigfs.ports import Buffer, Clock, Disk, DiskFile, RealDiskFile, SystemClock
 
-__all__ = ["ChunkStore", "IncomingChunk", "OpenChunk"]
+__all__ = ["ChunkStore", "IncomingChunk", "OpenChunk", "chunk_path"]
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ class ChunkStore:
             raise ProtocolError(f"chunk size {request.chunk_bytes} is out of range")
         if request.handle in self._sealed and not replaces:
             raise ProtocolError(f"chunk {request.handle:x} is already sealed here")
-        self._check_free_space()
+        self.check_free_space()
         return IncomingChunk(self, self._disk, request, next(self._incoming_numbers))
 
     def open_chunk(self, handle: ChunkHandle, version: ChunkVersion) -> "OpenChunk":
@@ -126,7 +127,7 @@ class ChunkStore:
         try:
             return OpenChunk(
                 self._cluster_id,
-                self._disk.open(_chunk_path(handle)),
+                self._disk.open(chunk_path(handle)),
                 expected=known,
                 on_damage=self._found_damage,
             )
@@ -174,7 +175,7 @@ class ChunkStore:
     def delete(self, handle: ChunkHandle, *, at_once: bool = False) -> None:
         """Forget a chunk and move its file to the trash, or remove it; an unknown handle is no
         error."""
-        path = _chunk_path(handle)
+        path = chunk_path(handle)
         if not self._forget(handle) or not self._disk.exists(path):
             return
         if at_once:
@@ -186,7 +187,7 @@ class ChunkStore:
         """Take a chunk back out of the trash; whether it is here now."""
         if handle in self._sealed:
             return True
-        if not self.trash.restore(handle, _chunk_path(handle)):
+        if not self.trash.restore(handle, chunk_path(handle)):
             return False
         self._disk.sync_dir(_CHUNKS)
         return self._take_in(_file_name(handle))
@@ -194,6 +195,12 @@ class ChunkStore:
     def version_of(self, handle: ChunkHandle) -> ChunkVersion | None:
         known = self._sealed.get(handle)
         return None if known is None else known.version
+
+    def take_over(self, path: str, handle: ChunkHandle) -> None:
+        """Know a chunk whose file, sealed and durable, lies elsewhere on the disk."""
+        self._disk.rename(path, chunk_path(handle))
+        self._disk.sync_dir(_CHUNKS)
+        self._take_in(_file_name(handle))
 
     def _forget(self, handle: ChunkHandle) -> bool:
         with self._lock:
@@ -235,7 +242,7 @@ class ChunkStore:
     def free_bytes(self) -> int:
         return self._disk.free_bytes()
 
-    def _check_free_space(self) -> None:
+    def check_free_space(self) -> None:
         free_bytes, capacity_bytes = self._disk.free_bytes(), self._disk.capacity_bytes()
         if free_bytes * 100 < capacity_bytes * _FREE_SPACE_KEPT_PERCENT:
             raise NoSpace(
@@ -246,7 +253,7 @@ class ChunkStore:
     def _read_description(self, name: str) -> StoredChunk:
         with OpenChunk(self._cluster_id, self._disk.open(f"{_CHUNKS}/{name}")) as chunk:
             header = chunk.header
-            if name != _file_name(header.handle):
+            if name != _file_name(header.handle) or not header.sealed:
                 raise CorruptChunk(f"the file says that it is chunk {header.handle:x}")
             return _stored(header)
 
@@ -318,7 +325,7 @@ class IncomingChunk:
         )
         self._file.write_at(0, encode_header(header), table)
         self._file.sync()
-        self._disk.rename(self._path, _chunk_path(request.handle))
+        self._disk.rename(self._path, chunk_path(request.handle))
         # The name is part of what is promised: without this a crash could lose the whole file.
         self._disk.sync_dir(_CHUNKS)
         self._store.admit(_stored(header))
@@ -377,6 +384,12 @@ class OpenChunk:
             raise Unsupported(f"chunk {self.header.handle:x} can be read by socket only")
         return self._file.reopen_to_read()
 
+    def read_slots(self) -> bytes:
+        """Of a chunk that was appended to; nothing of any other."""
+        if not self.header.has_slots:
+            return b""
+        return self._file.read_at(self._layout.data_offset - SLOTS_BYTES, SLOTS_BYTES)
+
     def read(self, start: int, end: int) -> bytes:
         """The bytes ``[start, end)``, which begin at a block's start and end at one's end.
 
@@ -431,5 +444,6 @@ def _file_name(handle: ChunkHandle) -> str:
     return f"{handle:016x}{_SUFFIX}"
 
 
-def _chunk_path(handle: ChunkHandle) -> str:
+def chunk_path(handle: ChunkHandle) -> str:
+    """Where the file of a sealed chunk lies."""
     return f"{_CHUNKS}/{_file_name(handle)}"

@@ -11,23 +11,26 @@ the deadline it may raise ``OutcomeUnknown``: look before trying again.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from msgspec.structs import replace as with_fields
 
 from minigfs.client.allocation import ChunkAllocator
+from minigfs.client.appender import Appender
 from minigfs.client.config import ClientConfig
 from minigfs.client.hedging import HedgePolicy
 from minigfs.client.leases import WriterLeases
 from minigfs.client.lent_chunks import Lenders
 from minigfs.client.locations import FIRST_BATCH_COUNT, ChunkMap
 from minigfs.client.masters import MasterCaller
+from minigfs.client.open_chunk_reads import with_open_chunk
 from minigfs.client.reader import FileReader
 from minigfs.client.replica_reads import ReplicaReader, SuspectServers
 from minigfs.client.transaction import Transaction
 from minigfs.client.upload import UploadContext
 from minigfs.client.writer import FileWriter
-from minigfs.errors import IsDirectory
+from minigfs.errors import FileExists, FileMissing, IsDirectory
 from minigfs.master.messages import (
     ClusterReport,
     CreateFile,
@@ -61,6 +64,7 @@ from minigfs.master.tree_messages import (
     TrashEntry,
     Undelete,
 )
+from minigfs.ports import Buffer
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.security import Security, TlsFiles
 
@@ -129,7 +133,8 @@ class MinigfsClient:
 
     def stat(self, path: str) -> FileStatus:
         """Raises ``FileMissing`` if nothing is there."""
-        return self._masters.call(Stat(path=path))
+        status = self._masters.call(Stat(path=path))
+        return self._locate(path, 0, 1).status if status.is_open else status
 
     def exists(self, path: str) -> bool:
         """Whether something is there; an unreachable cluster raises, it is not False."""
@@ -260,9 +265,12 @@ class MinigfsClient:
         located = self._locate(path, 0, 1)
         size_bytes = located.status.size_bytes
         end = size_bytes if length is None else min(size_bytes, start + length)
-        index, stop = start // located.chunk_bytes, -(-end // located.chunk_bytes)
-        if start >= end or (index, stop) == (0, 1):
-            return located if start < end else with_fields(located, chunks=())
+        if start >= end:
+            return with_fields(located, chunks=())
+        chunk_map = ChunkMap(self._masters, located)
+        index, stop = chunk_map.place(start)[0], chunk_map.place(end - 1)[0] + 1
+        if (index, stop) == (0, 1):
+            return located
         chunks: list[LocatedChunk] = []
         while index < stop:
             batch = self._locate(path, index, min(_LOCATE_COUNT, stop - index)).chunks
@@ -313,11 +321,44 @@ class MinigfsClient:
             context, exclusive=exclusive, masters=self._masters, leases=self._shared.leases
         )
 
+    def open_appender(self, path: str, *, create: bool = True) -> Appender:
+        """Append records to a file, exactly once each, beside any number of other appenders.
+
+        The file is made if it is not there, unless ``create`` is off: then ``FileMissing``.
+        """
+        while True:
+            try:
+                located = self._masters.call(Locate(path=path, count=1))
+                break
+            except FileMissing:
+                if not create:
+                    raise
+                with suppress(FileExists):
+                    self.open_writer(path, exclusive=True).close()
+        if located.status.kind is EntryKind.DIRECTORY:
+            raise IsDirectory(f"{path}: is a directory; name a file to append to")
+        return Appender(
+            path,
+            located.status.file_id,
+            located.chunk_bytes,
+            pool=self._shared.pool,
+            masters=self._masters,
+            leases=self._shared.leases,
+            timeout_ms=self._config.timeout_ms,
+        )
+
+    def append(self, path: str, record: Buffer) -> int:
+        """Append one record; its offset. See ``open_appender``, which is faster for more."""
+        with self.open_appender(path) as appender:
+            return appender.append(record)
+
     def _locate(self, path: str, first_index: int, count: int) -> Located:
         request = Locate(path=path, first_index=first_index, count=count)
         located = self._masters.call(request)
         if located.status.kind is EntryKind.DIRECTORY:
             raise IsDirectory(f"{path}: is a directory; name a file")
+        if located.status.is_open:
+            located = with_open_chunk(self._masters, self._shared.pool, located)
         return located
 
     def _pages(self, request: ListDirectory | Find) -> Iterator[FileStatus]:

@@ -1,13 +1,16 @@
 """Where the chunks of one published file lie: fetched in batches, kept while the file is open.
 
-A published file never changes, so what is known of its chunks stays true; only which servers are
-alive changes, and for that a chunk is asked for again (``refresh``). The masters are asked by the
-file's id: a rename does not disturb a reader, and neither does another file at the path, as long as
-the chunks are there. Before a reader comes to the end of what is known, the next batch is fetched.
+What a published file holds never changes, so what is known of its chunks stays true; only which
+servers are alive changes, and whether the last chunk is still open, and for that a chunk is asked
+for again (``refresh``). Chunks may be shorter than the file's chunk size. The masters are asked by
+the file's id: a rename does not disturb a reader, and neither does another file at the path, as
+long as the chunks are there. Before a reader comes to the end of what is known, the next batch is
+fetched.
 """
 
 import logging
 import threading
+from bisect import bisect_right
 
 from minigfs.client.masters import MasterCaller
 from minigfs.errors import FileMissing, MinigfsError
@@ -31,7 +34,17 @@ class ChunkMap:
         self.chunk_bytes = first.chunk_bytes
         self._is_fetching = threading.Lock()  # only ever tried, never waited for
         self._chunks: dict[int, LocatedChunk] = {}
+        self._starts = first.starts
         self._keep(first)
+
+    def place(self, offset: int) -> tuple[int, int, int]:
+        """Where a byte of the file stands: index of its chunk, offset in it, the chunk's end."""
+        starts = self._starts
+        if not starts:
+            return *divmod(offset, self.chunk_bytes), self.chunk_bytes
+        index = bisect_right(starts, offset) - 1
+        end = starts[index + 1] if index + 1 < len(starts) else starts[index] + self.chunk_bytes
+        return index, offset - starts[index], end - starts[index]
 
     def chunk(self, index: int) -> LocatedChunk:
         known = self._chunks.get(index)

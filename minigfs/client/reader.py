@@ -71,8 +71,8 @@ class FileReader:
         Arrow buffer of it). Any other range comes in memory of its own. Errors as ``read_at``.
         """
         length = self._clip(offset, length)
-        index, start = divmod(offset, self._map.chunk_bytes)
-        if length >= _VIEW_BYTES_MIN and start + length <= self._map.chunk_bytes:
+        index, start, chunk_end = self._map.place(offset)
+        if length >= _VIEW_BYTES_MIN and start + length <= chunk_end:
             view = self._replicas.view(index, start, start + length)
             if view is not None:
                 return view
@@ -84,7 +84,8 @@ class FileReader:
         """The bytes of a range, cut where chunks end so that nothing of this machine is copied."""
         end = offset + self._clip(offset, length)
         while offset < end:
-            stop = min(end, offset - offset % self._map.chunk_bytes + self._map.chunk_bytes)
+            _, start, chunk_end = self._map.place(offset)
+            stop = min(end, offset - start + chunk_end)
             yield self.read_buffer(offset, stop - offset)
             offset = stop
 
@@ -113,15 +114,14 @@ class FileReader:
         if not target:
             return
         is_large = len(target) >= _DIRECT_BYTES_MIN
-        if is_large or self._replicas.is_lent(offset // self._map.chunk_bytes):
+        if is_large or self._replicas.is_lent(self._map.place(offset)[0]):
             self._fetch(offset, target)
         else:
             self._ahead.fill(offset, target)
 
     def _fetch(self, offset: int, target: memoryview) -> None:
-        chunk_bytes = self._map.chunk_bytes
         while target:
-            index, start = divmod(offset, chunk_bytes)
-            count = min(chunk_bytes - start, len(target))
+            index, start, chunk_end = self._map.place(offset)
+            count = min(chunk_end - start, len(target))
             self._replicas.fill(index, start, target[:count])
             offset, target = offset + count, target[count:]

@@ -20,6 +20,7 @@ from minigfs.client.hedging import HedgePolicy
 from minigfs.client.lent_chunks import Lenders, LentChunk, check_blocks, check_table
 from minigfs.client.locations import ChunkMap
 from minigfs.client.masters import MasterCaller
+from minigfs.client.open_chunk_reads import fill_from_open
 from minigfs.client.patience import Patience
 from minigfs.errors import (
     CorruptChunk,
@@ -119,6 +120,11 @@ class ReplicaReader:
 
         def attempt(chunk: LocatedChunk, turn: _Turn, timeout_ms: int) -> None:
             nonlocal done
+            if chunk.is_open:
+                done += fill_from_open(
+                    self._pool, chunk, turn.replica, start + done, target[done:], timeout_ms
+                )
+                return
             lent = self._lent(chunk, turn.replica)
             if lent is not None:
                 lent.fill(start + done, target[done:])
@@ -134,7 +140,7 @@ class ReplicaReader:
         on no server of this machine that lends it."""
 
         def attempt(chunk: LocatedChunk, turn: _Turn, _timeout_ms: int) -> memoryview | None:
-            lent = self._lent(chunk, turn.replica)
+            lent = None if chunk.is_open else self._lent(chunk, turn.replica)
             return None if lent is None else lent.view(start, end)
 
         return self._from_any_replica(index, attempt)

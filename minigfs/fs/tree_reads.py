@@ -141,7 +141,7 @@ class TreeReads(ClusterPaths):
         located = self.client.locations(path, start, length)
         return [
             {
-                "start": chunk.index * located.chunk_bytes,
+                "start": located.start_bytes(chunk.index),
                 "length": chunk.length_bytes,
                 "hosts": [replica.host for replica in chunk.replicas],
                 "addresses": [replica.address for replica in chunk.replicas],

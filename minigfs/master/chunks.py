@@ -18,6 +18,7 @@ from minigfs.master.commands import SealedReplicas
 from minigfs.master.state import Chunk, FileSystemState, TemporaryFile
 
 __all__ = [
+    "DIGEST_MAX",
     "FIRST_VERSION",
     "ChunkOwners",
     "allocate_chunks",

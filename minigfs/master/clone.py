@@ -2,7 +2,8 @@
 
 A clone has inodes of its own and the chunks of what it was made from, which count it as one more
 owner (``chunks``). No byte is moved; whoever writes to a shared chunk gives the file that is
-written one of its own first.
+written one of its own first. What is open for appending is no part of a clone: the master seals it
+before, so that a clone has whatever was acknowledged before it was asked for.
 
 A small tree is cloned by one entry of the log. A larger one is copied in steps of bounded work,
 below a top inode that has no place, and takes its place by the last of them, all at once::
@@ -22,6 +23,7 @@ from msgspec.structs import replace as with_fields
 from minigfs.errors import FileExists, InvalidPath, IsDirectory, MinigfsError
 from minigfs.ids import FileId
 from minigfs.master import commands
+from minigfs.master.chunks import file_digest
 from minigfs.master.name_table import NameTable
 from minigfs.master.namespace import (
     add_file,
@@ -168,7 +170,15 @@ def _empty_copy(source: Inode, copy_id: FileId, parent_id: FileId, now_ms: int) 
         return with_fields(
             source, file_id=copy_id, parent_id=parent_id, created_ms=now_ms, children=NameTable()
         )
-    return with_fields(source, file_id=copy_id, parent_id=parent_id, created_ms=now_ms, chunks=())
+    return with_fields(
+        source,
+        file_id=copy_id,
+        parent_id=parent_id,
+        created_ms=now_ms,
+        chunks=(),
+        is_open=False,
+        digest=source.digest or file_digest(()),
+    )
 
 
 def _step(
@@ -236,11 +246,17 @@ class _Step:
     def _share_chunks(
         self, source: FileInode, copy: FileInode, todo: ToClone, waiting: list[ToClone]
     ) -> None:
-        end = min(todo.done_count + max(self._work_left, 1), len(source.chunks))
-        for handle in source.chunks[todo.done_count : end]:
+        sealed = source.chunks[:-1] if source.is_open else source.chunks
+        end = min(todo.done_count + max(self._work_left, 1), len(sealed))
+        for handle in sealed[todo.done_count : end]:
             self._shared[handle] = self._shared.get(handle, 0) + 1
         self._work_left -= end - todo.done_count
-        chunks = source.chunks if end == len(source.chunks) else source.chunks[:end]
+        chunks = sealed if end == len(sealed) else sealed[:end]
         self._inodes[copy.file_id] = with_fields(copy, chunks=chunks)
-        if end < len(source.chunks):
+        if end < len(sealed):
             waiting.append(with_fields(todo, done_count=end))
+        elif source.is_open:
+            digests = [self._state.chunks[handle].digest for handle in sealed]
+            self._inodes[copy.file_id] = with_fields(
+                self._inodes[copy.file_id], digest=file_digest(digests)
+            )

@@ -16,8 +16,10 @@ from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId
 __all__ = [
     "AdjustReplicas",
     "AllocateChunks",
+    "AppendChunk",
     "BeginTenure",
     "Change",
+    "ChunkAppended",
     "ChunksAllocated",
     "Clone",
     "CloneBegun",
@@ -41,6 +43,7 @@ __all__ = [
     "Remove",
     "Rename",
     "ReplicaChange",
+    "SealChunk",
     "SealedReplicas",
     "SetPolicy",
     "SetReplication",
@@ -224,6 +227,28 @@ class CloneStep(_Command, frozen=True, array_like=True, tag=27):
     """Do some more of the clones that are under way, if any are."""
 
 
+class AppendChunk(_Command, frozen=True, array_like=True, tag=60):
+    """Give a published file one more chunk, open for appending: its first version, its replica set
+    and, as the first of it, the primary. Refused unless the file ends with ``after`` (0: is empty),
+    and that chunk is sealed."""
+
+    file_id: FileId
+    after: ChunkHandle
+    replicas: tuple[ChunkserverId, ...]
+
+
+class SealChunk(_Command, frozen=True, array_like=True, tag=61):
+    """End the life of an open chunk of ``version``: the next version, the replicas that hold these
+    bytes, and no primary any more. With no bytes, the file gives the chunk up."""
+
+    file_id: FileId
+    handle: ChunkHandle
+    version: ChunkVersion
+    length_bytes: int
+    digest: int
+    replicas: tuple[ChunkserverId, ...]
+
+
 Command: TypeAlias = (
     Configure
     | MakeDirectory
@@ -245,6 +270,8 @@ Command: TypeAlias = (
     | SetReplication
     | Clone
     | CloneStep
+    | AppendChunk
+    | SealChunk
 )
 
 
@@ -285,6 +312,10 @@ class EntriesRemoved(msgspec.Struct, frozen=True, array_like=True, tag=5):
     directory_count: int
 
 
+class ChunkAppended(msgspec.Struct, frozen=True, array_like=True, tag=60):
+    handle: ChunkHandle
+
+
 class Transacted(msgspec.Struct, frozen=True, array_like=True, tag=20):
     published: tuple[FilePublished, ...]  # of the changes that are one, in order
 
@@ -310,6 +341,7 @@ CommandReply: TypeAlias = (
     | Transacted
     | TokenTaken
     | CloneBegun
+    | ChunkAppended
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -51,6 +51,7 @@ def status_of(path: str, inode: Inode) -> FileStatus:
         replication=inode.replication,
         chunk_count=len(inode.chunks),
         digest=inode.digest,
+        is_open=inode.is_open,
     )
 
 

@@ -50,6 +50,7 @@ __all__ = [
     "Replica",
     "ReplicaReport",
     "ReportDamage",
+    "SealOrder",
     "SealedChunk",
     "SessionOpened",
     "Stat",
@@ -85,7 +86,8 @@ class FileStatus(Message, frozen=True):
     modified_ms: int
     replication: int  # the goal; 0 for a directory
     chunk_count: int
-    digest: str  # hex xxh3-64 over the chunks' digests, in order; "" for a directory
+    digest: str  # hex xxh3-64 over the chunks' digests, in order; "" for a directory, or while open
+    is_open: bool = False  # for appending: what its last chunk holds is not in the size yet
 
 
 class Stat(Request[FileStatus], frozen=True, tag="fs.stat"):
@@ -130,12 +132,18 @@ class LocatedChunk(Message, frozen=True):
     length_bytes: int  # 0 until the file is published
     digest: int  # xxh3-64 over the block sums; 0 until the file is published
     replicas: tuple[Replica, ...]  # on live servers only; may be empty for a moment after a restart
+    is_open: bool = False  # for appending: the length is its primary's to say, the first replica
 
 
 class Located(Message, frozen=True):
     status: FileStatus
     chunk_bytes: int
     chunks: tuple[LocatedChunk, ...]
+    starts: tuple[int, ...] = ()  # of a ragged file: where each of its chunks starts in it
+
+    def start_bytes(self, index: int) -> int:
+        """Where a chunk starts in the file."""
+        return self.starts[index] if self.starts else index * self.chunk_bytes
 
 
 class Locate(Request[Located], frozen=True, tag="fs.locate"):
@@ -271,6 +279,15 @@ class HistoryPosition(Message, frozen=True, array_like=True):
     nonce: int  # the term's number
 
 
+class SealOrder(Message, frozen=True, array_like=True):
+    """An open replica's chunk was sealed: keep this much of it, as this version."""
+
+    handle: ChunkHandle
+    version: ChunkVersion
+    length_bytes: int
+    digest: int
+
+
 class CopyOrder(Message, frozen=True):
     """Have a sound replica of a sealed chunk: see whether yours is one, else make one of what the
     sources have. Repeated with every heartbeat until it is reported; one that is repeated no more
@@ -325,6 +342,7 @@ class HeartbeatReply(Message, frozen=True):
     confirms: HistoryPosition | None = None  # the heartbeat's ``seen``, if it is in its history
     copy: tuple[CopyOrder, ...] = ()
     catalogue: CatalogueBatch | None = None
+    seal: tuple[SealOrder, ...] = ()
 
 
 class Heartbeat(Request[HeartbeatReply], frozen=True, tag="cs.heartbeat"):
@@ -360,6 +378,7 @@ class Heartbeat(Request[HeartbeatReply], frozen=True, tag="cs.heartbeat"):
     catalogue_stamp: int = 0  # of the last batch that was stored
     lending_address: str = ""
     copied: tuple[CopyReport, ...] = ()
+    open_chunks: tuple[ReplicaReport, ...] = ()  # for appending; each time, as many as fit
 
 
 class MasterReport(Message, frozen=True):

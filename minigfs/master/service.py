@@ -23,8 +23,10 @@ from minigfs.errors import (
 )
 from minigfs.ids import FileId, Origin
 from minigfs.master import commands
+from minigfs.master.appends import Appends
 from minigfs.master.barrier import SharedBarrier
 from minigfs.master.examination import Examination
+from minigfs.master.growth import chunk_starts, orders_for_open_replicas
 from minigfs.master.housekeeping import Housekeeping
 from minigfs.master.listing import find_page, inode_to_read, list_page, status_of
 from minigfs.master.machine import FILE_SYSTEM_MACHINE, FileSystemMachine
@@ -100,6 +102,14 @@ class FileSystemService:
             lambda: self.readable(stale_ok=False), lambda: self.state, self._leading
         )
         self._housekeeping: asyncio.Task[None] | None = None
+        self._appends = Appends(
+            clock=clock,
+            rng=rng,
+            security=options.security,
+            state=lambda: self.state,
+            leading=self._leading,
+            propose=self.propose,
+        )
 
     @property
     def machines(self) -> Mapping[str, Machine]:
@@ -127,6 +137,7 @@ class FileSystemService:
             Heartbeat: self._heartbeat,
             GetClusterReport: self._report,
             **self._examination.handlers(),
+            **self._appends.handlers(),
         }
 
     async def attach(self, host: ReplicatedHost) -> None:
@@ -151,9 +162,11 @@ class FileSystemService:
         self._tenure = tenure = Tenure(self._clock, term)
         work = Housekeeping(tenure, self._clock, lambda: self.state, self._change)
         self._housekeeping = asyncio.create_task(work.run(), name="housekeeping")
+        self._appends.begin()
         logger.info("leading in term %d", term)
 
     def follow(self) -> None:
+        self._appends.end()
         if self._tenure is not None:
             self._tenure.end()
             self._tenure = None
@@ -162,6 +175,7 @@ class FileSystemService:
 
     async def stop(self) -> None:
         self.follow()
+        self._appends.close()
         if self._housekeeping is not None:
             await asyncio.wait([self._housekeeping])
 
@@ -246,11 +260,14 @@ class FileSystemService:
                 self._located(chunk, first + i, self._servers_to_read(chunk))
                 for i, chunk in enumerate(chunks)
             ),
+            starts=chunk_starts(state, inode) if inode.is_ragged else (),
         )
 
     def _servers_to_read(self, chunk: Chunk) -> Sequence[Server]:
         if self._tenure is None:
             return ()
+        if chunk.is_open:  # those who append to it know best who has it
+            return self._tenure.membership.servers(chunk.replicas)
         return self._tenure.membership.replicas_to_read(chunk, self._tenure.now_ms)
 
     def _located(self, chunk: Chunk, index: int, servers: Sequence[Server]) -> LocatedChunk:
@@ -260,6 +277,7 @@ class FileSystemService:
             index=index,
             length_bytes=chunk.length_bytes,
             digest=chunk.digest,
+            is_open=chunk.is_open,
             replicas=tuple(
                 Replica(
                     chunkserver_id=server.chunkserver_id,
@@ -326,6 +344,10 @@ class FileSystemService:
         self.note_published(request)
         return published_status(request.file_id, reply)
 
+    async def seal_below(self, path: str) -> None:
+        """See ``TreeHost``."""
+        await self._appends.seal_below(path)
+
     def note_published(self, request: PublishFile) -> None:
         tenure = self._tenure
         if tenure is not None:
@@ -356,6 +378,8 @@ class FileSystemService:
         """A writer was heard of."""
         if file_id in self.state.temporary:
             tenure.touch_writer(file_id)
+        elif file_id in self.state.open_files:
+            self._appends.touch(file_id)
 
     # Chunkservers, and the state of the whole.
 
@@ -372,7 +396,13 @@ class FileSystemService:
         reply = await with_repair_orders(
             reply, request, tenure, lambda: self.state, self._barrier.wait
         )
-        reply = with_fields(reply, masters=master_addresses(self._host))
+        seal, delete = orders_for_open_replicas(self.state, request.open_chunks)
+        reply = with_fields(
+            reply,
+            masters=master_addresses(self._host),
+            seal=seal,
+            delete=(*reply.delete, *delete),
+        )
         return tenure.under_history(request, reply, self.state.tenures, self._host.commit_index)
 
     async def _report_damage(self, request: ReportDamage) -> Empty:

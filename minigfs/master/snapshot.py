@@ -192,6 +192,8 @@ def _entry(inode: Inode) -> rows.File | rows.Directory:
         inode.size_bytes,
         inode.digest,
         inode.chunks,
+        inode.is_ragged,
+        inode.is_open,
     )
 
 
@@ -218,6 +220,7 @@ def _chunks(state: FileSystemState) -> Iterator[rows.Chunks]:
                 places.setdefault(chunk.replicas, len(places)),
                 chunk.length_bytes,
                 chunk.digest,
+                chunk.is_open,
             )
             for chunk in chunks
         ]
@@ -265,6 +268,7 @@ class _Restoring:
         self._policies = empty.policies.mutate()
         self._fences = empty.fences.mutate()
         self._shared = empty.shared.mutate()
+        self._open_files = empty.open_files.mutate()
         self._inodes[ROOT_ID] = DirectoryInode(
             ROOT_ID,
             ROOT_ID,
@@ -336,6 +340,7 @@ class _Restoring:
             fences=self._fences.finish(),
             shared=self._shared.finish(),
             cloning=self._cloning.finish(),
+            open_files=self._open_files.finish(),
         )
 
     def _add_block(self, block: rows.Block) -> None:
@@ -345,6 +350,8 @@ class _Restoring:
         inodes = self._inodes
         for row in block.entries:
             inodes[row.file_id] = _inode(row, block.directory_id)
+            if isinstance(row, rows.File) and row.is_open:
+                self._open_files[row.file_id] = row.chunks[-1]
         names = tuple(row.name for row in block.entries)
         self._blocks.append((names, tuple(row.file_id for row in block.entries)))
 
@@ -398,6 +405,7 @@ class _Restoring:
                 shared[row.replica_set],
                 row.length_bytes,
                 row.digest,
+                row.is_open,
             )
 
     def _one_of_each(self, replica_sets: list[rows.ReplicaSet]) -> list[rows.ReplicaSet]:
@@ -426,4 +434,6 @@ def _inode(row: rows.File | rows.Directory, parent_id: FileId) -> Inode:
         row.size_bytes,
         row.digest,
         row.chunks,
+        row.is_ragged,
+        row.is_open,
     )

@@ -67,6 +67,8 @@ class File(_Row, frozen=True, array_like=True, gc=False, tag=1):
     size_bytes: int
     digest: str
     chunks: tuple[ChunkHandle, ...]
+    is_ragged: bool = False
+    is_open: bool = False
 
 
 class Directory(_Row, frozen=True, array_like=True, gc=False, tag=2):
@@ -102,6 +104,7 @@ class Chunk(_Row, frozen=True, array_like=True, gc=False):
     replica_set: int  # its place in the record's
     length_bytes: int
     digest: int
+    is_open: bool = False
 
 
 class Chunks(_Row, frozen=True, array_like=True, gc=False, tag=3):

@@ -68,6 +68,8 @@ class FileInode(msgspec.Struct, frozen=True, gc=False):
     size_bytes: int
     digest: str  # hex xxh3-64 over the chunks' digests
     chunks: tuple[ChunkHandle, ...]
+    is_ragged: bool = False  # some chunk but the last is not full, or may not be
+    is_open: bool = False  # the last chunk is open: in neither size nor digest yet
 
 
 Inode: TypeAlias = DirectoryInode | FileInode
@@ -88,8 +90,9 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
     version: ChunkVersion
     replication: int  # the goal of its file
     replicas: tuple[ChunkserverId, ...]  # chosen at allocation; at publish those that acknowledged
-    length_bytes: int = 0  # 0 until the file is published
+    length_bytes: int = 0  # 0 until the file is published, or an open chunk sealed
     digest: int = 0
+    is_open: bool = False  # for appending; the first of its replicas is the primary
 
 
 class Condemned(msgspec.Struct, frozen=True, gc=False):
@@ -156,6 +159,7 @@ class FileSystemState(msgspec.Struct, frozen=True, kw_only=True):
     next_handle: ChunkHandle
     tenures: tuple[TenureMark, ...] = ()
     never_published: Map[ChunkHandle, None] = Map()  # of the garbage: nobody will want it back
+    open_files: Map[FileId, ChunkHandle] = Map()  # with their open chunks; some may be removed
     trash: Map[FileId, Trashed] = Map()
     trash_by_path: Map[str, tuple[FileId, ...]] = Map()  # what stood there, latest last
     policies: Map[FileId, Policy] = Map()  # of directories

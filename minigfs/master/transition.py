@@ -21,6 +21,7 @@ from minigfs.master.chunks import (
     seal_chunks,
 )
 from minigfs.master.clone import begin_clone, clone_some
+from minigfs.master.growth import append_chunk, seal_chunk
 from minigfs.master.history import TenureMark
 from minigfs.master.namespace import (
     TRASH_NAME,
@@ -120,6 +121,11 @@ def _apply(state: FileSystemState, command: commands.Command, gone: _Gone) -> _O
             return begin_clone(state, command, gone)
         case commands.CloneStep():
             return clone_some(state, gone), commands.Done()
+        case commands.AppendChunk():
+            state, handle = append_chunk(state, command)
+            return state, commands.ChunkAppended(handle)
+        case commands.SealChunk():
+            return seal_chunk(state, command), commands.Done()
         case _:
             assert_never(command)
 

@@ -76,6 +76,10 @@ class TreeHost(Protocol):
         self, command: commands.Command, expected: type[_ReplyT], origin: Origin | None = None
     ) -> _ReplyT: ...
 
+    async def seal_below(self, path: str) -> None:
+        """Seal what is open for appending at and below a path."""
+        ...
+
     def note_published(self, request: PublishFile) -> None:
         """Its writer was heard of, and its chunks are on the servers that it names."""
         ...
@@ -204,6 +208,7 @@ class TreeService:
 
     async def _clone(self, request: Clone) -> Cloned:
         self._host.require_leading()
+        await self._host.seal_below(request.source)
         command = commands.Clone(
             self._clock.now_ms(), request.source, request.target, request.replace
         )

@@ -1,0 +1,135 @@
+"""The open chunks of one chunkserver, below ``open/``: each is sealed once, or given up.
+
+Only a replica that was installed since this process started takes mutations. After a restart all
+are frozen: what happened to the others meanwhile is not known here, and the master will say what to
+keep. Thread-safe.
+"""
+
+import logging
+import threading
+from collections.abc import Iterable
+
+from minigfs.chunkserver.open_replica import OpenReplica
+from minigfs.chunkserver.store import ChunkStore
+from minigfs.errors import CorruptChunk, ProtocolError, WriterFenced
+from minigfs.ids import ChunkHandle, ChunkVersion
+from minigfs.master.append_messages import ChunkMember, InstallChunk
+from minigfs.master.messages import ReplicaReport, SealOrder
+from minigfs.ports import Disk
+
+__all__ = ["OpenChunks"]
+
+logger = logging.getLogger(__name__)
+
+_OPEN = "open"
+_QUARANTINE = "quarantine"
+_REPORTED_MAX = (
+    1_000  # a full disk of crashed replicas is told bit by bit, as orders are carried out
+)
+
+
+class OpenChunks:
+    """Call ``open`` before anything else, and after the store's."""
+
+    def __init__(self, disk: Disk, store: ChunkStore) -> None:
+        self._disk = disk
+        self._store = store
+        self._lock = threading.Lock()  # over installing and removing, not over mutations
+        self._replicas: dict[ChunkHandle, OpenReplica] = {}
+        self._members: dict[ChunkHandle, tuple[ChunkMember, ...]] = {}
+
+    def open(self) -> None:
+        """Find what the last process left; what is not sound is set aside."""
+        self._disk.make_dirs(_OPEN)
+        self._disk.sync_dir("")
+        for name in self._disk.list(_OPEN):
+            path = f"{_OPEN}/{name}"
+            try:
+                replica = OpenReplica.recover(self._disk, path, self._store.cluster_id)
+            except (CorruptChunk, OSError) as error:
+                logger.warning("quarantine %s: %s", name, error)
+                self._disk.rename(path, f"{_QUARANTINE}/{name}")
+                continue
+            if replica.header.sealed:
+                replica.close()
+                self._store.take_over(path, replica.header.handle)
+            else:
+                self._replicas[replica.header.handle] = replica
+
+    def install(self, order: InstallChunk) -> None:
+        """Make a replica and take part in its mutations."""
+        with self._lock:
+            known = self._replicas.get(order.handle)
+            if known is not None:
+                if self._members.get(order.handle) != order.members or known.is_frozen:
+                    raise WriterFenced(f"chunk {order.handle:x} was open here before")
+                return
+            if order.handle <= 0 or not order.members:
+                raise ProtocolError(f"chunk {order.handle} cannot be opened")
+            self._store.check_free_space()
+            path = _path(order.handle)
+            replica = OpenReplica.create(self._disk, path, order, self._store.cluster_id)
+            self._disk.sync_dir(_OPEN)
+            self._replicas[order.handle] = replica
+            self._members[order.handle] = order.members
+
+    def find(self, handle: ChunkHandle) -> OpenReplica | None:
+        return self._replicas.get(handle)
+
+    def get(self, handle: ChunkHandle, version: ChunkVersion) -> OpenReplica:
+        """Raises ``WriterFenced`` if the chunk is not open here in this version."""
+        replica = self._replicas.get(handle)
+        if replica is None or replica.version != version:
+            raise WriterFenced(f"chunk {handle:x} is not open here in version {version}")
+        return replica
+
+    def members(self, handle: ChunkHandle) -> tuple[ChunkMember, ...]:
+        """The primary first; none if this process has not installed the replica."""
+        return self._members.get(handle, ())
+
+    def seal(self, order: SealOrder) -> None:
+        """Keep of a replica what the log says, as a sealed chunk. Repeated, it is no error."""
+        with self._lock:
+            replica = self._replicas.get(order.handle)
+            if replica is None:
+                return
+            replica.seal(order.version, order.length_bytes, order.digest)
+            self._store.take_over(_path(order.handle), order.handle)
+            self._forget(order.handle)
+
+    def delete(self, handle: ChunkHandle) -> None:
+        """No file has the chunk; an unknown handle is no error."""
+        with self._lock:
+            replica = self._replicas.get(handle)
+            if replica is not None:
+                replica.freeze()
+                self._store.trash.put(_path(handle), handle)
+                self._forget(handle)
+
+    def carry_out(self, orders: Iterable[SealOrder]) -> None:
+        """Of a heartbeat's reply. A replica that cannot be sealed is frozen, and stays."""
+        for order in orders:
+            try:
+                self.seal(order)
+            except CorruptChunk as error:
+                logger.error("chunk %x cannot be sealed: %s", order.handle, error)
+
+    def reports(self) -> tuple[ReplicaReport, ...]:
+        with self._lock:
+            replicas = list(self._replicas.values())[:_REPORTED_MAX]
+        return tuple(
+            ReplicaReport(
+                handle=replica.header.handle,
+                version=replica.version,
+                length_bytes=replica.length_bytes,
+            )
+            for replica in replicas
+        )
+
+    def _forget(self, handle: ChunkHandle) -> None:
+        self._replicas.pop(handle).close()
+        self._members.pop(handle, None)
+
+
+def _path(handle: ChunkHandle) -> str:
+    return f"{_OPEN}/{handle:016x}.chunk"

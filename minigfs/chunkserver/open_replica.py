@@ -1,0 +1,371 @@
+"""One replica of an open chunk: its file, the sums of its blocks, and the order of its mutations.
+
+The file is a chunk file whose header says that it is not sealed, with two slots before the data
+(see ``append_slots``). Acknowledged bytes are never written again. Sealing cuts what was never
+acknowledged, writes the last sum and the header, and syncs; the header's changes lie in one disk
+sector, so a crash leaves either an open replica or a sealed one.
+
+Thread-safe: one lock makes mutations, freezing and sealing exclude each other; it is held over
+disk writes, never over the network.
+"""
+
+import logging
+import struct
+import threading
+from collections.abc import Sequence
+
+from xxhash import xxh3_64, xxh3_64_intdigest
+
+from minigfs.chunkserver.append_slots import (
+    SLOT_BYTES,
+    SLOTS_BYTES,
+    Slot,
+    decode_slot,
+    encode_slot,
+    slot_of,
+)
+from minigfs.chunkserver.checksum import (
+    SUM_BYTES,
+    block_hasher,
+    block_sums,
+    digest_of_table,
+    first_bad_block,
+)
+from minigfs.chunkserver.chunk_file import (
+    HEADER_BYTES_MAX,
+    ChunkHeader,
+    ChunkLayout,
+    decode_header,
+    encode_header,
+    plan_layout,
+)
+from minigfs.chunkserver.mutations import Batch, Mutations
+from minigfs.config import CHECKSUM_BLOCK_BYTES
+from minigfs.errors import CorruptChunk
+from minigfs.ids import ChunkVersion, ClusterId
+from minigfs.master.append_messages import InstallChunk
+from minigfs.ports import Buffer, Disk, DiskFile
+
+__all__ = ["OpenReplica"]
+
+logger = logging.getLogger(__name__)
+
+# The end of a path says more than its beginning; with this much of it a header fits a sector.
+_PATH_HINT_BYTES_MAX = 256
+_SUM = struct.Struct("<Q")
+
+
+class OpenReplica:
+    """``create`` and ``recover`` make one; ``close`` gives the file back."""
+
+    def __init__(
+        self,
+        file: DiskFile,
+        header: ChunkHeader,
+        layout: ChunkLayout,
+        mutations: Mutations,
+        *,
+        table: bytes = b"",
+        partial_sum: int = 0,
+    ) -> None:
+        """``table`` has the sums of the whole blocks, ``partial_sum`` is that of the rest."""
+        self.header = header
+        self._file = file
+        self._layout = layout
+        self._lock = threading.Lock()
+        self._mutations = mutations
+        self._table = bytearray(table)
+        self._partial_sum = partial_sum
+        self._hasher: xxh3_64 = block_hasher(header.handle, 0)  # of the block that is not whole
+
+    @classmethod
+    def create(
+        cls, disk: Disk, path: str, order: InstallChunk, cluster_id: ClusterId
+    ) -> "OpenReplica":
+        """A fresh one, durable but for its name."""
+        hint = order.path_hint.encode("utf-8", "replace")[-_PATH_HINT_BYTES_MAX:]
+        header = ChunkHeader(
+            cluster_id=cluster_id,
+            file_id=order.file_id,
+            path_hint=hint.decode("utf-8", "ignore"),
+            handle=order.handle,
+            version=order.version,
+            index=order.index,
+            chunk_bytes=order.chunk_bytes,
+            length_bytes=0,
+            digest=0,
+            sealed=False,
+            has_slots=True,
+        )
+        layout = plan_layout(cluster_id, header.path_hint, header.chunk_bytes, has_slots=True)
+        file = disk.open(path, create=True)
+        try:
+            file.truncate(0)
+            file.write_at(0, encode_header(header))
+            file.sync()
+        except BaseException:
+            file.close()
+            raise
+        return cls(file, header, layout, Mutations(chunk_bytes=order.chunk_bytes))
+
+    @classmethod
+    def recover(cls, disk: Disk, path: str, cluster_id: ClusterId) -> "OpenReplica":
+        """What a crash or a stop left, frozen. Raises ``CorruptChunk`` if that is nothing sound."""
+        file = disk.open(path)
+        try:
+            header, layout = decode_header(file.read_at(0, HEADER_BYTES_MAX))
+            if header.cluster_id != cluster_id or not header.has_slots:
+                raise CorruptChunk(f"chunk {header.handle:x}: not an open chunk of this cluster")
+            slot = _last_sound_slot(file, header, layout)
+            mutations = (
+                Mutations(chunk_bytes=header.chunk_bytes, is_frozen=True)
+                if slot is None
+                else slot.mutations(header.chunk_bytes)
+            )
+            whole_bytes = mutations.length_bytes // CHECKSUM_BLOCK_BYTES * SUM_BYTES
+            return cls(
+                file,
+                header,
+                layout,
+                mutations,
+                table=file.read_at(layout.table_offset, whole_bytes),
+                partial_sum=0 if slot is None else slot.partial_sum,
+            )
+        except BaseException:
+            file.close()
+            raise
+
+    def close(self) -> None:
+        self._file.close()
+
+    @property
+    def version(self) -> ChunkVersion:
+        return self.header.version
+
+    @property
+    def length_bytes(self) -> int:
+        return self._mutations.length_bytes
+
+    @property
+    def committed_bytes(self) -> int:
+        return self._mutations.committed_bytes
+
+    @property
+    def is_frozen(self) -> bool:
+        return self._mutations.is_frozen
+
+    @property
+    def mutations(self) -> Mutations:
+        """To ask what comes next; whoever plans is the only one who applies."""
+        return self._mutations
+
+    def apply(self, batch: Batch, pieces: Sequence[Buffer], committed_bytes: int) -> None:
+        """Make a mutation durable. After an error the replica is frozen and as it was before."""
+        data = memoryview(b"".join(pieces))
+        with self._lock:
+            mutations = self._mutations
+            mutations.check(batch)
+            _check_records(batch, data)
+            hasher, sums = self._extended_sums(data)
+            before_bytes = mutations.length_bytes
+            after = Mutations(
+                chunk_bytes=mutations.chunk_bytes,
+                serial=mutations.serial,
+                length_bytes=before_bytes,
+                committed_bytes=mutations.committed_bytes,
+                last_records=dict(mutations.last_records),
+            )
+            after.apply(batch)
+            after.commit(committed_bytes)
+            partial_sum = hasher.intdigest() if after.length_bytes % CHECKSUM_BLOCK_BYTES else 0
+            slot = slot_of(
+                after,
+                handle=self.header.handle,
+                before_bytes=before_bytes,
+                partial_sum=partial_sum,
+            )
+            try:
+                self._file.write_at(self._layout.data_offset + before_bytes, data)
+                if sums:
+                    self._file.write_at(self._layout.table_offset + len(self._table), sums)
+                self._write_slot(slot)
+                self._file.sync()
+            except BaseException:
+                mutations.freeze()
+                raise
+            self._table += sums
+            self._partial_sum, self._hasher, self._mutations = partial_sum, hasher, after
+
+    def commit(self, committed_bytes: int) -> None:
+        """Every member has these bytes."""
+        with self._lock:
+            self._mutations.commit(committed_bytes)
+
+    def freeze(self) -> None:
+        """Take no mutation any more; returns when none is under way."""
+        with self._lock:
+            self._mutations.freeze()
+
+    def digest_at(self, length_bytes: int) -> int:
+        """The digest that the first bytes have as a sealed chunk."""
+        with self._lock:
+            return digest_of_table(self._table_at(length_bytes))
+
+    def seal(self, version: ChunkVersion, length_bytes: int, digest: int) -> None:
+        """Make this, durably, a sealed chunk file of a frozen replica."""
+        with self._lock:
+            mutations = self._mutations
+            handle = self.header.handle
+            mutations.freeze()
+            if not mutations.committed_bytes <= length_bytes <= mutations.length_bytes:
+                raise CorruptChunk(
+                    f"chunk {handle:x} cannot be sealed with {length_bytes} bytes: it has "
+                    f"{mutations.length_bytes} here, {mutations.committed_bytes} acknowledged"
+                )
+            table = self._table_at(length_bytes)
+            if digest_of_table(table) != digest:
+                raise CorruptChunk(f"chunk {handle:x}: not the bytes that are to be sealed")
+            partial_sum = _SUM.unpack(table[-SUM_BYTES:])[0]
+            if length_bytes < mutations.length_bytes:
+                self._cut(length_bytes, partial_sum)
+            sealed = _sealed(self.header, version, length_bytes, digest)
+            self._file.write_at(self._layout.table_offset, table)
+            self._file.truncate(self._layout.data_offset + length_bytes)
+            self._file.sync()
+            self._file.write_at(0, encode_header(sealed))
+            self._file.sync()
+            self.header = sealed
+
+    def read(self, offset_bytes: int, length_bytes: int) -> tuple[int, bytes, bytes]:
+        """The blocks around a range as they are now: where they start, data and sums."""
+        with self._lock:
+            end = self._mutations.length_bytes
+            table = self._table_at(end)
+        start = min(offset_bytes, end) // CHECKSUM_BLOCK_BYTES * CHECKSUM_BLOCK_BYTES
+        stop = -(-(offset_bytes + length_bytes) // CHECKSUM_BLOCK_BYTES) * CHECKSUM_BLOCK_BYTES
+        stop = max(start, min(stop, end))
+        data = self._file.read_at(self._layout.data_offset + start, stop - start)
+        first = start // CHECKSUM_BLOCK_BYTES
+        count = -(-(stop - start) // CHECKSUM_BLOCK_BYTES)
+        sums = table[first * SUM_BYTES : (first + count) * SUM_BYTES]
+        bad = first_bad_block(data, sums, handle=self.header.handle, first_block=first)
+        if bad is not None:
+            raise CorruptChunk(f"chunk {self.header.handle:x}: block {bad} has a wrong sum")
+        return start, data, sums
+
+    def _extended_sums(self, data: memoryview) -> tuple[xxh3_64, bytes]:
+        """The hasher after more bytes, and the sums of the blocks that they make whole."""
+        handle, hasher = self.header.handle, self._hasher.copy()
+        end, position, sums = self._mutations.length_bytes, 0, bytearray()
+        while position < len(data):
+            room = CHECKSUM_BLOCK_BYTES - end % CHECKSUM_BLOCK_BYTES
+            part = data[position : position + room]
+            hasher.update(part)
+            position, end = position + len(part), end + len(part)
+            if end % CHECKSUM_BLOCK_BYTES == 0:
+                sums += _SUM.pack(hasher.intdigest())
+                hasher = block_hasher(handle, end // CHECKSUM_BLOCK_BYTES)
+        return hasher, bytes(sums)
+
+    def _table_at(self, length_bytes: int) -> bytes:
+        assert length_bytes <= self._mutations.length_bytes
+        whole, rest = divmod(length_bytes, CHECKSUM_BLOCK_BYTES)
+        table = bytes(self._table[: whole * SUM_BYTES])
+        if not rest:
+            return table
+        if length_bytes == self._mutations.length_bytes:
+            return table + _SUM.pack(self._partial_sum)
+        return table + self._sum_of_cut_block(whole, rest)
+
+    def _sum_of_cut_block(self, block: int, kept_bytes: int) -> bytes:
+        """The sum of the beginning of a block, whose old sum is verified first."""
+        handle = self.header.handle
+        start = block * CHECKSUM_BLOCK_BYTES
+        stop = min(start + CHECKSUM_BLOCK_BYTES, self._mutations.length_bytes)
+        data = self._file.read_at(self._layout.data_offset + start, stop - start)
+        known = bytes(self._table[block * SUM_BYTES : (block + 1) * SUM_BYTES])
+        expected = known or _SUM.pack(self._partial_sum)
+        if block_sums(data, handle=handle, first_block=block) != expected:
+            raise CorruptChunk(f"chunk {handle:x}: block {block} has a wrong sum")
+        return block_sums(data[:kept_bytes], handle=handle, first_block=block)
+
+    def _cut(self, length_bytes: int, partial_sum: int) -> None:
+        """Forget, durably, what comes after; before anything that counts on the old end changes."""
+        mutations = self._mutations
+        mutations.cut(length_bytes)
+        mutations.serial += 1
+        if not length_bytes % CHECKSUM_BLOCK_BYTES:
+            partial_sum = 0
+        self._table = self._table[: length_bytes // CHECKSUM_BLOCK_BYTES * SUM_BYTES]
+        self._partial_sum = partial_sum
+        self._write_slot(
+            slot_of(
+                mutations,
+                handle=self.header.handle,
+                before_bytes=length_bytes,
+                partial_sum=partial_sum,
+            )
+        )
+        self._file.sync()
+
+    def _write_slot(self, slot: Slot) -> None:
+        slots_offset = self._layout.data_offset - SLOTS_BYTES
+        self._file.write_at(slots_offset + slot.serial % 2 * SLOT_BYTES, encode_slot(slot))
+
+
+def _sealed(
+    header: ChunkHeader, version: ChunkVersion, length_bytes: int, digest: int
+) -> ChunkHeader:
+    return ChunkHeader(
+        cluster_id=header.cluster_id,
+        file_id=header.file_id,
+        path_hint=header.path_hint,
+        handle=header.handle,
+        version=version,
+        index=header.index,
+        chunk_bytes=header.chunk_bytes,
+        length_bytes=length_bytes,
+        digest=digest,
+        sealed=True,
+        has_slots=True,
+    )
+
+
+def _check_records(batch: Batch, data: memoryview) -> None:
+    """Raise ``CorruptChunk`` unless the data are the records that their appenders sent."""
+    position = 0
+    for record in batch.records:
+        part = data[position : position + record.length_bytes]
+        if len(part) != record.length_bytes or xxh3_64_intdigest(part) != record.sum:
+            raise CorruptChunk(f"a record of mutation {batch.serial} was damaged on its way here")
+        position += len(part)
+    if position != len(data):
+        raise CorruptChunk(f"mutation {batch.serial} has {len(data)} bytes, not {position}")
+
+
+def _last_sound_slot(file: DiskFile, header: ChunkHeader, layout: ChunkLayout) -> Slot | None:
+    """The newest state whose bytes are all there; None if nothing was ever durable."""
+    slots_offset = layout.data_offset - SLOTS_BYTES
+    places = [file.read_at(slots_offset + i * SLOT_BYTES, SLOT_BYTES) for i in (0, 1)]
+    slots = [slot for place in places if (slot := decode_slot(place, header.handle)) is not None]
+    for slot in sorted(slots, key=lambda slot: slot.serial, reverse=True):
+        if _is_sound(file, header, layout, slot):
+            return slot
+        logger.warning("chunk %x: mutation %d was cut off", header.handle, slot.serial)
+    if any(places[0]):  # it is written second: the first mutation was durable, and is not here
+        raise CorruptChunk(f"chunk {header.handle:x}: neither slot is sound")
+    return None
+
+
+def _is_sound(file: DiskFile, header: ChunkHeader, layout: ChunkLayout, slot: Slot) -> bool:
+    """Whether the blocks that its mutation wrote are as it says."""
+    first = slot.before_bytes // CHECKSUM_BLOCK_BYTES
+    start = first * CHECKSUM_BLOCK_BYTES
+    data = file.read_at(layout.data_offset + start, slot.length_bytes - start)
+    if len(data) != slot.length_bytes - start:
+        return False
+    whole, rest = divmod(slot.length_bytes, CHECKSUM_BLOCK_BYTES)
+    table = file.read_at(layout.table_offset + first * SUM_BYTES, (whole - first) * SUM_BYTES)
+    if rest:
+        table += _SUM.pack(slot.partial_sum)
+    return first_bad_block(data, table, handle=header.handle, first_block=first) is None

@@ -1,0 +1,493 @@
+"""Files that are appended to: where to append, and the end of every open chunk.
+
+::
+
+    client: where?      no chunk open: AppendChunk in the log, replicas installed, target told
+    client: not there!  freeze the members, choose what to keep, SealChunk in the log, tell the
+                        members what to keep, then a fresh chunk as above
+    client: done        the last appender of a file: seal
+    appender vanished, or a member died: seal, by this master itself
+
+Each file changes in one task at a time, which ends its work whoever asked for it and whether they
+still wait. What is not in the log (who appends, who did not answer) is lost with the leader; then
+the next request that fails finds out anew. Sealing is safe at any time: appenders go on.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
+
+from minigfs.errors import IsDirectory, MinigfsError, NotEnoughChunkservers, NotLeader, WriterFenced
+from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId
+from minigfs.master import commands
+from minigfs.master.append_messages import (
+    AppendTarget,
+    ChunkMember,
+    EndAppend,
+    FinalizeChunk,
+    FreezeChunk,
+    FrozenReplica,
+    GetAppendTarget,
+    InstallChunk,
+    SealFile,
+    SettledChunk,
+)
+from minigfs.master.chunkserver_calls import ChunkserverCalls
+from minigfs.master.growth import NO_CHUNK, chunk_starts, get_file
+from minigfs.master.leases import agreeing, enough_answers, length_to_keep
+from minigfs.master.listing import status_of
+from minigfs.master.membership import Server
+from minigfs.master.messages import FileStatus, Replica
+from minigfs.master.namespace import get_inode, path_of, split_path
+from minigfs.master.placement import choose_replica_sets
+from minigfs.master.state import Chunk, FileInode, FileSystemState
+from minigfs.master.tenure import Tenure
+from minigfs.master.writers import WriterLeases
+from minigfs.ports import Clock, Rng
+from minigfs.transport.address import Address
+from minigfs.transport.control_server import ControlHandler
+from minigfs.transport.messages import Request
+from minigfs.transport.security import Security
+
+__all__ = ["Appends"]
+
+logger = logging.getLogger(__name__)
+
+FREEZE_MS = 700  # a member that hangs costs a writer this much, and its own try before
+DRAIN_MS = 300  # for the mutation that is under way at the primary
+INSTALL_MS = 1_000  # two syncs on a slow disk
+FINALIZE_MS = 5_000  # syncs, perhaps of much; who misses it hears of it by a heartbeat
+FINALIZE_WAIT_MS = 700  # how much of that an appender waits
+RECENT_MS = 2_000  # four heartbeats: who is silent for longer is not waited for
+SEAL_MS_MAX = 8_000  # then whoever asked hears that it cannot be done now
+SUSPECT_MS = 1_000  # who is silent stays suspect; who speaks may fail again, but not every time
+OPEN_TRIES_MAX = 4
+TICK_S = 1.0
+CLOSES_MAX = 16  # at once; each may wait for a server that hangs
+_RETRY_S = 0.1
+
+_ReplyT = TypeVar("_ReplyT", bound=commands.CommandReply)
+
+
+class _Propose(Protocol):
+    async def __call__(self, command: commands.Command, expected: type[_ReplyT]) -> _ReplyT: ...
+
+
+class Appends:
+    """Belongs to the event loop of a master; works between ``begin`` and ``end``."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        rng: Rng,
+        security: Security,
+        state: Callable[[], FileSystemState],
+        leading: Callable[[], Tenure],
+        propose: _Propose,
+    ) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._state = state
+        self._leading = leading
+        self._propose = propose
+        self._calls = ChunkserverCalls(security)
+        self._ticking: asyncio.Task[None] | None = None
+        self._changing: dict[FileId, asyncio.Task[None]] = {}
+        self._telling: set[asyncio.Task[None]] = set()
+        self._forget()
+
+    def handlers(self) -> Mapping[type[Request[Any]], ControlHandler]:
+        return {
+            GetAppendTarget: self._get_target,
+            EndAppend: self._end_append,
+            SealFile: self._seal_file,
+        }
+
+    def begin(self) -> None:
+        self._forget()
+        self._ticking = asyncio.create_task(self._tick_for_ever(), name="appends")
+
+    def end(self) -> None:
+        if self._ticking is not None:
+            self._ticking.cancel()
+        for task in (*self._changing.values(), *self._telling):
+            task.cancel()
+
+    def close(self) -> None:
+        self.end()
+        self._calls.close()
+
+    def touch(self, file_id: FileId) -> None:
+        """An appender of the file was heard of."""
+        self._leases.renew(file_id, self._clock.monotonic_ms())
+
+    async def seal_below(self, path: str) -> None:
+        """Seal what is open at and below a path; appenders go on in fresh chunks."""
+        for file_id in sorted(self._state().open_files):
+            inode = self._state().inodes.get(file_id)
+            where = path_of(self._state(), inode) if inode is not None else None
+            if where is not None and (where == path or where.startswith(path.rstrip("/") + "/")):
+                await self._close_file(file_id)
+
+    def _forget(self) -> None:
+        self._leases = WriterLeases()
+        self._appenders: dict[FileId, set[int]] = {}
+        self._suspected_ms: dict[ChunkserverId, int] = {}
+        self._given_up: set[ChunkHandle] = set()
+
+    # What is asked.
+
+    async def _get_target(self, request: GetAppendTarget) -> AppendTarget:
+        tenure = self._leading()
+        file_id = request.file_id or self._published(request.path).file_id
+        self._appenders.setdefault(file_id, set()).add(request.appender_id)
+        self.touch(file_id)
+        self._suspect_addresses(tenure, request.suspects)
+        while True:
+            await self._unchanging(file_id)
+            inode = get_file(self._state(), file_id)
+            handle = inode.chunks[-1] if inode.is_open else NO_CHUNK
+            if handle not in (NO_CHUNK, request.after):
+                return self._target(inode, request.after)
+            await self._change(file_id, self._move_on(file_id, handle))
+
+    async def _end_append(self, request: EndAppend) -> FileStatus:
+        self._leading()
+        appenders = self._appenders.get(request.file_id, set())
+        appenders.discard(request.appender_id)
+        if not appenders:
+            self._appenders.pop(request.file_id, None)
+            await self._close_file(request.file_id)
+        inode = get_file(self._state(), request.file_id)
+        return status_of(path_of(self._state(), inode) or "", inode)
+
+    async def _seal_file(self, request: SealFile) -> FileStatus:
+        self._leading()
+        inode = self._published(request.path)
+        await self._close_file(inode.file_id)
+        return status_of(request.path, get_file(self._state(), inode.file_id))
+
+    def _published(self, path: str) -> FileInode:
+        inode = get_inode(self._state(), split_path(path))
+        if not isinstance(inode, FileInode):
+            raise IsDirectory(f"{path} is a directory: name a file to append to")
+        return inode
+
+    def _target(self, inode: FileInode, named: ChunkHandle) -> AppendTarget:
+        state = self._state()
+        chunk = state.chunks[inode.chunks[-1]]
+        return AppendTarget(
+            file_id=inode.file_id,
+            path=path_of(state, inode) or "",
+            chunk_bytes=state.chunk_bytes,
+            handle=chunk.handle,
+            version=chunk.version,
+            start_bytes=inode.size_bytes,
+            replicas=self._replicas(chunk),
+            before=self._settled(inode, named) if named else None,
+        )
+
+    def _settled(self, inode: FileInode, handle: ChunkHandle) -> SettledChunk:
+        state = self._state()
+        if handle not in inode.chunks:
+            return SettledChunk(
+                handle=handle,
+                version=ChunkVersion(0),
+                start_bytes=0,
+                length_bytes=0,
+                replicas=(),
+                is_known=handle in self._given_up,
+            )
+        chunk = state.chunks[handle]
+        return SettledChunk(
+            handle=handle,
+            version=chunk.version,
+            start_bytes=chunk_starts(state, inode)[inode.chunks.index(handle)],
+            length_bytes=chunk.length_bytes,
+            replicas=self._replicas(chunk),
+        )
+
+    def _replicas(self, chunk: Chunk) -> tuple[Replica, ...]:
+        return tuple(
+            Replica(
+                chunkserver_id=server.chunkserver_id,
+                address=server.last_heartbeat.address,
+                host=server.last_heartbeat.host,
+            )
+            for server in self._members(chunk)
+        )
+
+    def _members(self, chunk: Chunk) -> list[Server]:
+        return self._leading().membership.servers(chunk.replicas)
+
+    # One change of a file at a time.
+
+    async def _unchanging(self, file_id: FileId) -> None:
+        while (task := self._changing.get(file_id)) is not None:
+            await asyncio.wait([task])
+
+    async def _change(self, file_id: FileId, work: Coroutine[Any, Any, None]) -> None:
+        """Run a change of a file, which goes on if we are cancelled."""
+        task: asyncio.Task[None] = asyncio.create_task(work, name=f"append-{file_id}")
+        self._changing[file_id] = task
+        task.add_done_callback(lambda _: self._changed(file_id, task))
+        await asyncio.wait([task])
+        if task.cancelled():
+            self._leading()
+            raise NotLeader("this master stopped leading for a moment: try again")
+        task.result()
+
+    def _changed(self, file_id: FileId, task: "asyncio.Task[None]") -> None:
+        if self._changing.get(file_id) is task:
+            del self._changing[file_id]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.warning("file %d: %s", file_id, error)
+
+    async def _close_file(self, file_id: FileId) -> None:
+        while True:
+            await self._unchanging(file_id)
+            handle = self._state().open_files.get(file_id)
+            if handle is None:
+                return
+            await self._change(file_id, self._seal(file_id, handle))
+
+    async def _move_on(self, file_id: FileId, open_handle: ChunkHandle) -> None:
+        if open_handle != NO_CHUNK:
+            await self._seal(file_id, open_handle)
+        for _ in range(OPEN_TRIES_MAX):
+            if await self._open_chunk(file_id):
+                return
+        raise NotEnoughChunkservers(
+            f"no chunk can be opened for file {file_id}: chunkservers did not answer; see `status`"
+        )
+
+    # Opening a chunk.
+
+    async def _open_chunk(self, file_id: FileId) -> bool:
+        """Whether a fresh chunk is open on all servers chosen for it; if not, it is sealed."""
+        tenure = self._leading()
+        inode = get_file(self._state(), file_id)
+        await tenure.wait_for_servers(inode.replication)
+        replicas = self._choose(tenure, inode.replication)
+        after = inode.chunks[-1] if inode.chunks else NO_CHUNK
+        command = commands.AppendChunk(self._clock.now_ms(), file_id, after, replicas)
+        handle = (await self._propose_soon(command, commands.ChunkAppended)).handle
+        chunk = self._state().chunks.get(handle)
+        if chunk is None:
+            return False  # its file was removed in the same batch of the log
+        servers = self._members(chunk)
+        addresses = _addresses(servers)
+        install = InstallChunk(
+            handle=handle,
+            version=chunk.version,
+            file_id=file_id,
+            index=len(inode.chunks),
+            path_hint=path_of(self._state(), inode) or "",
+            chunk_bytes=self._state().chunk_bytes,
+            members=tuple(ChunkMember(chunkserver_id=i, address=a) for i, a in addresses.items()),
+        )
+        _, errors = await self._calls.ask_all(addresses, install, timeout_ms=INSTALL_MS)
+        if not errors and len(servers) == len(chunk.replicas):
+            return True
+        for chunkserver_id, error in errors.items():
+            logger.warning("chunk %x cannot be opened on %s: %s", handle, chunkserver_id, error)
+            self._suspect(chunkserver_id)
+        await self._seal(file_id, handle)
+        return False
+
+    def _choose(self, tenure: Tenure, replication: int) -> tuple[ChunkserverId, ...]:
+        candidates = tenure.membership.candidates(tenure.now_ms)
+        left = [c for c in candidates if not self._is_suspect(tenure, c.chunkserver_id)]
+        if not left:  # the longer ago one failed, the likelier it is back
+            failed_ms = self._suspected_ms
+            left = sorted(candidates, key=lambda c: failed_ms.get(c.chunkserver_id, 0))[:1]
+        (replicas,) = choose_replica_sets(
+            left, count=1, replication=replication, draw_u64=self._rng.random_u64
+        )
+        tenure.membership.note_creations([replicas])
+        return replicas
+
+    def _suspect(self, chunkserver_id: ChunkserverId) -> None:
+        self._suspected_ms[chunkserver_id] = self._clock.monotonic_ms()
+
+    def _is_suspect(self, tenure: Tenure, chunkserver_id: ChunkserverId) -> bool:
+        """Whether it failed a moment ago, or failed and was not heard of since."""
+        failed_ms = self._suspected_ms.get(chunkserver_id)
+        if failed_ms is None:
+            return False
+        (server,) = tenure.membership.servers([chunkserver_id])
+        is_recent = tenure.now_ms - failed_ms <= SUSPECT_MS
+        return is_recent or server.last_heard_ms <= failed_ms
+
+    def _suspect_addresses(self, tenure: Tenure, addresses: tuple[Address, ...]) -> None:
+        if addresses:
+            for server in tenure.membership.report(tenure.now_ms):
+                if server.address in addresses:
+                    self._suspect(server.id)
+
+    # Sealing a chunk.
+
+    async def _seal(self, file_id: FileId, handle: ChunkHandle) -> None:
+        """Return when the log says what is left of an open chunk, and its members were told."""
+        until_ms = self._clock.monotonic_ms() + SEAL_MS_MAX
+        while True:
+            chunk = self._state().chunks.get(handle)
+            if self._state().open_files.get(file_id) != handle:
+                return
+            if chunk is None:  # its file was removed
+                await self._propose_seal(file_id, handle, None, 0, 0, ())
+                return
+            if await self._try_to_seal(file_id, chunk):
+                return
+            if self._clock.monotonic_ms() > until_ms:
+                raise NotEnoughChunkservers(
+                    f"chunk {handle:x} cannot be sealed: too few of the chunkservers that have it "
+                    "answer; see `status`, and start those that are missing"
+                )
+            await asyncio.sleep(_RETRY_S)
+
+    async def _try_to_seal(self, file_id: FileId, chunk: Chunk) -> bool:
+        tenure = self._leading()
+        while len(self._members(chunk)) < len(chunk.replicas):
+            if not await tenure.wait_for_one_more():  # this master may have led for a moment only
+                break
+        members = _addresses(self._members(chunk))
+        primary = chunk.replicas[0]
+        if primary in members and not any(self._is_suspect(tenure, i) for i in members):
+            # The primary first: then no mutation is under way, and all members have the same.
+            await self._freeze(chunk, {primary: members[primary]}, 0)
+        answers = await self._freeze(chunk, members, 0)
+        if not enough_answers(len(chunk.replicas), answers, self._live_count(chunk)):
+            return False
+        length_bytes, digest = length_to_keep(answers), 0
+        replicas: tuple[ChunkserverId, ...] = ()
+        if length_bytes:
+            able = {i: members[i] for i, a in answers.items() if a.length_bytes >= length_bytes}
+            sized = await self._freeze(chunk, able, length_bytes)
+            digests = {i: answer.digest for i, answer in sized.items() if answer.is_here}
+            if len(digests) < len(able) and len(digests) < 2:
+                return False
+            replicas, digest = agreeing(chunk.replicas, digests)
+            if len(replicas) < len(digests):
+                logger.error("chunk %x: replicas differ: %s", chunk.handle, digests)
+        await self._propose_seal(file_id, chunk.handle, chunk, length_bytes, digest, replicas)
+        if length_bytes:
+            await self._finalize(chunk.handle, members)
+        else:
+            self._given_up.add(chunk.handle)
+        return True
+
+    def _live_count(self, chunk: Chunk) -> int:
+        """How many members were heard of a moment ago."""
+        now_ms = self._clock.monotonic_ms()
+        return sum(now_ms - s.last_heard_ms <= RECENT_MS for s in self._members(chunk))
+
+    async def _freeze(
+        self, chunk: Chunk, members: Mapping[ChunkserverId, Address], length_bytes: int
+    ) -> dict[ChunkserverId, FrozenReplica]:
+        freeze = FreezeChunk(
+            handle=chunk.handle,
+            version=chunk.version,
+            length_bytes=length_bytes,
+            drain_ms=DRAIN_MS,
+        )
+        answers, errors = await self._calls.ask_all(members, freeze, timeout_ms=FREEZE_MS)
+        for chunkserver_id, error in errors.items():
+            logger.warning("chunk %x: %s does not answer: %s", chunk.handle, chunkserver_id, error)
+            self._suspect(chunkserver_id)
+        return answers
+
+    async def _propose_seal(
+        self,
+        file_id: FileId,
+        handle: ChunkHandle,
+        chunk: Chunk | None,
+        length_bytes: int,
+        digest: int,
+        replicas: tuple[ChunkserverId, ...],
+    ) -> None:
+        version = ChunkVersion(0) if chunk is None else chunk.version
+        command = commands.SealChunk(
+            self._clock.now_ms(), file_id, handle, version, length_bytes, digest, replicas
+        )
+        with suppress(WriterFenced):  # sealed already, by the leader before us
+            await self._propose_soon(command, commands.Done)
+
+    async def _propose_soon(self, command: commands.Command, expected: type[_ReplyT]) -> _ReplyT:
+        """Propose, once the file is not being cloned."""
+        until_ms = self._clock.monotonic_ms() + SEAL_MS_MAX
+        while True:
+            try:
+                return await self._propose(command, expected)
+            except Busy:
+                if self._clock.monotonic_ms() > until_ms:
+                    raise
+                await asyncio.sleep(_RETRY_S)
+
+    async def _finalize(
+        self, handle: ChunkHandle, members: Mapping[ChunkserverId, Address]
+    ) -> None:
+        """Tell the replicas what the log says. Those that do not hear it ask by heartbeat."""
+        chunk = self._state().chunks.get(handle)
+        if chunk is None or chunk.is_open:
+            return
+        order = FinalizeChunk(
+            handle=handle,
+            version=chunk.version,
+            length_bytes=chunk.length_bytes,
+            digest=chunk.digest,
+        )
+        tenure = self._leading()
+        tenure.membership.confirm(chunk, tenure.now_ms)
+        kept = {i: members[i] for i in chunk.replicas}
+        telling = asyncio.create_task(self._tell(kept, order))
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+        await asyncio.wait([telling], timeout=FINALIZE_WAIT_MS / 1000)
+
+    async def _tell(self, members: Mapping[ChunkserverId, Address], order: FinalizeChunk) -> None:
+        _, errors = await self._calls.ask_all(members, order, timeout_ms=FINALIZE_MS)
+        for i, error in errors.items():
+            logger.warning("chunk %x: not sealed on %s yet: %s", order.handle, i, error)
+
+    # What is done unasked.
+
+    async def _tick_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            due = self._to_close()[:CLOSES_MAX]
+            await asyncio.gather(*map(self._close_unasked, due))
+
+    async def _close_unasked(self, file_id: FileId) -> None:
+        self._appenders.pop(file_id, None)
+        with suppress(MinigfsError):  # said in the log; due again at the next tick
+            await self._close_file(file_id)
+
+    def _to_close(self) -> list[FileId]:
+        """Open files whose appenders are gone, or which a member of their chunk has left."""
+        state, now_ms = self._state(), self._clock.monotonic_ms()
+        due = set(self._leases.expired(state.open_files, now_ms))
+        due.update(
+            file_id
+            for file_id, handle in state.open_files.items()
+            if file_id not in self._changing and self._is_orphaned(state, file_id, handle, now_ms)
+        )
+        return sorted(due)
+
+    def _is_orphaned(
+        self, state: FileSystemState, file_id: FileId, handle: ChunkHandle, now_ms: int
+    ) -> bool:
+        chunk = state.chunks.get(handle)
+        if chunk is None or file_id not in state.inodes:
+            return True
+        if self._leading().may_still_report:
+            return False
+        living = [server for server in self._members(chunk) if server.is_alive(now_ms)]
+        return len(living) < len(chunk.replicas)
+
+
+def _addresses(servers: list[Server]) -> dict[ChunkserverId, Address]:
+    return {server.chunkserver_id: server.last_heartbeat.address for server in servers}
