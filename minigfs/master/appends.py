@@ -19,7 +19,14 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from minigfs.errors import IsDirectory, MinigfsError, NotEnoughChunkservers, NotLeader, WriterFenced
+from minigfs.errors import (
+    Busy,
+    IsDirectory,
+    MinigfsError,
+    NotEnoughChunkservers,
+    NotLeader,
+    WriterFenced,
+)
 from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId
 from minigfs.master import commands
 from minigfs.master.append_messages import (
