@@ -205,9 +205,10 @@ def test_a_snapshot_keeps_its_bytes() -> None:
     driver.apply(commands.Remove(9, "/e", True))
     driver.apply(commands.Remove(9, "/h", True))
     assert [record.hex() for record in machine_of(driver).freeze()] == KEPT_RECORDS
-    for head in (KEPT_RECORDS[0], HEAD_BEFORE_TRASH):
+    before_trash = [HEAD_BEFORE_TRASH, *RECORDS_BEFORE_APPENDS[1:]]
+    for kept in (KEPT_RECORDS, RECORDS_BEFORE_APPENDS, before_trash):
         copy = FileSystemMachine()
-        copy.restore(bytes.fromhex(record) for record in (head, *KEPT_RECORDS[1:]))
+        copy.restore(bytes.fromhex(record) for record in kept)
         assert copy.state == driver.state
 
 
@@ -216,6 +217,17 @@ HEAD_BEFORE_TRASH = (
     "0e0801010009"
 )
 KEPT_RECORDS: list[str] = [
+    (
+        "9b0083aa636c75737465725f6964a163ab6368756e6b5f6279746573cd0400ab7265706c69636174696f6e"
+        "030e0801010009000000"
+    ),
+    "93010191970203a16408080100",
+    "930103919b0105a1670608030ab0353261393861393436313863363837629104c2c2",
+    "9202919504a22f7406039103",
+    "93039293a27330a27331a2733292a27330a273319297030103000000c297040103010a1cc2",
+    "93049192a27330a2733195920100920200920500920600920700",
+]
+RECORDS_BEFORE_APPENDS: list[str] = [
     (
         "9b0083aa636c75737465725f6964a163ab6368756e6b5f6279746573cd0400ab7265706c69636174696f6e03"
         "0e0801010009000000"
