@@ -45,6 +45,7 @@ __all__ = [
     "ReplicaChange",
     "SealChunk",
     "SealedReplicas",
+    "SetDraining",
     "SetPolicy",
     "SetReplication",
     "TakeToken",
@@ -249,6 +250,13 @@ class SealChunk(_Command, frozen=True, array_like=True, tag=61):
     replicas: tuple[ChunkserverId, ...]
 
 
+class SetDraining(_Command, frozen=True, array_like=True, tag=31):
+    """A chunkserver is to be emptied, or is one like the others again."""
+
+    chunkserver_id: ChunkserverId
+    is_draining: bool
+
+
 Command: TypeAlias = (
     Configure
     | MakeDirectory
@@ -272,6 +280,7 @@ Command: TypeAlias = (
     | CloneStep
     | AppendChunk
     | SealChunk
+    | SetDraining
 )
 
 

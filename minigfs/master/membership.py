@@ -12,7 +12,7 @@ log has never handed out is not its to delete. A replica of a live chunk on a se
 its set is a *stray*: ``repair`` may make use of it, or have it deleted.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -60,6 +60,17 @@ class Server:
     def surely_has(self, handle: ChunkHandle) -> bool:
         """Whether it said so itself, or a writer has its acknowledgement."""
         return self.reported and self.has(handle)
+
+    @property
+    def chunks_left(self) -> int:
+        """What it holds that is counted on, or may be."""
+        return len(self.held) - len(self.strays)
+
+    def duty(self, is_draining: bool) -> str:
+        """As ``ChunkserverReport`` has it."""
+        if is_draining:
+            return "empty" if self.reported and not self.chunks_left else "leaving"
+        return "full" if as_candidate(self).is_full else "serving"
 
     def may_hold(self, handle: ChunkHandle) -> bool:
         return not self.reported or handle in self.held
@@ -249,7 +260,9 @@ class Membership:
                 forgotten.append(handle)
         return tuple(forgotten)
 
-    def report(self, now_ms: int) -> tuple[ChunkserverReport, ...]:
+    def report(
+        self, now_ms: int, draining: Collection[ChunkserverId] = ()
+    ) -> tuple[ChunkserverReport, ...]:
         return tuple(
             ChunkserverReport(
                 id=server.chunkserver_id,
@@ -266,6 +279,8 @@ class Membership:
                 last_heard_ms_ago=now_ms - server.last_heard_ms,
                 damaged=server.last_heartbeat.damaged_count,
                 last_scrubbed_ms=server.last_heartbeat.last_scrubbed_ms,
+                duty=server.duty(server.chunkserver_id in draining),
+                chunks_left=server.chunks_left if server.chunkserver_id in draining else 0,
             )
             for server in sorted(self._servers.values(), key=lambda s: s.chunkserver_id)
         )

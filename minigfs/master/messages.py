@@ -47,12 +47,15 @@ __all__ = [
     "Removed",
     "Rename",
     "RenewWriters",
+    "RepairReport",
     "Replica",
     "ReplicaReport",
     "ReportDamage",
     "SealOrder",
     "SealedChunk",
     "SessionOpened",
+    "SetDecommission",
+    "StartRebalance",
     "Stat",
 ]
 
@@ -406,6 +409,19 @@ class ChunkserverReport(Message, frozen=True):
     last_heard_ms_ago: int
     damaged: int = 0  # chunks with wrong bytes that are not replaced yet
     last_scrubbed_ms: int = 0  # since the epoch: all of it was read since then; 0: never yet
+    duty: str = "serving"  # "full": takes no data; "leaving", then "empty": decommissioned
+    chunks_left: int = 0  # of a server that is leaving: what is not safe elsewhere yet
+
+
+class RepairReport(Message, frozen=True):
+    """What is being done by itself for chunks with too few replicas, and to even out disks."""
+
+    waiting: int  # chunks that need a replica, with no copy under way
+    copying: int
+    missing_bytes: int  # of replicas that are to be made
+    bytes_per_second: int  # lately; 0: nothing was copied
+    remaining_ms: int | None  # None: not known
+    rebalancing: bool  # until the servers are nearly alike
 
 
 class ClusterReport(Message, frozen=True):
@@ -420,6 +436,24 @@ class ClusterReport(Message, frozen=True):
     file_count: int
     directory_count: int
     chunk_count: int
+    notes: tuple[str, ...] = ()  # what is under way; no reason to worry
+    repair: RepairReport | None = None  # a master that does not lead has none
+
+
+class SetDecommission(Request[ChunkserverReport], frozen=True, tag="cluster.decommission"):
+    """Empty a chunkserver, or use it like the others again. Twice is no error.
+
+    Refused if too few others would be left for the replicas that new files ask for, unless
+    ``force``: then chunks move as far as they can.
+    """
+
+    chunkserver_id: ChunkserverId
+    decommission: bool
+    force: bool = False
+
+
+class StartRebalance(Request[Empty], frozen=True, tag="cluster.rebalance"):
+    """Move replicas until the chunkservers are filled nearly alike."""
 
 
 class GetClusterReport(Request[ClusterReport], frozen=True, tag="cluster.report"):

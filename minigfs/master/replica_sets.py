@@ -11,10 +11,10 @@ from msgspec.structs import replace as with_fields
 
 from minigfs.ids import ChunkserverId
 from minigfs.master.chunks import shared_ids
-from minigfs.master.commands import ReplicaChange
+from minigfs.master.commands import ReplicaChange, SetDraining
 from minigfs.master.state import Chunk, FileSystemState
 
-__all__ = ["adjust_replicas"]
+__all__ = ["adjust_replicas", "set_draining"]
 
 
 def adjust_replicas(state: FileSystemState, changes: Sequence[ReplicaChange]) -> FileSystemState:
@@ -28,6 +28,15 @@ def adjust_replicas(state: FileSystemState, changes: Sequence[ReplicaChange]) ->
         if replicas and replicas != chunk.replicas:
             chunks[chunk.handle] = with_fields(chunk, replicas=shared_ids(replicas))
     return with_fields(state, chunks=chunks.finish())
+
+
+def set_draining(state: FileSystemState, command: SetDraining) -> FileSystemState:
+    draining = dict.fromkeys(state.draining)
+    if command.is_draining:
+        draining[command.chunkserver_id] = None
+    else:
+        draining.pop(command.chunkserver_id, None)
+    return with_fields(state, draining=tuple(sorted(draining)))
 
 
 def _changed(chunk: Chunk, change: ReplicaChange) -> tuple[ChunkserverId, ...]:

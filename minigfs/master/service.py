@@ -25,6 +25,7 @@ from minigfs.ids import FileId, Origin
 from minigfs.master import commands
 from minigfs.master.appends import Appends
 from minigfs.master.barrier import SharedBarrier
+from minigfs.master.chunkserver_care import ChunkserverCare
 from minigfs.master.examination import Examination
 from minigfs.master.growth import chunk_starts, orders_for_open_replicas
 from minigfs.master.housekeeping import Housekeeping
@@ -34,13 +35,11 @@ from minigfs.master.membership import Server
 from minigfs.master.messages import (
     AllocateChunks,
     Allocated,
-    ClusterReport,
     Created,
     CreateFile,
     DiscardFile,
     FileStatus,
     Find,
-    GetClusterReport,
     Heartbeat,
     HeartbeatReply,
     ListDirectory,
@@ -48,7 +47,6 @@ from minigfs.master.messages import (
     Locate,
     Located,
     LocatedChunk,
-    MasterReport,
     OpenSession,
     PublishFile,
     RenewWriters,
@@ -57,13 +55,15 @@ from minigfs.master.messages import (
     SessionOpened,
     Stat,
 )
-from minigfs.master.namespace import get_inode, split_path
+from minigfs.master.namespace import find_inode, get_inode, split_path
 from minigfs.master.options import MasterOptions
 from minigfs.master.placement import choose_replica_sets
 from minigfs.master.repair_work import with_repair_orders
+from minigfs.master.reporting import Reporting
 from minigfs.master.state import Chunk, FileInode, FileSystemState
 from minigfs.master.tenure import Tenure
 from minigfs.master.transition import get_temporary
+from minigfs.master.tree_messages import CHUNKS_PER_STEP_MAX, SetReplication
 from minigfs.master.tree_service import TreeService, publish_command, published_status
 from minigfs.ports import Clock, Rng
 from minigfs.replication.commands import (
@@ -101,6 +101,16 @@ class FileSystemService:
         self._examination = Examination(
             lambda: self.readable(stale_ok=False), lambda: self.state, self._leading
         )
+        self._reporting = Reporting(
+            config,
+            members=self._members,
+            readable=lambda stale_ok: self.readable(stale_ok=stale_ok),
+            state=lambda: self.state,
+            tenure=lambda: self._tenure,
+        )
+        self._chunkserver_care = ChunkserverCare(
+            config, clock, state=lambda: self.state, leading=self._leading, change=self._change
+        )
         self._housekeeping: asyncio.Task[None] | None = None
         self._appends = Appends(
             clock=clock,
@@ -135,9 +145,10 @@ class FileSystemService:
             RenewWriters: self._renew,
             ReportDamage: self._report_damage,
             Heartbeat: self._heartbeat,
-            GetClusterReport: self._report,
             **self._examination.handlers(),
             **self._appends.handlers(),
+            **self._reporting.handlers(),
+            **self._chunkserver_care.handlers(),
         }
 
     async def attach(self, host: ReplicatedHost) -> None:
@@ -178,6 +189,9 @@ class FileSystemService:
         self._appends.close()
         if self._housekeeping is not None:
             await asyncio.wait([self._housekeeping])
+
+    def _members(self) -> Sequence[MemberStatus]:
+        return self._host.members()
 
     @property
     def state(self) -> FileSystemState:
@@ -361,6 +375,13 @@ class FileSystemService:
         if self._tenure is not None:
             self._tenure.catalogue.moved(self.state, path)
 
+    def note_replication_set(self, request: SetReplication) -> None:
+        first = request.first_index
+        for path in request.paths:
+            inode = find_inode(self.state, split_path(path))
+            if isinstance(inode, FileInode) and self._tenure is not None:
+                self._tenure.repairs.look_at(inode.chunks[first : first + CHUNKS_PER_STEP_MAX])
+
     async def _discard(self, request: DiscardFile) -> Empty:
         self._leading()
         if request.file_id in self.state.temporary:
@@ -416,55 +437,7 @@ class FileSystemService:
         tenure.damage_reported(request.handle, request.chunkserver_id)
         return Empty()
 
-    async def _report(self, request: GetClusterReport) -> ClusterReport:
-        await self.readable(stale_ok=request.stale_ok)
-        state, tenure = self.state, self._tenure
-        word, reasons = await self._health(tenure)
-        masters = self._host.members()
-        return ClusterReport(
-            cluster_id=self._config.cluster_id,
-            chunk_bytes=self._config.chunk_bytes,
-            replication=self._config.replication,
-            health=word,
-            reasons=reasons,
-            masters=tuple(_master_report(master) for master in masters),
-            elections=max(master.term for master in masters),
-            chunkservers=tenure.membership.report(tenure.now_ms) if tenure is not None else (),
-            file_count=state.file_count,
-            directory_count=state.directory_count,
-            chunk_count=len(state.chunks),
-        )
-
-    async def _health(self, tenure: Tenure | None) -> tuple[str, tuple[str, ...]]:
-        silent = [master for master in self._host.members() if master.role == "silent"]
-        reasons = tuple(f"master {master.address} is not heard of" for master in silent)
-        if tenure is None:
-            return "DEGRADED", (*reasons, "told by a master that does not lead")
-        reasons += tuple(
-            f"chunkserver {address} has seen a newer log than this master's: an old copy leads?"
-            for address in tenure.strangers.values()
-        )
-        tally = await tenure.tally(lambda: self.state)
-        word, more = tally.verdict(
-            alive_count=tenure.alive_count,
-            replication=self._config.replication,
-            may_still_report=tenure.may_still_report,
-        )
-        return ("DEGRADED" if word == "OK" and reasons else word), (*more, *reasons)
-
 
 def master_addresses(host: ReplicatedHost) -> tuple[Address, ...]:
     """Where the masters listen, as far as this one knows."""
     return tuple(member.address for member in host.members() if member.address)
-
-
-def _master_report(member: MemberStatus) -> MasterReport:
-    return MasterReport(
-        id=member.member_id,
-        role=member.role,
-        term=member.term,
-        pid=member.pid,
-        address=member.address,
-        dir=member.directory,
-        commit_index=member.commit_index,
-    )

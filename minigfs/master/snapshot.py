@@ -21,7 +21,7 @@ from typing import TypeVar, assert_never
 import msgspec
 from immutables import Map, MapMutation
 
-from minigfs.ids import FileId
+from minigfs.ids import ChunkserverId, FileId
 from minigfs.master import snapshot_rows as rows
 from minigfs.master.clone import NOWHERE
 from minigfs.master.history import TenureMark
@@ -64,6 +64,7 @@ def freeze_state(state: FileSystemState) -> Iterator[bytes]:
         _temporary_files(state),
         _chunks(state),
         _garbage(state),
+        _draining(state),
         _tenures(state),
         _never_published(state),
         _beside(state),
@@ -234,6 +235,11 @@ def _garbage(state: FileSystemState) -> Iterator[rows.Garbage]:
         yield rows.Garbage(list(places), found)
 
 
+def _draining(state: FileSystemState) -> Iterator[rows.Draining]:
+    if state.draining:
+        yield rows.Draining(state.draining)
+
+
 def _tenures(state: FileSystemState) -> Iterator[rows.Tenures]:
     if state.tenures:
         yield rows.Tenures(state.tenures)
@@ -262,6 +268,7 @@ class _Restoring:
         self._garbage = empty.garbage.mutate()
         self._condemned = empty.condemned.mutate()
         self._never_published = empty.never_published.mutate()
+        self._draining: tuple[ChunkserverId, ...] = ()
         self._tenures: tuple[TenureMark, ...] = ()
         self._cloning = empty.cloning.mutate()
         self._trash = empty.trash.mutate()
@@ -311,6 +318,8 @@ class _Restoring:
             case rows.Condemned():
                 for file_id, chunks in record.entries:
                     self._condemned[file_id] = Condemned(NameTable(), chunks)
+            case rows.Draining():
+                self._draining = record.servers
             case rows.Tenures():
                 self._tenures = record.marks
             case rows.NeverPublished():
@@ -333,6 +342,7 @@ class _Restoring:
             next_file_id=head.next_file_id,
             next_handle=head.next_handle,
             tenures=self._tenures,
+            draining=self._draining,
             never_published=self._never_published.finish(),
             trash=trash,
             trash_by_path=by_path(trash),

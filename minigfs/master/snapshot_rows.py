@@ -23,6 +23,7 @@ __all__ = [
     "Cloning",
     "Condemned",
     "Directory",
+    "Draining",
     "Fences",
     "File",
     "Garbage",
@@ -154,6 +155,10 @@ class Shared(_Row, frozen=True, array_like=True, gc=False, tag=24):
     owners: list[tuple[ChunkHandle, int]]  # beyond the first
 
 
+class Draining(_Row, frozen=True, array_like=True, gc=False, tag=30):
+    servers: tuple[ChunkserverId, ...]
+
+
 class Tenures(_Row, frozen=True, array_like=True, gc=False, tag=40):
     marks: tuple[TenureMark, ...]
 
@@ -170,6 +175,7 @@ Body: TypeAlias = (
     | Garbage
     | Condemned
     | Clones
+    | Draining
     | Tenures
     | NeverPublished
     | Beside

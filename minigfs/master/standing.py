@@ -4,8 +4,10 @@ Everything that repair decides for a chunk starts from here. A server that this 
 of counts as silent since the master began to lead.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
+from minigfs.ids import ChunkserverId
 from minigfs.master.membership import ALIVE_MS, Membership, Server
 from minigfs.master.state import Chunk
 
@@ -20,6 +22,7 @@ SILENCE_BORNE_MS = 15_000
 class Standing:
     chunk: Chunk
     sound: tuple[Server, ...]  # alive, in the set, and as far as anybody knows right
+    leaving: tuple[Server, ...]  # as sound, on servers that are being decommissioned
     lacking: tuple[Server, ...]  # alive and in the set, but damaged or missing
     silent_ms: tuple[int, ...]  # of each server of the set that is not alive
 
@@ -31,16 +34,24 @@ class Standing:
         """How long to wait for silent servers before making up for what they have."""
         if self.lacking:
             return 0
-        borne_ms = SILENCE_BORNE_MS if len(self.sound) > 1 else ALIVE_MS
+        is_safe = len(self.sound) + len(self.leaving) > 1
+        borne_ms = SILENCE_BORNE_MS if is_safe else ALIVE_MS
         left_ms = [borne_ms - silent_ms for silent_ms in self.silent_ms if silent_ms <= borne_ms]
         if len(self.sound) + len(left_ms) < self.goal:
             return 0
         return min(left_ms, default=0)
 
 
-def standing_of(chunk: Chunk, membership: Membership, now_ms: int, began_ms: int) -> Standing:
+def standing_of(
+    chunk: Chunk,
+    membership: Membership,
+    draining: Collection[ChunkserverId],
+    now_ms: int,
+    began_ms: int,
+) -> Standing:
     """``began_ms`` is when this master began to lead."""
     sound: list[Server] = []
+    leaving: list[Server] = []
     lacking: list[Server] = []
     silent_ms: list[int] = []
     for chunkserver_id in chunk.replicas:
@@ -50,12 +61,13 @@ def standing_of(chunk: Chunk, membership: Membership, now_ms: int, began_ms: int
         elif not server.is_alive(now_ms):
             silent_ms.append(now_ms - server.last_heard_ms)
         elif server.has(chunk.handle):
-            sound.append(server)
+            (leaving if chunkserver_id in draining else sound).append(server)
         else:
             lacking.append(server)
     return Standing(
         chunk=chunk,
         sound=tuple(sound),
+        leaving=tuple(leaving),
         lacking=tuple(lacking),
         silent_ms=tuple(silent_ms),
     )

@@ -158,6 +158,7 @@ class FileSystemState(msgspec.Struct, frozen=True, kw_only=True):
     next_file_id: FileId
     next_handle: ChunkHandle
     tenures: tuple[TenureMark, ...] = ()
+    draining: tuple[ChunkserverId, ...] = ()  # being decommissioned, sorted
     never_published: Map[ChunkHandle, None] = Map()  # of the garbage: nobody will want it back
     open_files: Map[FileId, ChunkHandle] = Map()  # with their open chunks; some may be removed
     trash: Map[FileId, Trashed] = Map()

@@ -104,8 +104,7 @@ class Tenure:
     def published(self, chunk: Chunk) -> None:
         """A writer has the acknowledgement of every replica of a chunk."""
         self.membership.confirm(chunk, self.now_ms)
-        if len(chunk.replicas) < chunk.replication:
-            self.repairs.look_at((chunk.handle,))
+        self.repairs.published(chunk)
 
     def damage_reported(self, handle: ChunkHandle, chunkserver_id: ChunkserverId) -> None:
         """A reader met wrong bytes, or none; it may be waiting for right ones."""

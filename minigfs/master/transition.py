@@ -40,7 +40,7 @@ from minigfs.master.namespace import (
     split_writable,
 )
 from minigfs.master.removal import condemn, condemned_file, condemned_inode, reap
-from minigfs.master.replica_sets import adjust_replicas
+from minigfs.master.replica_sets import adjust_replicas, set_draining
 from minigfs.master.state import (
     Condemned,
     DirectoryInode,
@@ -102,6 +102,8 @@ def _apply(state: FileSystemState, command: commands.Command, gone: _Gone) -> _O
             return with_fields(state, tenures=(*state.tenures, mark)), commands.Done()
         case commands.AdjustReplicas():
             return adjust_replicas(state, command.changes), commands.Done()
+        case commands.SetDraining():
+            return set_draining(state, command), commands.Done()
         case commands.Configure():
             return _configure(state, command), commands.Done()
         case commands.Transact():

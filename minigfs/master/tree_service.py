@@ -88,6 +88,10 @@ class TreeHost(Protocol):
         """What stands there had another path."""
         ...
 
+    def note_replication_set(self, request: SetReplication) -> None:
+        """Its files ask for another number of replicas now."""
+        ...
+
 
 def publish_command(request: PublishFile, now_ms: int) -> commands.PublishFile:
     sealed = tuple(
@@ -127,6 +131,8 @@ class TreeService:
         await self._host.propose(self._command_of(request), commands.Done, request.origin)
         if isinstance(request, Rename | Undelete):
             self._host.note_moved(request.target)
+        if isinstance(request, SetReplication):
+            self._host.note_replication_set(request)
         return Empty()
 
     async def _remove(self, request: Remove) -> Removed:

@@ -29,6 +29,7 @@ class Disk:
     rack: str = ""
     alive: bool = True
     pid: int = 1
+    capacity_bytes: int = 1_000_000
     free_bytes: int = 900_000
     held: dict[ChunkHandle, bool] = field(default_factory=dict)
     new: set[ChunkHandle] = field(default_factory=set)
@@ -123,6 +124,12 @@ class RepairWorld:
             disk.new.discard(handle)
             disk.gone.add(handle)
 
+    def decommission(self, number: int, *, undo: bool = False) -> None:
+        self.driver.apply(commands.SetDraining(12, server_id(number), not undo))
+
+    def add_server(self, number: int) -> None:
+        self.disks[server_id(number)] = Disk(server=server_id(number), host=f"h{number}")
+
     def remove_file(self, handle: ChunkHandle) -> None:
         path = next(
             f"/{inode.name}"
@@ -192,7 +199,7 @@ class RepairWorld:
             rack=disk.rack,
             pid=disk.pid,
             directory="/d",
-            capacity_bytes=1_000_000,
+            capacity_bytes=disk.capacity_bytes,
             free_bytes=disk.free_bytes,
             chunk_count=len(disk.held),
             stored_bytes=len(disk.held) * LENGTH_BYTES,
