@@ -1,9 +1,11 @@
-"""`admin`: what keeps a cluster healthy. `admin masters` sees to the group of masters."""
+"""`admin`: what keeps a cluster healthy. `admin masters` sees to the group of masters; for the
+rest see ``admin_chunkservers``."""
 
 from collections.abc import Callable, Mapping
 
 import click
 
+from minigfs.cli.admin_chunkservers import chunkservers, rebalance, report
 from minigfs.cli.cluster import process_line
 from minigfs.cli.connect import ClusterChoice, cluster_options, home_option, layout_of
 from minigfs.cluster import ProcessKind, load_state
@@ -46,6 +48,8 @@ def admin_group(kinds: Callable[[], Mapping[str, ProcessKind]]) -> click.Group:
 
     for command in (_list, _remove, _transfer):
         masters.add_command(command)
+    for other in (report, chunkservers, rebalance):
+        admin.add_command(other)
     return admin
 
 

@@ -183,7 +183,7 @@ def _show_report(report: ClusterReport, *, as_json: bool) -> None:
 def storage_status(report: ClusterReport) -> dict[str, object]:
     """The storage part of ``status --json`` (DESIGN 5.1)."""
     return {
-        "health": {"word": report.health, "reasons": report.reasons},
+        "health": {"word": report.health, "reasons": report.reasons, "notes": report.notes},
         "cluster_id": report.cluster_id,
         "chunk_bytes": report.chunk_bytes,
         "replication": report.replication,
@@ -198,7 +198,7 @@ def storage_status(report: ClusterReport) -> dict[str, object]:
 
 def storage_lines(report: ClusterReport) -> list[str]:
     """The storage part of ``status``, for people."""
-    reasons = "".join(f"\n  {reason}" for reason in report.reasons)
+    reasons = "".join(f"\n  {reason}" for reason in (*report.reasons, *report.notes))
     masters = [
         (
             master.role,
@@ -212,7 +212,7 @@ def storage_lines(report: ClusterReport) -> list[str]:
     ]
     servers = [
         (
-            "alive" if server.alive else f"silent {server.last_heard_ms_ago // 1000} s",
+            server.duty if server.alive else f"silent {server.last_heard_ms_ago // 1000} s",
             server.address,
             str(server.pid),
             server.host,

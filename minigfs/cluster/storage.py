@@ -103,7 +103,8 @@ def plan_storage(
             f"not {server_count}: add --chunkservers {state.replication}"
         )
     state = _with_more_masters(state, shape.masters)
-    hosts = shape.hosts
+    known_hosts = {record.host for record in state.with_role("chunkserver") if record.host}
+    hosts = shape.hosts or len(known_hosts) or None
     added = [
         ProcessRecord(
             name=f"chunkserver-{number}",

@@ -160,7 +160,8 @@ def _status_lines(found: "ClusterStatus") -> list[str]:
         )
         for j in _newest(found.jobs)
     ]
-    lines = [f"health: {found.health.word}", *(f"  {reason}" for reason in found.health.reasons)]
+    told = (*found.health.reasons, *found.health.notes)
+    lines = [f"health: {found.health.word}", *(f"  {reason}" for reason in told)]
     for heads, rows in (
         (("MASTER", "TERM", "ADDRESS", "PID", "COMMIT", "DIRECTORY"), masters),
         (("CHUNKSERVER", "PID", "HOST", "CHUNKS", "STORED", "DIRECTORY"), servers),

@@ -22,6 +22,7 @@ _LineT = TypeVar("_LineT", bound=Message)
 class HealthReport(Message, frozen=True):
     word: str  # "OK", "DEGRADED", "DATA_AT_RISK", "LOST", "NO_QUORUM"
     reasons: tuple[str, ...]
+    notes: tuple[str, ...] = ()  # what is under way; no reason to worry
 
 
 class MasterLine(Message, frozen=True):
@@ -98,7 +99,7 @@ def status_of(
         reasons.append(f"{len(alive)} of {expected_workers} workers are alive")
     word = "DEGRADED" if report.health == "OK" and reasons else report.health
     return ClusterStatus(
-        health=HealthReport(word=word, reasons=tuple(reasons)),
+        health=HealthReport(word=word, reasons=tuple(reasons), notes=report.notes),
         masters=tuple(_narrow(master, MasterLine) for master in report.masters),
         elections=report.elections,
         chunkservers=tuple(

@@ -32,6 +32,8 @@ from minigfs.master.messages import (
     Rename,
     RenewWriters,
     ReportDamage,
+    SetDecommission,
+    StartRebalance,
     Stat,
 )
 from minigfs.master.options import MasterOptions
@@ -175,6 +177,8 @@ def test_followers_send_everybody_to_the_leader_by_name(tmp_path: Path) -> None:
         GetAppendTarget(appender_id=1, path="/f"),
         EndAppend(appender_id=1, file_id=file_id),
         SealFile(path="/f"),
+        SetDecommission(chunkserver_id=ChunkserverId("s"), decommission=True),
+        StartRebalance(),
     ]
 
     async def test(group: Group) -> None:
