@@ -63,8 +63,8 @@ class Server:
 
     @property
     def chunks_left(self) -> int:
-        """What it holds that is counted on, or may be."""
-        return len(self.held) - len(self.strays)
+        """What it holds: a replica is deleted when all that count on it have others."""
+        return len(self.held) + len(self.confirmed)
 
     def duty(self, is_draining: bool) -> str:
         """As ``ChunkserverReport`` has it."""
