@@ -1,48 +1,78 @@
-"""Chunks for a writer: asked for in batches that grow, and asked for again when a server fails.
+"""What a writer gets of the master: its temporary file, and chunks for it.
 
-A file of one chunk asks once; a file of thousands of small chunks asks once for 64 of them. A
-server that failed is excluded from what this writer asks for later, and what was allocated ahead
-on it is given back unused. If that leaves too few servers, the exclusions are forgotten: the
-server may be back.
+The file is created with its first chunk, by one change, when a byte is about to be stored: a small
+file costs two changes of the log, this one and its publication. Further chunks are asked for in
+batches that grow, and asked for again when a server fails: a file of thousands of small chunks asks
+once for 64 of them. A server that failed is excluded from what this writer asks for later, and what
+was allocated ahead on it is given back unused. If that leaves too few servers, the exclusions are
+forgotten: the server may be back.
 """
 
 import threading
+from dataclasses import dataclass
 
+from minigfs.client.leases import WriterLeases
 from minigfs.client.masters import MasterCaller
-from minigfs.errors import NotEnoughChunkservers
+from minigfs.errors import NotEnoughChunkservers, WriterFenced
 from minigfs.ids import ChunkserverId, FileId
-from minigfs.master.messages import AllocateChunks, LocatedChunk
+from minigfs.master.messages import AllocateChunks, CreateFile, LocatedChunk
 
-__all__ = ["ChunkAllocator"]
+__all__ = ["ChunkAllocator", "NewFile"]
 
 _BATCH_COUNT_MAX = 64
 _BATCH_BYTES_MAX = 64 * 1024 * 1024  # of file: bigger chunks are asked for one at a time
 _BATCH_GROWTH = 4
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewFile:
+    """What a writer was asked to write. ``replication`` None: as the path's policies say."""
+
+    path: str
+    exclusive: bool
+    replication: int | None
+    chunk_bytes: int
+
+
 class ChunkAllocator:
     """Thread-safe; the lock is held over the call to the master, so that the others wait for the
     batch instead of asking for one each."""
 
-    def __init__(self, masters: MasterCaller, file_id: FileId, chunk_bytes: int) -> None:
+    def __init__(self, masters: MasterCaller, leases: WriterLeases, file: NewFile) -> None:
         self._masters = masters
-        self._file_id = file_id
-        self._batch_count_max = max(1, min(_BATCH_COUNT_MAX, _BATCH_BYTES_MAX // chunk_bytes))
+        self._leases = leases
+        self._file = file
+        self._batch_count_max = max(1, min(_BATCH_COUNT_MAX, _BATCH_BYTES_MAX // file.chunk_bytes))
         self._batch_count = 1
         self._lock = threading.Lock()
         self._next_index = 0
         self._ready: dict[int, LocatedChunk] = {}
         self._excluded: set[ChunkserverId] = set()
+        self._file_id: FileId | None = None
+        self._is_over = False
+
+    def file_id(self) -> FileId:
+        """Of the temporary file, which is created if it was not needed before."""
+        with self._lock:
+            return self._file_id or self._create(0)
+
+    def created(self) -> FileId | None:
+        """The temporary file, if there is one yet. Safe in a finaliser."""
+        return self._file_id
+
+    def end(self) -> FileId | None:
+        """The writing is over: a file that is being created just now is discarded."""
+        self._is_over = True
+        return self._file_id
 
     def take(self, index: int) -> LocatedChunk:
         """The chunk at ``index``; each index is taken once."""
         with self._lock:
+            if self._file_id is None and index == 0:
+                self._create(1)
+                return self._ready.pop(0)
             while index >= self._next_index:
-                count = self._batch_count
-                for chunk in self._ask(self._next_index, count):
-                    self._ready[chunk.index] = chunk
-                self._next_index += count
-                self._batch_count = min(count * _BATCH_GROWTH, self._batch_count_max)
+                self._add(self._ask(self._next_index, self._batch_count))
             chunk = self._ready.pop(index)
             if self._excluded.intersection(r.chunkserver_id for r in chunk.replicas):
                 (chunk,) = self._ask(index, 1)
@@ -62,9 +92,34 @@ class ChunkAllocator:
                 raise
             return chunk
 
+    def _create(self, chunk_count: int) -> FileId:
+        created = self._masters.change(
+            CreateFile(
+                path=self._file.path,
+                exclusive=self._file.exclusive,
+                replication=self._file.replication,
+                chunk_count=chunk_count,
+            )
+        )
+        self._leases.opened(created.file_id)
+        self._file_id = created.file_id
+        if self._is_over:
+            self._leases.abandoned(created.file_id)
+            raise WriterFenced(f"{self._file.path}: the writer was discarded")
+        self._add(created.chunks)
+        return created.file_id
+
+    def _add(self, chunks: tuple[LocatedChunk, ...]) -> None:
+        for chunk in chunks:
+            self._ready[chunk.index] = chunk
+        self._next_index += len(chunks)
+        if chunks:
+            self._batch_count = min(self._batch_count * _BATCH_GROWTH, self._batch_count_max)
+
     def _ask(self, first_index: int, count: int) -> tuple[LocatedChunk, ...]:
+        file_id = self._file_id or self._create(0)
         request = AllocateChunks(
-            file_id=self._file_id,
+            file_id=file_id,
             first_index=first_index,
             count=count,
             excluded=tuple(sorted(self._excluded)),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace as with_fields
 
-from minigfs.client.allocation import ChunkAllocator
+from minigfs.client.allocation import ChunkAllocator, NewFile
 from minigfs.client.appender import Appender
 from minigfs.client.config import ClientConfig
 from minigfs.client.hedging import HedgePolicy
@@ -33,7 +33,6 @@ from minigfs.client.writer import FileWriter
 from minigfs.errors import FileExists, FileMissing, IsDirectory
 from minigfs.master.messages import (
     ClusterReport,
-    CreateFile,
     EntryKind,
     FileStatus,
     Find,
@@ -43,6 +42,7 @@ from minigfs.master.messages import (
     Located,
     LocatedChunk,
     MakeDirectory,
+    PrepareWrite,
     Remove,
     Removed,
     Rename,
@@ -306,20 +306,21 @@ class MinigfsClient:
         It replaces a file that stands there then, unless ``exclusive``, which refuses now and at
         close with ``FileExists``. ``replication`` None means the cluster's default.
         """
-        request = CreateFile(path=path, exclusive=exclusive, replication=replication)
-        created = self._masters.change(request)
-        self._shared.leases.opened(created.file_id)
+        terms = self._masters.call(PrepareWrite(path=path, exclusive=exclusive))
+        file = NewFile(
+            path=path,
+            exclusive=exclusive,
+            replication=replication,
+            chunk_bytes=terms.chunk_bytes,
+        )
         context = UploadContext(
             pool=self._shared.pool,
-            allocator=ChunkAllocator(self._masters, created.file_id, created.chunk_bytes),
-            file_id=created.file_id,
+            allocator=ChunkAllocator(self._masters, self._shared.leases, file),
             path=path,
-            chunk_bytes=created.chunk_bytes,
+            chunk_bytes=terms.chunk_bytes,
             timeout_ms=self._config.timeout_ms,
         )
-        return FileWriter(
-            context, exclusive=exclusive, masters=self._masters, leases=self._shared.leases
-        )
+        return FileWriter(context, file=file, masters=self._masters, leases=self._shared.leases)
 
     def open_appender(self, path: str, *, create: bool = True) -> Appender:
         """Append records to a file, exactly once each, beside any number of other appenders.

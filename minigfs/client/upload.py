@@ -32,7 +32,6 @@ from minigfs.errors import (
     WriterFenced,
     error_from_wire,
 )
-from minigfs.ids import FileId
 from minigfs.master.messages import LocatedChunk, SealedChunk
 from minigfs.transport.client import ConnectionPool
 
@@ -45,7 +44,6 @@ class UploadContext:
 
     pool: ConnectionPool
     allocator: ChunkAllocator
-    file_id: FileId
     path: str
     chunk_bytes: int
     timeout_ms: int
@@ -189,7 +187,7 @@ class ChunkUpload:
         return WriteChunk(
             handle=chunk.handle,
             version=chunk.version,
-            file_id=self._context.file_id,
+            file_id=self._context.allocator.file_id(),
             index=self._index,
             path_hint=self._context.path,
             chunk_bytes=self._context.chunk_bytes,

@@ -15,11 +15,12 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
+from minigfs.client.allocation import NewFile
 from minigfs.client.leases import WriterLeases
 from minigfs.client.masters import MasterCaller
 from minigfs.client.upload import ChunkUpload, UploadContext
 from minigfs.errors import OutcomeUnknown, WriterFenced
-from minigfs.master.messages import FileStatus, PublishFile, SealedChunk
+from minigfs.master.messages import CreateEmptyFile, FileStatus, PublishFile, SealedChunk
 from minigfs.ports import Buffer
 
 __all__ = ["FileWriter"]
@@ -41,12 +42,12 @@ class FileWriter:
         self,
         context: UploadContext,
         *,
-        exclusive: bool,
+        file: NewFile,
         masters: MasterCaller,
         leases: WriterLeases,
     ) -> None:
         self._context = context
-        self._exclusive = exclusive
+        self._file = file
         self._masters = masters
         self._leases = leases
         self._piece_bytes = min(_PIECE_BYTES, context.chunk_bytes)
@@ -101,7 +102,7 @@ class FileWriter:
         """
         if self._status is not None:
             return self._status
-        request = self.finish()
+        request = self._empty() if self._is_empty else self.finish()
         try:
             status = self._masters.change(request)
         except OutcomeUnknown:
@@ -123,10 +124,21 @@ class FileWriter:
             self.discard()
             raise
         return PublishFile(
-            file_id=self._context.file_id,
+            file_id=self._context.allocator.file_id(),
             path=self.path,
             chunks=tuple(self._sealed),
-            exclusive=self._exclusive,
+            exclusive=self._file.exclusive,
+        )
+
+    @property
+    def _is_empty(self) -> bool:
+        """Nothing was written, and no temporary file was made: one change does it all."""
+        return self._size_bytes == 0 and self._context.allocator.created() is None
+
+    def _empty(self) -> CreateEmptyFile:
+        self._check_open()
+        return CreateEmptyFile(
+            path=self.path, exclusive=self._file.exclusive, replication=self._file.replication
         )
 
     def published(self, status: FileStatus) -> None:
@@ -147,8 +159,10 @@ class FileWriter:
         """
         if self._is_open:
             self._end()
-            # A process that ends now, as a failed command does, should have told a living one.
-            self._leases.abandoned(self._context.file_id).wait(_DISCARD_WAIT_S)
+            file_id = self._context.allocator.created()
+            if file_id is not None:
+                # A process that ends now, as a failed command does, should have told a living one.
+                self._leases.abandoned(file_id).wait(_DISCARD_WAIT_S)
 
     def __enter__(self) -> Self:
         return self
@@ -168,7 +182,9 @@ class FileWriter:
         # Only queues are touched: a finaliser may run anywhere, even inside a lock of ours.
         if getattr(self, "_is_open", False):
             self._abort_uploads()
-            self._leases.abandoned(self._context.file_id)
+            file_id = self._context.allocator.end()
+            if file_id is not None:
+                self._leases.abandoned(file_id)
 
     def _check_open(self) -> None:
         if not self._is_open:
@@ -247,4 +263,6 @@ class FileWriter:
         self._abort_uploads()
         self._filling, self._piece, self._spare_pieces = None, bytearray(), []
         self._in_flight.clear()
-        self._leases.closed(self._context.file_id)
+        file_id = self._context.allocator.end()
+        if file_id is not None:
+            self._leases.closed(file_id)

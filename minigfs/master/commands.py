@@ -28,6 +28,7 @@ __all__ = [
     "CommandReply",
     "Condition",
     "Configure",
+    "CreateEmptyFile",
     "CreateFile",
     "DiscardFiles",
     "Done",
@@ -80,6 +81,15 @@ class CreateFile(_Command, frozen=True, array_like=True, tag=3):
     path: str
     exclusive: bool
     replication: int  # 0: as the policies above the path say, or else the cluster
+    replica_sets: tuple[tuple[ChunkserverId, ...], ...] = ()  # of its first chunks, one each
+
+
+class CreateEmptyFile(_Command, frozen=True, array_like=True, tag=41):
+    """Publish a file without bytes, which nobody needs to write."""
+
+    path: str
+    exclusive: bool
+    replication: int  # as in ``CreateFile``
 
 
 class AllocateChunks(_Command, frozen=True, array_like=True, tag=4):
@@ -261,6 +271,7 @@ Command: TypeAlias = (
     Configure
     | MakeDirectory
     | CreateFile
+    | CreateEmptyFile
     | AllocateChunks
     | PublishFile
     | DiscardFiles
@@ -298,6 +309,7 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=1):
 class FileCreated(msgspec.Struct, frozen=True, array_like=True, tag=2):
     file_id: FileId
     replication: int = 0  # 0: a reply from before there were policies
+    handles: tuple[ChunkHandle, ...] = ()  # of its first chunks
 
 
 class ChunksAllocated(msgspec.Struct, frozen=True, array_like=True, tag=3):
@@ -314,6 +326,7 @@ class FilePublished(msgspec.Struct, frozen=True, array_like=True, tag=4):
     replication: int
     chunk_count: int
     digest: str
+    file_id: FileId = FileId(0)  # 0: a reply from before empty files were created by one change
 
 
 class EntriesRemoved(msgspec.Struct, frozen=True, array_like=True, tag=5):

@@ -24,6 +24,7 @@ __all__ = [
     "ClusterReport",
     "CopyOrder",
     "CopyReport",
+    "CreateEmptyFile",
     "CreateFile",
     "Created",
     "DiscardFile",
@@ -42,6 +43,7 @@ __all__ = [
     "MakeDirectory",
     "MasterReport",
     "OpenSession",
+    "PrepareWrite",
     "PublishFile",
     "Remove",
     "Removed",
@@ -57,6 +59,7 @@ __all__ = [
     "SetDecommission",
     "StartRebalance",
     "Stat",
+    "WriteTerms",
 ]
 
 
@@ -169,14 +172,28 @@ class MakeDirectory(Change[Empty], frozen=True, tag="fs.mkdir"):
     exist_ok: bool = False
 
 
+class WriteTerms(Message, frozen=True):
+    chunk_bytes: int
+
+
+class PrepareWrite(Request[WriteTerms], frozen=True, tag="fs.prepare"):
+    """Refuse what creating the file would be refused for, as far as this leader knows. Nothing
+    changes; what counts is the moment when the file is published."""
+
+    path: str
+    exclusive: bool = False
+
+
 class Created(Message, frozen=True):
     file_id: FileId
     chunk_bytes: int
     replication: int
+    chunks: tuple[LocatedChunk, ...] = ()
 
 
 class CreateFile(Change[Created], frozen=True, tag="fs.create"):
-    """Open a temporary inode for ``path``; nothing is visible before ``PublishFile``.
+    """Open a temporary inode for ``path``, with its first ``chunk_count`` chunks allocated; nothing
+    is visible before ``PublishFile``.
 
     Missing parents are made at publish. The inode is discarded when its writer has not been heard
     of (any request naming it) for 60 s.
@@ -185,6 +202,15 @@ class CreateFile(Change[Created], frozen=True, tag="fs.create"):
     path: str
     exclusive: bool = False  # refuse now (and again at publish) if the path exists
     replication: int | None = None  # as the policies above the path say
+    chunk_count: int = 0
+
+
+class CreateEmptyFile(Change[FileStatus], frozen=True, tag="fs.create-empty"):
+    """Publish a file without bytes, by one change."""
+
+    path: str
+    exclusive: bool = False
+    replication: int | None = None
 
 
 class Allocated(Message, frozen=True):

@@ -7,13 +7,16 @@ order of its chain and of the replicas that readers try, so it starts at a rando
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeAlias
 
 import msgspec
 
 from minigfs.errors import NoSpace, NotEnoughChunkservers
 from minigfs.ids import ChunkserverId
 
-__all__ = ["Candidate", "choose_replica_sets", "choose_target", "choose_victim"]
+__all__ = ["Candidate", "ReplicaSets", "choose_replica_sets", "choose_target", "choose_victim"]
+
+ReplicaSets: TypeAlias = tuple[tuple[ChunkserverId, ...], ...]
 
 _LOAD_SCALE = 2**64  # keeps the load an integer: free bytes are below it
 
@@ -47,7 +50,7 @@ def choose_replica_sets(
     replication: int,
     draw_u64: Callable[[], int],
     excluded: Collection[ChunkserverId] = (),
-) -> tuple[tuple[ChunkserverId, ...], ...]:
+) -> ReplicaSets:
     """Servers for ``count`` chunks, ``replication`` each or as many as there are, at least one.
 
     Raises

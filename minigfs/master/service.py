@@ -21,7 +21,7 @@ from minigfs.errors import (
     UsageError,
     error_from_wire,
 )
-from minigfs.ids import FileId, Origin
+from minigfs.ids import ChunkHandle, ChunkserverId, FileId, Origin
 from minigfs.master import commands
 from minigfs.master.appends import Appends
 from minigfs.master.barrier import SharedBarrier
@@ -57,7 +57,8 @@ from minigfs.master.messages import (
 )
 from minigfs.master.namespace import find_inode, get_inode, split_path
 from minigfs.master.options import MasterOptions
-from minigfs.master.placement import choose_replica_sets
+from minigfs.master.placement import ReplicaSets, choose_replica_sets
+from minigfs.master.policy import replication_for
 from minigfs.master.repair_work import with_repair_orders
 from minigfs.master.reporting import Reporting
 from minigfs.master.state import Chunk, FileInode, FileSystemState
@@ -307,8 +308,17 @@ class FileSystemService:
 
     async def _create(self, request: CreateFile) -> Created:
         tenure = self._leading()
+        replica_sets: ReplicaSets = ()
+        if request.chunk_count:
+            parts = split_path(request.path)
+            goal = request.replication or replication_for(self.state, parts)
+            replica_sets = await self._choose(tenure, request.chunk_count, goal)
         command = commands.CreateFile(
-            self._clock.now_ms(), request.path, request.exclusive, request.replication or 0
+            self._clock.now_ms(),
+            request.path,
+            request.exclusive,
+            request.replication or 0,
+            replica_sets,
         )
         reply = await self.propose(command, commands.FileCreated, request.origin)
         tenure.touch_writer(reply.file_id)
@@ -316,38 +326,47 @@ class FileSystemService:
             file_id=reply.file_id,
             chunk_bytes=self._config.chunk_bytes,
             replication=reply.replication,
+            chunks=self._allocated(tenure, 0, reply.handles),
         )
 
     async def _allocate(self, request: AllocateChunks) -> Allocated:
-        if not 1 <= request.count <= CHUNKS_PER_REQUEST_MAX:
-            raise UsageError(f"1 to {CHUNKS_PER_REQUEST_MAX} chunks at once, not {request.count}")
         tenure = self._leading()
         self._touch(tenure, request.file_id)
         goal = get_temporary(self.state, request.file_id).replication
-        await tenure.wait_for_servers(goal)
-        self._leading()
-        replica_sets = choose_replica_sets(
-            tenure.membership.candidates(tenure.now_ms),
-            count=request.count,
-            replication=goal,
-            draw_u64=self._rng.random_u64,
-            excluded=(*request.excluded, *tenure.strangers),
-        )
-        tenure.membership.note_creations(replica_sets)
+        replica_sets = await self._choose(tenure, request.count, goal, request.excluded)
         command = commands.AllocateChunks(
             self._clock.now_ms(), request.file_id, request.first_index, replica_sets
         )
         reply = await self.propose(command, commands.ChunksAllocated, request.origin)
-        chunks = [self.state.chunks.get(handle) for handle in reply.handles]
-        return Allocated(
-            chunks=tuple(
-                # All of its servers, though none of them can have said that it holds the chunk.
-                self._located(
-                    chunk, request.first_index + i, tenure.membership.servers(chunk.replicas)
-                )
-                for i, chunk in enumerate(chunks)
-                if chunk is not None  # another request of the same writer abandoned it already
-            )
+        return Allocated(chunks=self._allocated(tenure, request.first_index, reply.handles))
+
+    async def _choose(
+        self, tenure: Tenure, count: int, goal: int, excluded: tuple[ChunkserverId, ...] = ()
+    ) -> ReplicaSets:
+        """Servers for so many new chunks."""
+        if not 1 <= count <= CHUNKS_PER_REQUEST_MAX:
+            raise UsageError(f"1 to {CHUNKS_PER_REQUEST_MAX} chunks at once, not {count}")
+        await tenure.wait_for_servers(goal)
+        self._leading()
+        replica_sets = choose_replica_sets(
+            tenure.membership.candidates(tenure.now_ms),
+            count=count,
+            replication=goal,
+            draw_u64=self._rng.random_u64,
+            excluded=(*excluded, *tenure.strangers),
+        )
+        tenure.membership.note_creations(replica_sets)
+        return replica_sets
+
+    def _allocated(
+        self, tenure: Tenure, first_index: int, handles: Sequence[ChunkHandle]
+    ) -> tuple[LocatedChunk, ...]:
+        chunks = [self.state.chunks.get(handle) for handle in handles]
+        return tuple(
+            # All of its servers, though none of them can have said that it holds the chunk.
+            self._located(chunk, first_index + i, tenure.membership.servers(chunk.replicas))
+            for i, chunk in enumerate(chunks)
+            if chunk is not None  # another request of the same writer abandoned it already
         )
 
     async def _publish(self, request: PublishFile) -> FileStatus:

@@ -10,7 +10,7 @@ from typing import assert_never
 from msgspec.structs import replace as with_fields
 
 from minigfs.errors import InvalidConfig, MinigfsError, WriterFenced
-from minigfs.ids import FileId
+from minigfs.ids import ChunkHandle, FileId
 from minigfs.master import commands, policy, transactions, trash
 from minigfs.master.chunks import (
     allocate_chunks,
@@ -80,7 +80,9 @@ def _apply(state: FileSystemState, command: commands.Command, gone: _Gone) -> _O
         case commands.PublishFile():
             return _publish(state, command, gone)
         case commands.CreateFile():
-            return _create(state, command)
+            return _create_to_write(state, command)
+        case commands.CreateEmptyFile():
+            return _create_empty(state, command, gone)
         case commands.AllocateChunks():
             file = get_temporary(state, command.file_id)
             state, handles = allocate_chunks(state, file, command.first_index, command.replica_sets)
@@ -151,7 +153,9 @@ def _make_directory(state: FileSystemState, command: commands.MakeDirectory) -> 
     )
 
 
-def _create(state: FileSystemState, command: commands.CreateFile) -> _Outcome:
+def _create(
+    state: FileSystemState, command: commands.CreateFile | commands.CreateEmptyFile
+) -> tuple[FileSystemState, TemporaryFile]:
     parts = split_writable(command.path)
     check_can_publish(state, parts, exclusive=command.exclusive)
     goal = command.replication or policy.replication_for(state, parts)
@@ -163,7 +167,25 @@ def _create(state: FileSystemState, command: commands.CreateFile) -> _Outcome:
         temporary=state.temporary.set(file_id, file),
         next_file_id=FileId(file_id + 1),
     )
-    return state, commands.FileCreated(file_id, goal)
+    return state, file
+
+
+def _create_to_write(state: FileSystemState, command: commands.CreateFile) -> _Outcome:
+    state, file = _create(state, command)
+    handles: tuple[ChunkHandle, ...] = ()
+    if command.replica_sets:
+        state, handles = allocate_chunks(state, file, 0, command.replica_sets)
+    return state, commands.FileCreated(file.file_id, file.replication, handles)
+
+
+def _create_empty(
+    state: FileSystemState, command: commands.CreateEmptyFile, gone: _Gone
+) -> _Outcome:
+    state, file = _create(state, command)
+    publish = commands.PublishFile(
+        command.now_ms, file.file_id, command.path, (), command.exclusive
+    )
+    return _publish(state, publish, gone)
 
 
 def _publish(state: FileSystemState, command: commands.PublishFile, gone: _Gone) -> _Outcome:
@@ -211,6 +233,7 @@ def _published_reply(path: str, inode: FileInode) -> commands.FilePublished:
         replication=inode.replication,
         chunk_count=len(inode.chunks),
         digest=inode.digest,
+        file_id=inode.file_id,
     )
 
 

@@ -13,15 +13,24 @@ from minigfs.ids import FileId, Origin
 from minigfs.master import commands
 from minigfs.master.listing import PAGE_ENTRIES_MAX
 from minigfs.master.messages import (
+    CreateEmptyFile,
     EntryKind,
     FileStatus,
     MakeDirectory,
+    PrepareWrite,
     PublishFile,
     Remove,
     Removed,
     Rename,
+    WriteTerms,
 )
-from minigfs.master.namespace import TRASH_NAME, get_inode, split_path
+from minigfs.master.namespace import (
+    TRASH_NAME,
+    check_can_publish,
+    get_inode,
+    split_path,
+    split_writable,
+)
 from minigfs.master.policy import policy_at
 from minigfs.master.state import (
     TRASH_ID,
@@ -110,6 +119,8 @@ class TreeService:
 
     def handlers(self) -> Mapping[type[Request[Any]], ControlHandler]:
         return {
+            PrepareWrite: self._prepare_write,
+            CreateEmptyFile: self._create_empty,
             MakeDirectory: self._simple,
             Rename: self._simple,
             SetPolicy: self._simple,
@@ -123,6 +134,20 @@ class TreeService:
             ListTrash: self._list_trash,
             GetPolicy: self._get_policy,
         }
+
+    async def _prepare_write(self, request: PrepareWrite) -> WriteTerms:
+        self._host.require_leading()
+        state = self._host.state
+        check_can_publish(state, split_writable(request.path), exclusive=request.exclusive)
+        return WriteTerms(chunk_bytes=state.chunk_bytes)
+
+    async def _create_empty(self, request: CreateEmptyFile) -> FileStatus:
+        self._host.require_leading()
+        command = commands.CreateEmptyFile(
+            self._clock.now_ms(), request.path, request.exclusive, request.replication or 0
+        )
+        reply = await self._host.propose(command, commands.FilePublished, request.origin)
+        return published_status(reply.file_id, reply)
 
     async def _simple(
         self, request: MakeDirectory | Rename | SetPolicy | SetReplication | Undelete

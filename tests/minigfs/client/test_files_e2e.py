@@ -294,3 +294,29 @@ def test_a_forked_child_reads_and_writes_with_the_parents_client(
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert read_file(client, "/child") == b"from the parent"
+
+
+def test_an_empty_file_costs_one_change_of_the_log_and_a_small_one_two(
+    small_chunk_cluster: StorageCluster,
+) -> None:
+    def changes_of(data: bytes, path: str) -> int:
+        before = small_chunk_cluster.client.report().masters[0].commit_index
+        with small_chunk_cluster.client.open_writer(path) as writer:
+            writer.write(data)
+        return small_chunk_cluster.client.report().masters[0].commit_index - before
+
+    def least(data: bytes, name: str) -> int:  # others commit now and then as well
+        return min(changes_of(data, f"/cost/{name}-{number}") for number in range(5))
+
+    small_chunk_cluster.client.make_directory("/cost")
+    assert least(b"", "empty") == 1
+    assert least(b"x" * 100, "small") == 2
+    assert small_chunk_cluster.client.open_reader("/cost/small-0").read_at(0, 200) == b"x" * 100
+    assert small_chunk_cluster.client.stat("/cost/empty-0").size_bytes == 0
+
+
+def test_a_writer_that_wrote_nothing_leaves_nothing(small_chunk_cluster: StorageCluster) -> None:
+    before = small_chunk_cluster.client.report().masters[0].commit_index
+    small_chunk_cluster.client.open_writer("/nothing").discard()
+    assert not small_chunk_cluster.client.exists("/nothing")
+    assert small_chunk_cluster.client.report().masters[0].commit_index - before <= 1

@@ -262,6 +262,15 @@ def test_create_refuses_what_publish_would_refuse(driver) -> None:
     assert driver.refused(commands.CreateFile(9, "/n", True, -1)) == "usage"
 
 
+def test_an_empty_file_is_refused_what_any_file_is_refused(driver) -> None:
+    driver.write("/f")
+    driver.make_directory("/d")
+    before = driver.state
+    assert driver.refused(commands.CreateEmptyFile(9, "/d", False, 3)) == "is-directory"
+    assert driver.refused(commands.CreateEmptyFile(9, "/f", True, 3)) == "file-exists"
+    assert driver.state is before, "and leaves no temporary file behind"
+
+
 def test_a_configured_file_system_keeps_its_configuration(driver) -> None:
     from msgspec.structs import replace
 

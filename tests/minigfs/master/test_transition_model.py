@@ -111,16 +111,26 @@ class TreeMachine(RuleBasedStateMachine):
         command = self.driver.publish_command(file_id, path, size, exclusive=exclusive)
         return msgspec.structs.replace(command, now_ms=self.tick())
 
-    @rule(target=files, path=paths, exclusive=st.booleans(), count=st.integers(0, 2))
-    def create(self, path, exclusive, count):
-        command = commands.CreateFile(2, path, exclusive, 3)
+    @rule(target=files, path=paths, exclusive=st.booleans(), count=st.integers(0, 2),
+          at_once=st.booleans())  # fmt: skip
+    def create(self, path, exclusive, count, at_once):
+        replica_sets = (SERVERS,) * count if at_once else ()
+        command = commands.CreateFile(2, path, exclusive, 3, replica_sets)
+        file_id = self.driver.state.next_file_id
         self.run(command, lambda: self.model.check_publish(path, exclusive=exclusive))
-        file_id = self.driver.state.next_file_id - 1
         if file_id not in self.driver.state.temporary:
             return multiple()
-        if count:
+        if count and not at_once:
             self.driver.allocate(file_id, 0, count)
+        assert len(self.driver.state.temporary[file_id].chunks) == count
         return file_id
+
+    @rule(path=paths, exclusive=st.booleans())
+    def create_empty(self, path, exclusive) -> None:
+        command = commands.CreateEmptyFile(self.tick(), path, exclusive, 3)
+        self.run(
+            command, lambda: self.model.publish(path, (command.now_ms, 0), exclusive=exclusive)
+        )
 
     @rule(file_id=files, first=st.integers(0, 3), count=st.integers(1, 2))
     def allocate(self, file_id, first, count) -> None:
