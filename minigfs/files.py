@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -29,11 +29,14 @@ if TYPE_CHECKING:
 
     from minigfs.client.reader import FileReader
     from minigfs.client.writer import FileWriter
+    from minigfs.master.messages import FileStatus
 
 __all__ = [
+    "AppearsOnClose",
     "BUFFER_BYTES",
     "COPY_BYTES",
     "CompressedFile",
+    "RawWriter",
     "ReadFile",
     "TextWriteFile",
     "WriteFile",
@@ -142,12 +145,12 @@ def _reopen(fs: "AbstractFileSystem", path: str, buffer_bytes: int, position: in
     return file
 
 
-class _RawWriter(io.RawIOBase):
+class RawWriter(io.RawIOBase):
     """Hands bytes to a FileWriter until it is published or discarded; after that they vanish."""
 
     def __init__(self, writer: "FileWriter") -> None:
         self._writer: FileWriter | None = writer
-        self._position = 0
+        self._position = writer.size_bytes
 
     def writable(self) -> bool:
         return True
@@ -191,29 +194,39 @@ class _RawWriter(io.RawIOBase):
         return self._writer is not None
 
 
-class WriteFile(io.BufferedWriter):
-    """A file being written; nothing is visible at its path before `close` or `commit`.
+class Unpublished(Protocol):
+    """A file that has a writer and no path yet, as `AppearsOnClose` needs it."""
 
-    ``autocommit=False`` (fsspec's transactions) leaves publishing to `commit`: closing then only
-    ends the writing. ``flush`` hands the buffered bytes on; it makes nothing visible.
+    @property
+    def pending(self) -> bool:
+        """Neither published nor discarded yet."""
+        ...
+
+    def publish(self) -> None: ...
+
+    def discard(self) -> None: ...
+
+    def abandon(self) -> None: ...
+
+    def hand_over(self) -> "FileWriter | None": ...
+
+
+class AppearsOnClose(io.BufferedIOBase):
+    """What all written files have in common; goes before a buffer of `io` in a class's bases.
+
+    ``autocommit=False`` (fsspec's transactions) leaves publishing to the transaction: closing then
+    only ends the writing.
     """
 
-    def __init__(
-        self,
-        fs: "AbstractFileSystem",
-        path: str,
-        writer: "FileWriter",
-        buffer_bytes: int,
-        *,
-        autocommit: bool = True,
-        mode: str = "wb",
-    ) -> None:
-        self._writer = _RawWriter(writer)
-        super().__init__(self._writer, buffer_bytes)
+    _unpublished: Unpublished  # set before anything else: a finaliser asks for it
+
+    def begin(self, fs: "AbstractFileSystem", path: str, mode: str, *, autocommit: bool) -> None:
+        """Remember what the file is; for the constructor."""
         self.fs = fs
         self.path = path
         self._mode = mode
         self.autocommit = autocommit
+        self.basis: FileStatus | None = None  # must be at the path still when this one replaces it
         self._exception_at_open = sys.exc_info()[1]
 
     @property
@@ -234,7 +247,7 @@ class WriteFile(io.BufferedWriter):
             return
         in_flight = sys.exc_info()[1]
         if in_flight is not None and in_flight is not self._exception_at_open:
-            if self._writer.pending:
+            if self._unpublished.pending:
                 _logger.info("%s is not published: %r is in flight", self.path, in_flight)
             self.discard()
         else:
@@ -244,14 +257,19 @@ class WriteFile(io.BufferedWriter):
         if self.autocommit:
             self.commit()
         else:
-            super().close()
+            self.flush()
+            self._end()
+
+    def _end(self) -> None:
+        """Close the buffer; what stays is the writer, for a transaction."""
+        super().close()
 
     def commit(self) -> None:
         """Publish the file, whatever exception is in flight, and close it."""
         try:
             if not self.closed:
                 self.flush()
-            self._writer.publish()
+            self._unpublished.publish()
         finally:
             self.discard()
 
@@ -262,14 +280,14 @@ class WriteFile(io.BufferedWriter):
         """
         if not self.closed:
             self.flush()
-        writer = self._writer.hand_over()
-        super().close()
+        writer = self._unpublished.hand_over()
+        self._end()
         return writer
 
     def discard(self) -> None:
         """Forget the file, unless it is published already, and close it."""
-        self._writer.discard()
-        super().close()
+        self._unpublished.discard()
+        self._end()
 
     def __exit__(
         self,
@@ -285,8 +303,29 @@ class WriteFile(io.BufferedWriter):
     def __del__(self) -> None:
         # The base class would close, that is publish, what nobody said is complete. A finaliser
         # may run anywhere, so it must not wait for an answer either.
-        self._writer.abandon()
+        self._unpublished.abandon()
         super().close()
+
+
+class WriteFile(AppearsOnClose, io.BufferedWriter):
+    """A file being written; nothing is visible at its path before `close` or `commit`.
+
+    ``flush`` hands the buffered bytes on; it makes nothing visible.
+    """
+
+    def __init__(
+        self,
+        fs: "AbstractFileSystem",
+        path: str,
+        raw: RawWriter,
+        buffer_bytes: int,
+        *,
+        autocommit: bool = True,
+        mode: str = "wb",
+    ) -> None:
+        self._unpublished = raw
+        super().__init__(raw, buffer_bytes)
+        self.begin(fs, path, mode, autocommit=autocommit)
 
 
 class TextWriteFile(io.TextIOWrapper):

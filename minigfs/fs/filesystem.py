@@ -15,6 +15,7 @@ from minigfs.files import (
     BUFFER_BYTES,
     COPY_BYTES,
     CompressedFile,
+    RawWriter,
     ReadFile,
     TextWriteFile,
     WriteFile,
@@ -23,6 +24,7 @@ from minigfs.files import (
     write_whole,
 )
 from minigfs.fs.tree_changes import TreeChanges
+from minigfs.fs.update_file import Rewrite, UpdateFile, open_to_append
 
 if TYPE_CHECKING:
     from minigfs.client.reader import FileReader
@@ -63,7 +65,7 @@ class MinigfsFileSystem(TreeChanges):
         cache_type: str | None = None,
         replication: int | None = None,
         **cache_hints: Any,  # the client reads ahead by itself
-    ) -> ReadFile | WriteFile:
+    ) -> ReadFile | WriteFile | UpdateFile:
         buffer_bytes = block_size or BUFFER_BYTES
         if cache_hints and mode != "rb":
             raise TypeError(f"{path}: unknown options for writing: {', '.join(cache_hints)}")
@@ -71,10 +73,20 @@ class MinigfsFileSystem(TreeChanges):
             return ReadFile(self, path, self.client.open_reader(path), buffer_bytes)
         if mode in ("wb", "xb"):
             writer = self.client.open_writer(path, exclusive=mode == "xb", replication=replication)
-            return WriteFile(self, path, writer, buffer_bytes, autocommit=autocommit, mode=mode)
+            raw = RawWriter(writer)
+            return WriteFile(self, path, raw, buffer_bytes, autocommit=autocommit, mode=mode)
+        if mode == "ab":
+            return open_to_append(self, path, buffer_bytes, autocommit=autocommit)
+        updating = f"{mode[:1]}+b"
+        if mode in (updating, f"{mode[:1]}b+") and mode[:1] in ("r", "w", "x"):
+            rewrite = Rewrite(self.client, path, updating)
+            file = UpdateFile(self, path, updating, rewrite, autocommit=autocommit)
+            if mode.startswith("r") and not autocommit:  # which fsspec takes for reading only
+                self.transaction.files.append(file)
+            return file
         raise Unsupported(
-            f"{path}: cannot open with mode {mode!r}; files are read (rb) or written once "
-            f"and whole (wb, xb)"
+            f"{path}: cannot open with mode {mode!r}; files are read (rb), written (wb, xb), "
+            f"appended to (ab) or changed (r+b, w+b, x+b)"
         )
 
     def open(

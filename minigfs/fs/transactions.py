@@ -17,7 +17,7 @@ from fsspec.transaction import Transaction
 
 if TYPE_CHECKING:
     from minigfs.client.transaction import Transaction as Change
-    from minigfs.files import WriteFile
+    from minigfs.files import AppearsOnClose
 
 __all__ = ["AtomicTransaction"]
 
@@ -39,8 +39,8 @@ class AtomicTransaction(Transaction):  # type: ignore[misc]  # fsspec is untyped
 
     def complete(self, commit: bool = True) -> None:
         """Publish the files, all or none, or discard them; either way the transaction is over."""
-        files: list[WriteFile] = list(self.files)
-        self.files: deque[WriteFile] = deque()
+        files: list[AppearsOnClose] = list(self.files)
+        self.files: deque[AppearsOnClose] = deque()
         change = self.change if files else self._change
         self._change = None
         try:
@@ -48,6 +48,8 @@ class AtomicTransaction(Transaction):  # type: ignore[misc]  # fsspec is untyped
                 for file in files:
                     writer = file.hand_over()
                     if writer is not None:
+                        if file.basis is not None:
+                            change.require(file.basis)
                         change.publish(writer)
                 change.commit()
         finally:

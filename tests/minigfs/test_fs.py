@@ -6,6 +6,7 @@ import os
 import pickle
 import threading
 import uuid
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from minigfs.errors import (
     InvalidConfig,
     IsDirectory,
     NotDirectory,
+    PreconditionFailed,
     Unreachable,
 )
 from minigfs.fs import MinigfsFileSystem
@@ -290,9 +292,100 @@ def test_exclusive_creation_is_decided_by_the_master(fs: MinigfsFileSystem, root
     assert fs.cat_file(f"{root}/f") == b"first"
 
 
-@pytest.mark.parametrize("mode", ["ab", "r+b", "w+b"])
-def test_modes_that_change_a_file_in_place_are_refused(fs: MinigfsFileSystem, mode: str) -> None:
-    with pytest.raises(NotImplementedError, match="written once"):
+def test_a_file_changed_at_any_place_takes_the_place_of_the_old_one_when_closed(
+    fs: MinigfsFileSystem, root: str
+) -> None:
+    fs.pipe_file(f"{root}/f", BIG)
+    expected = bytearray(BIG)
+    with fs.open(f"{root}/f", "r+b") as file:
+        assert (file.read(10), file.tell()) == (BIG[:10], 10)
+        for offset in (0, CHUNK_BYTES - 3, len(BIG) - 2):
+            file.seek(offset)
+            file.write(b"changed")
+            expected[offset : offset + 7] = b"changed"
+        file.flush()
+        assert fs.cat_file(f"{root}/f") == BIG
+    assert fs.cat_file(f"{root}/f") == expected
+    with fs.open(f"{root}/f", "r+b") as file:
+        file.truncate(5)
+    assert fs.cat_file(f"{root}/f") == expected[:5]
+    with fs.open(f"{root}/z.zip", "w+b") as file, zipfile.ZipFile(file, "w") as packed:
+        packed.writestr("name", "content")
+    with fs.open(f"{root}/z.zip", "rb") as file:
+        assert zipfile.ZipFile(file).read("name") == b"content"
+    with fs.open(f"{root}/t", "w") as file:
+        file.write("one\ntwo\n")
+    with fs.open(f"{root}/t", "r+") as file:
+        assert file.readline() == "one\n"
+        file.seek(0, io.SEEK_END)
+        file.write("three\n")
+    assert fs.read_text(f"{root}/t") == "one\ntwo\nthree\n"
+
+
+def test_a_file_that_is_only_looked_at_is_not_written_again(
+    fs: MinigfsFileSystem, root: str
+) -> None:
+    fs.pipe_file(f"{root}/f", b"content")
+    before = fs.info(f"{root}/f")["file_id"]
+    with fs.open(f"{root}/f", "r+b") as file:
+        assert file.read() == b"content"
+    assert fs.info(f"{root}/f")["file_id"] == before
+
+
+def test_no_update_is_lost_silently_and_none_is_made_by_an_exception(
+    fs: MinigfsFileSystem, root: str
+) -> None:
+    fs.pipe_file(f"{root}/f", b"0")
+    first, second = fs.open(f"{root}/f", "r+b"), fs.open(f"{root}/f", "r+b")
+    first.write(b"1")
+    second.write(b"2")
+    first.close()
+    with pytest.raises(PreconditionFailed):
+        second.close()
+    assert fs.cat_file(f"{root}/f") == b"1"
+    with pytest.raises(Boom), fs.open(f"{root}/f", "r+b") as file:  # noqa: PT012
+        file.write(b"3")
+        raise Boom
+    with pytest.raises(FileNotFoundError):
+        fs.open(f"{root}/none", "r+b")
+    with pytest.raises(FileExistsError):
+        fs.open(f"{root}/f", "x+b")
+    assert fs.cat_file(f"{root}/f") == b"1"
+    with fs.transaction:
+        with fs.open(f"{root}/f", "r+b") as file:
+            file.write(b"4")
+        fs.pipe_file(f"{root}/beside", b"5")
+        assert fs.cat_file(f"{root}/f") == b"1"
+    assert (fs.cat_file(f"{root}/f"), fs.cat_file(f"{root}/beside")) == (b"4", b"5")
+
+
+def test_what_is_appended_comes_after_what_was_there(fs: MinigfsFileSystem, root: str) -> None:
+    for part in (BIG, b"", b"and more"):
+        with fs.open(f"{root}/f", "ab") as file:
+            before = file.tell()
+            file.write(part)
+            assert file.tell() == before + len(part)
+    assert fs.cat_file(f"{root}/f") == BIG + b"and more"
+    first, second = fs.open(f"{root}/f", "ab"), fs.open(f"{root}/f", "ab")
+    first.write(b"1")
+    second.write(b"2")
+    first.close()
+    with pytest.raises(PreconditionFailed):
+        second.close()
+    with pytest.raises(Boom), fs.open(f"{root}/f", "ab") as file:  # noqa: PT012
+        file.write(b"3")
+        raise Boom
+    assert fs.tail(f"{root}/f", 5) == b"more1"
+    with fs.open(f"{root}/t", "a") as text:
+        text.write("one\n")
+    with fs.open(f"{root}/t", "a") as text:
+        text.write("two\n")
+    assert fs.read_text(f"{root}/t") == "one\ntwo\n"
+
+
+@pytest.mark.parametrize("mode", ["a+b", "rw", "bb"])
+def test_other_modes_are_refused(fs: MinigfsFileSystem, mode: str) -> None:
+    with pytest.raises(NotImplementedError, match="cannot open with mode"):
         fs.open("/f", mode)
 
 

@@ -35,17 +35,11 @@ def filesystem_config() -> Iterator[dict[str, Any]]:
         "fs": PyFileSystem(FSSpecHandler(ours)),
         "pathfn": root.__add__,
         "allow_move_dir": True,
-        "allow_append_to_file": False,
+        "allow_append_to_file": True,
     }
     ours.rm(root, recursive=True)
 
 
-# Files are written once and whole: `test_fs` proves that appending is refused. Theirs asks for
-# Arrow's own exception class, which no file system in Python raises.
-_LEFT_OUT = {"test_open_append_stream"}
-
 for _name, _test in list(vars(theirs).items()):
-    if _name in _LEFT_OUT:
-        continue
     if _name.startswith("test_") and "fs" in inspect.signature(_test).parameters:
         globals()[_name] = _test

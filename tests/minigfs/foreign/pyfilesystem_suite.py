@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, ClassVar, cast
 
 import fsspec
-import pytest
 from fs import errors
 from fs.base import FS
 from fs.enums import ResourceType
@@ -153,9 +152,6 @@ class MinigfsFS(FS):  # type: ignore[misc]  # untyped
         self.getinfo(path)
 
 
-_IN_PLACE = "a published file is not changed in place: it is written anew, whole"
-
-
 class TestMinigfs(FSTestCases, unittest.TestCase):  # type: ignore[misc]
     def make_fs(self) -> MinigfsFS:
         ours = fsspec.filesystem("minigfs")
@@ -166,23 +162,3 @@ class TestMinigfs(FSTestCases, unittest.TestCase):  # type: ignore[misc]
     def destroy_fs(self, fs: Any) -> None:
         fs.ours.rm(fs.root, recursive=True)
         super().destroy_fs(fs)
-
-    @pytest.mark.xfail(strict=True, reason=_IN_PLACE)
-    def test_appendbytes(self) -> None:
-        super().test_appendbytes()
-
-    @pytest.mark.xfail(strict=True, reason=_IN_PLACE)
-    def test_appendtext(self) -> None:
-        super().test_appendtext()
-
-    @pytest.mark.xfail(strict=True, reason=_IN_PLACE)
-    def test_bin_files(self) -> None:
-        super().test_bin_files()
-
-    @pytest.mark.xfail(strict=True, reason=_IN_PLACE)
-    def test_files(self) -> None:
-        super().test_files()
-
-    @pytest.mark.xfail(strict=True, reason=_IN_PLACE)
-    def test_open_files(self) -> None:
-        super().test_open_files()
