@@ -319,7 +319,7 @@ def _result(assignment: Assignment) -> MapResult | PublishResult:
         name=f"part-m-{attempt.task.index:05d}",
         attempt_name=attempt.file_stem,
         size_bytes=0,
-        xxh3="",
+        xxh3="0",
         record_count=0,
         min_key=None,
         max_key=None,
