@@ -14,6 +14,7 @@ __all__ = [
     "LOCAL_LOG_BYTES_MAX",
     "LOCAL_PROCESS_BYTES_MIN",
     "MASTER_PATIENCE_MS",
+    "NEWS_INTERVAL_MS",
     "SAME_RECORD_COUNT_MAX",
     "STATUS_WAIT_MS",
     "PING_INTERVAL_MS",
@@ -62,6 +63,7 @@ ASIDE_MS_MAX = 600_000
 JOB_HISTORY_COUNT_MAX = 100  # finished jobs that `jobs list` still shows
 
 MASTER_PATIENCE_MS = 60_000  # a client waits this long for masters that restart
+NEWS_INTERVAL_MS = 50  # between two statuses told to one client: faster than anybody reads
 STATUS_WAIT_MS = 2_000  # a client's long poll for news; an answer overdue tells of a dead leader
 CANCEL_WAIT_MS = 3_000  # after Ctrl-C: two pings reach every worker; then the user's patience ends
 LOCAL_PROCESS_BYTES_MIN = 64 * MIB  # light record functions do 80 MB/s; executors start in 0.5 s

@@ -39,30 +39,49 @@ class InProcessCoordinator:
         self._machine.adopt(self._machine.preview(OpenTerm(now_ms=self._now_ms(), term=1)))
         self._coordinator = Coordinator(self._machine, term=1, now_ms=self._now_ms())
         self._tokens = itertools.count(1)
-        self._answered = threading.Condition()
+        self._lock = threading.Lock()
+        self._waiting: dict[int, threading.Condition] = {}
+        self._ticked_ms = self._now_ms()
         self._answers: dict[int, Message | MinigfsError] = {}
         self._closed = False
 
     def call(self, request: Request[ReplyT]) -> ReplyT:
         """The answer to ``request``, or the error that is the answer."""
-        with self._answered:
+        with self._lock:
             token = next(self._tokens)
             self._handle(Called(token=token, request=cast("CoordinatorRequest", request)))
-            while token not in self._answers:
-                if self._closed:
-                    raise CoordinatorClosed("the local backend was closed")
-                self._answered.wait(TICK_INTERVAL_MS / 1000)
-                self._handle(Tick())
+            self._tick()
+            if token not in self._answers:
+                self._await(token)
             answer = self._answers.pop(token)
         if isinstance(answer, MinigfsError):
             raise answer
         return cast("ReplyT", answer)
 
+    def _await(self, token: int) -> None:
+        """Only the call that is answered wakes up: others would take the interpreter from the slots
+        after every task."""
+        answered = self._waiting[token] = threading.Condition(self._lock)
+        try:
+            while token not in self._answers:
+                if self._closed:
+                    raise CoordinatorClosed("the local backend was closed")
+                answered.wait(TICK_INTERVAL_MS / 1000)
+                self._tick()
+        finally:
+            del self._waiting[token]
+
+    def _tick(self) -> None:
+        if self._now_ms() - self._ticked_ms >= TICK_INTERVAL_MS:
+            self._ticked_ms = self._now_ms()
+            self._handle(Tick())
+
     def close(self) -> None:
         """End every call that waits."""
-        with self._answered:
+        with self._lock:
             self._closed = True
-            self._answered.notify_all()
+            for answered in self._waiting.values():
+                answered.notify()
 
     def _now_ms(self) -> int:
         return self._offset_ms + self._clock.monotonic_ms()
@@ -96,4 +115,5 @@ class InProcessCoordinator:
 
     def _answer(self, token: int, answer: Message | MinigfsError) -> None:
         self._answers[token] = answer
-        self._answered.notify_all()
+        if token in self._waiting:
+            self._waiting[token].notify()

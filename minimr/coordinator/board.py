@@ -17,12 +17,15 @@ __all__ = ["JobBoard", "Watcher"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watcher:
-    """A client waits for a status other than ``known_version``; ``token`` answers it."""
+    """A client waits for a status other than ``known_version``; ``token`` answers it. While the job
+    runs it is not answered before ``news_ms``: who looks at thousands of small tasks would else
+    take more time than they do."""
 
     token: int
     job_id: JobId
     known_version: int
     deadline_ms: int
+    news_ms: int
 
 
 class JobBoard:
@@ -63,9 +66,16 @@ class JobBoard:
     def due(self, now_ms: int) -> Iterator[Watcher]:
         """Take out, in order of arrival, the watchers whose wait is over."""
         for watcher in tuple(self._watchers.values()):
-            if watcher.deadline_ms <= now_ms or self._version(watcher) != watcher.known_version:
+            if watcher.deadline_ms <= now_ms or self._has_news(watcher, now_ms):
                 self.unwatch(watcher.token)
                 yield watcher
+
+    def _has_news(self, watcher: Watcher, now_ms: int) -> bool:
+        version = self._version(watcher)
+        is_first = watcher.known_version < 0
+        return version != watcher.known_version and (
+            version is None or is_first or now_ms >= watcher.news_ms
+        )
 
     def _version(self, watcher: Watcher) -> int | None:
         record = self._machine.state.jobs.get(watcher.job_id)

@@ -18,7 +18,7 @@ from typing import assert_never
 
 from minigfs.errors import MinigfsError, ProtocolError
 from minigfs.transport.messages import Empty, Message
-from minimr.config import POLL_WAIT_MS_MAX
+from minimr.config import NEWS_INTERVAL_MS, POLL_WAIT_MS_MAX
 from minimr.coordinator.admission import admission_problem, result_problem
 from minimr.coordinator.assigning import Assigner
 from minimr.coordinator.board import JobBoard, Watcher
@@ -192,6 +192,7 @@ class Coordinator:
                 job_id=request.job_id,
                 known_version=request.known_version,
                 deadline_ms=self._now_ms + wait_ms,
+                news_ms=self._now_ms + NEWS_INTERVAL_MS,
             )
         )
 

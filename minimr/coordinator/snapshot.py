@@ -58,6 +58,7 @@ class _RunningJob(_Record, frozen=True, tag="job"):
     ended_as: JobState | None
     backups_won: int = 0
     backups_wasted: int = 0
+    input_bytes: int = 0
 
 
 class _Tasks(_Record, frozen=True, tag="tasks"):
@@ -146,12 +147,14 @@ def _frozen(job: JobRecord) -> _RunningJob:
         ended_as=job.ended_as,
         backups_won=job.backups_won,
         backups_wasted=job.backups_wasted,
+        input_bytes=job.input_bytes,
     )
 
 
 def _thawed(job: _RunningJob) -> JobRecord:
     return JobRecord(
         spec=job.spec,
+        input_bytes=job.input_bytes or sum(split.size_bytes for split in job.spec.splits),
         admitted_ms=job.admitted_ms,
         version=job.version,
         tally=Map({(phase, end): count for phase, end, count in job.tally}),

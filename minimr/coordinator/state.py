@@ -103,6 +103,7 @@ class JobRecord:
     ended_as: JobState | None = None  # set by the change that ends the job
     backups_won: int = 0  # backup attempts that were the first to commit
     backups_wasted: int = 0  # that ended in any other way
+    input_bytes: int = 0  # of all splits: kept, because there may be very many
 
     @property
     def job_id(self) -> JobId:

@@ -62,7 +62,7 @@ def job_status(
         maps_done=record.maps_done,
         reduce_count=record.reduce_count,
         reduces_done=record.reduces_done,
-        input_bytes=sum(split.size_bytes for split in spec.splits),
+        input_bytes=record.input_bytes,
         input_bytes_done=record.input_bytes_done + _busy_bytes(running, TaskPhase.MAP),
         shuffle_bytes=record.shuffle_bytes,
         shuffle_bytes_done=min(

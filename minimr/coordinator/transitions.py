@@ -102,7 +102,8 @@ def _admit(state: CoordinatorState, command: AdmitJob) -> CoordinatorState:
     job_id = command.spec.job_id
     if job_id in state.jobs or state.ended(job_id) is not None:
         return state
-    record = JobRecord(spec=command.spec, admitted_ms=command.now_ms)
+    input_bytes = sum(split.size_bytes for split in command.spec.splits)
+    record = JobRecord(spec=command.spec, admitted_ms=command.now_ms, input_bytes=input_bytes)
     return _put(state, _note_phases(record, command.now_ms), command.now_ms)
 
 

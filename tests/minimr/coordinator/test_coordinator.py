@@ -3,7 +3,12 @@
 import pytest
 
 from minigfs.errors import ProtocolError
-from minimr.config import RECOVERY_HOLD_MS, TASK_END_COUNT_MAX, WORKER_DEAD_AFTER_MS
+from minimr.config import (
+    NEWS_INTERVAL_MS,
+    RECOVERY_HOLD_MS,
+    TASK_END_COUNT_MAX,
+    WORKER_DEAD_AFTER_MS,
+)
 from minimr.coordinator.commands import OpenTerm, encode_command
 from minimr.coordinator.effects import Propose, PublishOutput
 from minimr.coordinator.events import Applied, CallerGone
@@ -543,13 +548,15 @@ def test_an_attempt_whose_report_was_refused_goes_with_its_worker(stand: Stand) 
     assert stand.take(BOB).attempt.task == assignment.attempt.task
 
 
-def test_a_watcher_hears_of_progress_at_once_and_of_silence_at_its_deadline(stand: Stand) -> None:
+def test_a_watcher_hears_of_progress_soon_and_of_silence_at_its_deadline(stand: Stand) -> None:
     stand.submit(make_spec(maps=1))
     assignment = stand.take(ALICE)
     known = status(stand).version
     token = stand.call(GetJob(job_id=JOB, known_version=known, wait_ms=2_000))
     assert token not in stand.answers
     stand.ping(ALICE, assignment.attempt)
+    assert token not in stand.answers
+    stand.wait(NEWS_INTERVAL_MS)
     news = stand.answers[token]
     assert isinstance(news, JobStatus)
     assert news.version > known
