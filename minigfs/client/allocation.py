@@ -99,6 +99,7 @@ class ChunkAllocator:
                 exclusive=self._file.exclusive,
                 replication=self._file.replication,
                 chunk_count=chunk_count,
+                holder=self._leases.holder,
             )
         )
         self._leases.opened(created.file_id)

@@ -15,6 +15,7 @@ from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId, Origin
 from minigfs.transport.messages import Empty, Message, ReplyT, Request
 
 __all__ = [
+    "HOLD_MS",
     "AllocateChunks",
     "Allocated",
     "CatalogueBatch",
@@ -34,6 +35,7 @@ __all__ = [
     "GetClusterReport",
     "Heartbeat",
     "HeartbeatReply",
+    "HoldWriters",
     "HistoryPosition",
     "ListDirectory",
     "Listing",
@@ -61,6 +63,9 @@ __all__ = [
     "Stat",
     "WriteTerms",
 ]
+
+
+HOLD_MS = 25_000  # a call of a process that writes waits so long, and is asked again
 
 
 class Change(Request[ReplyT], Generic[ReplyT], frozen=True, kw_only=True):
@@ -196,13 +201,15 @@ class CreateFile(Change[Created], frozen=True, tag="fs.create"):
     is visible before ``PublishFile``.
 
     Missing parents are made at publish. The inode is discarded when its writer has not been heard
-    of (any request naming it) for 60 s.
+    of (any request naming it) for 60 s, or some seconds after the connection of its ``holder``
+    ended (see ``HoldWriters``).
     """
 
     path: str
     exclusive: bool = False  # refuse now (and again at publish) if the path exists
     replication: int | None = None  # as the policies above the path say
     chunk_count: int = 0
+    holder: str = ""  # which process writes it
 
 
 class CreateEmptyFile(Change[FileStatus], frozen=True, tag="fs.create-empty"):
@@ -257,6 +264,16 @@ class DiscardFile(Change[Empty], frozen=True, tag="fs.discard"):
 
 class RenewWriters(Request[Empty], frozen=True, tag="fs.renew"):
     file_ids: tuple[FileId, ...]
+    holder: str = ""
+
+
+class HoldWriters(Request[Empty], frozen=True, tag="fs.hold-writers"):
+    """Kept waiting by a process with open writers, for its connection to tell when it ends.
+
+    Answered after ``HOLD_MS``, to be asked again. ``holder`` is a name the process made up.
+    """
+
+    holder: str
 
 
 class Rename(Change[Empty], frozen=True, tag="fs.rename"):

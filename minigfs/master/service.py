@@ -42,6 +42,7 @@ from minigfs.master.messages import (
     Find,
     Heartbeat,
     HeartbeatReply,
+    HoldWriters,
     ListDirectory,
     Listing,
     Locate,
@@ -144,6 +145,7 @@ class FileSystemService:
             PublishFile: self._publish,
             DiscardFile: self._discard,
             RenewWriters: self._renew,
+            HoldWriters: self._hold,
             ReportDamage: self._report_damage,
             Heartbeat: self._heartbeat,
             **self._examination.handlers(),
@@ -321,7 +323,7 @@ class FileSystemService:
             replica_sets,
         )
         reply = await self.propose(command, commands.FileCreated, request.origin)
-        tenure.touch_writer(reply.file_id)
+        tenure.touch_writer(reply.file_id, request.holder)
         return Created(
             file_id=reply.file_id,
             chunk_bytes=self._config.chunk_bytes,
@@ -411,13 +413,17 @@ class FileSystemService:
     async def _renew(self, request: RenewWriters) -> Empty:
         tenure = self._leading()
         for file_id in request.file_ids:
-            self._touch(tenure, file_id)
+            self._touch(tenure, file_id, request.holder)
         return Empty()
 
-    def _touch(self, tenure: Tenure, file_id: FileId) -> None:
+    async def _hold(self, request: HoldWriters) -> Empty:
+        await self._leading().hold_writers(request.holder)
+        return Empty()
+
+    def _touch(self, tenure: Tenure, file_id: FileId, holder: str = "") -> None:
         """A writer was heard of."""
         if file_id in self.state.temporary:
-            tenure.touch_writer(file_id)
+            tenure.touch_writer(file_id, holder)
         elif file_id in self.state.open_files:
             self._appends.touch(file_id)
 

@@ -9,16 +9,18 @@ counts as present until its server says otherwise, and placement waits a moment 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import islice
 
 from msgspec.structs import replace as with_fields
 
+from minigfs.errors import NotLeader
 from minigfs.ids import ChunkHandle, ChunkserverId, FileId
 from minigfs.master.catalogue import CatalogueFeed
 from minigfs.master.health import HealthTally
 from minigfs.master.history import TenureMark, contains, newest_position
 from minigfs.master.membership import Membership
-from minigfs.master.messages import Heartbeat, HeartbeatReply
+from minigfs.master.messages import HOLD_MS, Heartbeat, HeartbeatReply
 from minigfs.master.release import let_go
 from minigfs.master.repair import Repairs
 from minigfs.master.state import Chunk, FileSystemState
@@ -46,7 +48,7 @@ class Tenure:
         self._began_ms = clock.monotonic_ms()
         self.repairs = Repairs(self.membership, began_ms=self._began_ms)
         self._server_joined = asyncio.Event()
-        self._is_over = False
+        self._over = asyncio.Event()
         self._tally: asyncio.Task[HealthTally] | None = None
         self.strangers: dict[ChunkserverId, Address] = {}  # have seen a history that is not ours
 
@@ -65,14 +67,28 @@ class Tenure:
 
     def end(self) -> None:
         """Let go whoever waits."""
-        self._is_over = True
+        self._over.set()
         self._server_joined.set()
 
     def server_spoke(self) -> None:
         self._server_joined.set()
 
-    def touch_writer(self, file_id: FileId) -> None:
-        self.leases.renew(file_id, self.now_ms)
+    def touch_writer(self, file_id: FileId, holder: str = "") -> None:
+        self.leases.renew(file_id, self.now_ms, holder)
+
+    async def hold_writers(self, holder: str) -> None:
+        """Wait, for a process with open writers. ``NotLeader`` when the tenure is over."""
+        self.leases.hold(holder)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HOLD_MS / 1000):
+                    await self._over.wait()
+        except asyncio.CancelledError:
+            self.leases.let_go(holder, self.now_ms, cut_off=True)
+            raise
+        self.leases.let_go(holder, self.now_ms, cut_off=False)
+        if self._over.is_set():
+            raise NotLeader("this master leads no more: ask the others")
 
     def under_history(
         self,
@@ -119,7 +135,7 @@ class Tenure:
     async def wait_for_one_more(self) -> bool:
         """Wait for some chunkserver to speak; False once that is no longer to be expected."""
         left_ms = self._began_ms + PLACEMENT_GRACE_MS - self.now_ms
-        if left_ms <= 0 or self._is_over:
+        if left_ms <= 0 or self._over.is_set():
             return False
         self._server_joined.clear()
         try:
@@ -127,7 +143,7 @@ class Tenure:
                 await self._server_joined.wait()
         except TimeoutError:
             return False
-        return not self._is_over
+        return not self._over.is_set()
 
     async def tally(self, state: Callable[[], FileSystemState]) -> HealthTally:
         """Count all chunks. Who asks while a count is under way waits for that one: where there

@@ -1,5 +1,7 @@
 """Transactions, clones, the trash and policies, as a client of real processes meets them."""
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -222,6 +224,46 @@ def test_what_was_removed_comes_back(client: MinigfsClient, root: str) -> None:
     assert list(client.list_trash(root)) == []
     with pytest.raises(FileMissing):
         client.undelete(f"{root}/d/g")
+
+
+HALF_A_FILE = """
+import sys, time
+from minigfs.client.client import MinigfsClient
+from minigfs.client.config import ClientConfig
+client = MinigfsClient(ClientConfig.discover(home=sys.argv[1]))
+writer = client.open_writer(sys.argv[2])
+writer.write(bytes(5_000))
+time.sleep(0.3)
+print("open", flush=True)
+sys.stdin.readline()
+if sys.argv[3] == "leave":
+    sys.exit()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("end", "seconds"), [("leave", 2.0), ("kill", 9.0)])
+def test_the_temporary_file_of_a_process_that_ends_is_gone_in_seconds(
+    small_chunk_cluster: StorageCluster, client: MinigfsClient, root: str, end: str, seconds: float
+) -> None:
+    before = client.report().chunk_count
+    process = subprocess.Popen(
+        [sys.executable, "-c", HALF_A_FILE, str(small_chunk_cluster.home), f"{root}/f", end],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process:
+        assert process.stdout.readline() == b"open\n"
+        assert client.report().chunk_count > before
+        if end == "kill":
+            process.kill()
+        else:
+            process.stdin.close()
+            process.wait()
+        until(lambda: client.report().chunk_count == before, seconds)
+        process.kill()
 
 
 def test_policies_are_inherited(client: MinigfsClient, root: str) -> None:

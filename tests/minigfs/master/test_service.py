@@ -15,6 +15,7 @@ from minigfs.master.messages import (
     AllocateChunks,
     CreateFile,
     GetClusterReport,
+    HoldWriters,
     MakeDirectory,
     PublishFile,
     Remove,
@@ -26,7 +27,7 @@ from minigfs.master.options import MasterOptions
 from minigfs.master.removal import REAP_WORK_MAX
 from minigfs.master.service import FileSystemService
 from minigfs.master.tenure import REPORT_GRACE_MS, Tenure
-from minigfs.master.writers import WRITER_LEASE_MS
+from minigfs.master.writers import GONE_WRITER_MS, WRITER_LEASE_MS
 from minigfs.transport.security import Security
 from tests.lone_host import LONE_ADDRESS, lone_host, with_space
 from tests.minigfs.master.test_membership import beat
@@ -120,6 +121,29 @@ def test_a_writer_that_renews_keeps_its_file() -> None:
                 await stand.call(RenewWriters(file_ids=(file_id,)))
                 await stand.tick()
             assert file_id in stand.state.temporary
+
+    asyncio.run(main())
+
+
+def test_the_files_of_a_process_whose_call_is_cut_off_are_discarded_in_seconds() -> None:
+    async def main() -> None:
+        async with standing() as stand:
+            files = []
+            for holder in ("gone", "paused"):
+                request = CreateFile(path=f"/{holder}", holder=holder)
+                files.append((await stand.call(request)).file_id)
+            calls = [
+                asyncio.create_task(stand.call(HoldWriters(holder=holder)))
+                for holder in ("gone", "paused")
+            ]
+            await asyncio.sleep(0)
+            calls[0].cancel()  # as the transport does with what runs for a connection that ended
+            await asyncio.wait(calls[:1])
+            stand.clock.advance(GONE_WRITER_MS + 1)
+            await stand.tick()
+            assert list(stand.state.temporary) == files[1:]
+            calls[1].cancel()
+            await asyncio.wait(calls)
 
     asyncio.run(main())
 
