@@ -197,6 +197,54 @@ def test_the_tree_is_changed_and_shown(run: Run, root: str) -> None:
 
 
 @pytest.mark.e2e
+def test_copies_come_and_what_was_removed_comes_back(run: Run, root: str) -> None:
+    run("put", "-", f"{root}/d/f", stdin=b"12345")
+    run("cp", "-r", f"{root}/d", f"{root}/e")
+    run("cp", f"{root}/d/f", f"{root}/e/g")
+    run("clone", f"{root}/e", f"{root}/exactly")
+    assert run("find", root, "--type", "f").stdout.decode().split() == [
+        f"{root}/{path}" for path in ("d/f", "e/f", "e/g", "exactly/f", "exactly/g")
+    ]
+    assert run("find", root, "--name", "g*", "--type", "f", "-l").stdout.split()[0] == b"5"
+    assert run("tree", f"{root}/e").stdout.decode().splitlines()[1:] == [
+        "├── f  (5 B)",
+        "└── g  (5 B)",
+    ]
+    run("rm", "-r", f"{root}/e")
+    listed = json.loads(run("undelete", "--list", root, "--json").stdout)
+    assert [(entry["path"], entry["file_count"]) for entry in listed] == [(f"{root}/e", 2)]
+    assert f"{root}/e/" in run("undelete").stdout.decode()
+    run("undelete", f"{root}/e")
+    run("rm", "--now", f"{root}/e/g")
+    run("rm", f"{root}/e/f")
+    run("undelete", f"{root}/e/f", "--to", f"{root}/back")
+    assert run("cat", f"{root}/back", f"{root}/exactly/g").stdout == b"1234512345"
+    assert run("undelete", "--list", root).stdout == b""
+    run("undelete", f"{root}/e/g", code=2)
+
+
+@pytest.mark.e2e
+def test_policies_are_set_and_shown(run: Run, root: str) -> None:
+    run("mkdir", f"{root}/scratch", "--replication", "1", "--retention", "0")
+    run("put", "-", f"{root}/scratch/f", stdin=b"12345")
+    (status,) = json.loads(run("stat", "--json", f"{root}/scratch/f").stdout)
+    assert status["replication"] == 1
+    run("rm", f"{root}/scratch/f")
+    assert run("undelete", "--list", root).stdout == b""
+    run("put", "-", f"{root}/scratch/f", stdin=b"12345")
+    run("setrep", "-R", "2", f"{root}/scratch")
+    (status,) = json.loads(run("stat", "--json", f"{root}/scratch/f").stdout)
+    assert status["replication"] == 2
+    shown = run("policy", f"{root}/scratch", "--retention", "inherit").stdout.decode()
+    assert [line.split()[-2:] for line in shown.splitlines()] == [
+        ["set", "here"],
+        ["3d", "inherited"],
+    ]
+    report = json.loads(run("policy", f"{root}/scratch", "--json").stdout)
+    assert (report["replication"], report["own_retention_ms"]) == (2, None)
+
+
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
