@@ -12,7 +12,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from minimr.errors import UnreadableInput
-from minimr.formats.records import Records
+from minimr.formats.records import OnMalformed, Records, refuse
 from minimr.formats.storage import Storage
 from minimr.formats.table_records import BatchRecords
 from minimr.messages import FileRange
@@ -30,7 +30,12 @@ class ParquetReader:
         self._columns = columns
 
     def read(
-        self, ranges: Sequence[FileRange], storage: Storage, *, block_bytes: int
+        self,
+        ranges: Sequence[FileRange],
+        storage: Storage,
+        *,
+        block_bytes: int,
+        on_malformed: OnMalformed = refuse,
     ) -> Iterator[Records]:
         for each in ranges:
             with _opened(each, storage, "Parquet") as source:
@@ -71,7 +76,12 @@ class ArrowIpcReader:
         self._columns = columns
 
     def read(
-        self, ranges: Sequence[FileRange], storage: Storage, *, block_bytes: int
+        self,
+        ranges: Sequence[FileRange],
+        storage: Storage,
+        *,
+        block_bytes: int,
+        on_malformed: OnMalformed = refuse,
     ) -> Iterator[Records]:
         for each in ranges:
             with _opened(each, storage, "Arrow IPC") as source:

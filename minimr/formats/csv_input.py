@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from minimr.formats.blocks import read_blocks
-from minimr.formats.records import MalformedRecord, Records
+from minimr.formats.records import MalformedRecord, OnMalformed, Records, refuse
 from minimr.formats.storage import Storage
 from minimr.formats.table_records import ObjectRecords
 from minimr.formats.text_input import split_lines
@@ -19,7 +19,6 @@ from minimr.messages import FileRange
 __all__ = ["CsvReader"]
 
 _FIELD_CHARACTERS_MAX = 64 << 20  # an open quote swallows a file up to here, then it is an error
-_SHOWN_CHARACTERS = 200
 
 
 class CsvReader:
@@ -29,16 +28,25 @@ class CsvReader:
         self._options = options
 
     def read(
-        self, ranges: Sequence[FileRange], storage: Storage, *, block_bytes: int
+        self,
+        ranges: Sequence[FileRange],
+        storage: Storage,
+        *,
+        block_bytes: int,
+        on_malformed: OnMalformed = refuse,
     ) -> Iterator[Records]:
         for each in ranges:
-            yield from self._read_file(each, storage, block_bytes)
+            yield from self._read_file(each, storage, block_bytes, on_malformed)
 
     def _read_file(
-        self, wanted: FileRange, storage: Storage, block_bytes: int
+        self,
+        wanted: FileRange,
+        storage: Storage,
+        block_bytes: int,
+        on_malformed: OnMalformed,
     ) -> Iterator[Records]:
         lines = _Lines(wanted, storage, block_bytes)
-        rows = _rows(lines, wanted.url, self._options.separator)
+        rows = _rows(lines, wanted.url, self._options.separator, on_malformed)
         columns: list[str] | None = None
         if self._options.header:
             first = next(rows, None)
@@ -52,10 +60,9 @@ class CsvReader:
             if columns is None:
                 columns = [f"c{index}" for index in range(len(row))]
             if len(row) != len(columns):
-                raise MalformedRecord(
-                    f"this row has {len(row)} fields and not {len(columns)}",
-                    url=wanted.url, offset=offset, record=repr(row)[:_SHOWN_CHARACTERS],
-                )  # fmt: skip
+                why = f"this row has {len(row)} fields and not {len(columns)}"
+                on_malformed(MalformedRecord(why, url=wanted.url, offset=offset, record=row))
+                continue
             found.append(dict(zip(columns, row, strict=True)) if self._options.header else row)
             offsets.append(offset)
             if lines.read_bytes - read_bytes >= block_bytes:
@@ -78,6 +85,7 @@ class _Lines:
         self._blocks = read_blocks([wanted], storage, block_bytes=block_bytes)
         self.offset = wanted.start
         self.read_bytes = 0
+        self.last = b""  # as it stands in the file
 
     def __iter__(self) -> Iterator[str]:
         for block in self._blocks:
@@ -85,10 +93,13 @@ class _Lines:
             self.read_bytes += block.stored_bytes
             for line in split_lines(block):
                 self.offset += len(line) + 1
+                self.last = line
                 yield line.decode("utf-8", "replace") + "\n"
 
 
-def _rows(lines: _Lines, url: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+def _rows(
+    lines: _Lines, url: str, separator: str, on_malformed: OnMalformed
+) -> Iterator[tuple[int, list[str]]]:
     """Each row and the offset it begins at. Empty lines are no rows."""
     csv.field_size_limit(_FIELD_CHARACTERS_MAX)
     offset = lines.offset
@@ -100,9 +111,9 @@ def _rows(lines: _Lines, url: str, separator: str) -> Iterator[tuple[int, list[s
         except StopIteration:
             return
         except csv.Error as error:
-            raise MalformedRecord(
-                "the row that begins here is no CSV", url=url, offset=offset, record=str(error)
-            ) from error
+            why = f"the row that begins here is no CSV ({error})"
+            on_malformed(MalformedRecord(why, url=url, offset=offset, record=lines.last))
+            row = []
         if row:
             yield offset, row
         offset = lines.offset

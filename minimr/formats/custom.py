@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from minimr.errors import JobUsageError
 from minimr.formats.packed import PackedSource, unpacked
-from minimr.formats.records import Place, Records
+from minimr.formats.records import OnMalformed, Place, Records, refuse
 from minimr.formats.storage import Storage
 from minimr.formats.table_records import BatchRecords
 from minimr.inputs import CustomReader, InputFormat
@@ -27,7 +27,12 @@ class CustomFormatReader:
         self._reader = reader
 
     def read(
-        self, ranges: Sequence[FileRange], storage: Storage, *, block_bytes: int
+        self,
+        ranges: Sequence[FileRange],
+        storage: Storage,
+        *,
+        block_bytes: int,
+        on_malformed: OnMalformed = refuse,
     ) -> Iterator[Records]:
         for each in ranges:
             with storage.open_input(each.url) as file:

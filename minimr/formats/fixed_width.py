@@ -6,13 +6,11 @@ from typing import IO, Any
 import pyarrow as pa
 
 from minimr.formats.packed import PackedSource, unpacked
-from minimr.formats.records import MalformedRecord, Place, Records
+from minimr.formats.records import MalformedRecord, OnMalformed, Place, Records, refuse
 from minimr.formats.storage import Storage
 from minimr.messages import FileRange
 
 __all__ = ["FixedWidthReader"]
-
-_SHOWN_BYTES = 64
 
 
 class FixedRecords:
@@ -56,7 +54,12 @@ class FixedWidthReader:
         self._width = record_bytes
 
     def read(
-        self, ranges: Sequence[FileRange], storage: Storage, *, block_bytes: int
+        self,
+        ranges: Sequence[FileRange],
+        storage: Storage,
+        *,
+        block_bytes: int,
+        on_malformed: OnMalformed = refuse,
     ) -> Iterator[Records]:
         block_bytes = max(block_bytes // self._width, 1) * self._width
         for each in ranges:
@@ -101,7 +104,7 @@ class FixedWidthReader:
                 f"the file ends with {rest} bytes that are no whole record of {self._width}",
                 url=wanted.url,
                 offset=position + buffer.size - rest,
-                record=repr(tail[:_SHOWN_BYTES]),
+                record=tail,
             )
         return FixedRecords(buffer, self._width, wanted.url, position, stored_bytes)
 

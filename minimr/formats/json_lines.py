@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from minimr.formats.blocks import Block, read_blocks
-from minimr.formats.records import MalformedRecord, Records
+from minimr.formats.records import MalformedRecord, OnMalformed, Records, refuse
 from minimr.formats.storage import Storage
 from minimr.formats.table_records import ObjectRecords
 from minimr.formats.text_input import split_lines
@@ -13,22 +13,25 @@ from minimr.messages import FileRange
 
 __all__ = ["JsonLinesReader"]
 
-_SHOWN_BYTES = 200
-
 
 class JsonLinesReader:
     """Lines of nothing but white space are no records."""
 
     def read(
-        self, ranges: Sequence[FileRange], storage: Storage, *, block_bytes: int
+        self,
+        ranges: Sequence[FileRange],
+        storage: Storage,
+        *,
+        block_bytes: int,
+        on_malformed: OnMalformed = refuse,
     ) -> Iterator[Records]:
         for block in read_blocks(ranges, storage, block_bytes=block_bytes):
-            records = _records(block)
+            records = _records(block, on_malformed)
             if records.record_count:
                 yield records
 
 
-def _records(block: Block) -> ObjectRecords:
+def _records(block: Block, on_malformed: OnMalformed) -> ObjectRecords:
     decode = msgspec.json.decode
     objects, offsets, at = [], [], 0
     for line in split_lines(block):
@@ -37,13 +40,13 @@ def _records(block: Block) -> ObjectRecords:
                 objects.append(decode(line))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 url, offset = block.origin_of(at)
-                raise MalformedRecord(
-                    f"this line is no JSON ({error})",
-                    url=url,
-                    offset=offset,
-                    record=repr(line[:_SHOWN_BYTES]),
-                ) from error
-            offsets.append(at)
+                on_malformed(
+                    MalformedRecord(
+                        f"this line is no JSON ({error})", url=url, offset=offset, record=line
+                    )
+                )
+            else:
+                offsets.append(at)
         at += len(line) + 1
     return BlockObjects(objects, offsets, block)
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from minimr.formats.blocks import Block, read_blocks
-from minimr.formats.records import Place, Records
+from minimr.formats.records import OnMalformed, Place, Records, refuse
 from minimr.formats.storage import Storage
 from minimr.formats.text_input import (
     block_batch,
@@ -86,7 +86,12 @@ class LineReader:
         self._records = LineRecords if form == "lines" else BlockRecords
 
     def read(
-        self, ranges: Sequence[FileRange], storage: Storage, *, block_bytes: int
+        self,
+        ranges: Sequence[FileRange],
+        storage: Storage,
+        *,
+        block_bytes: int,
+        on_malformed: OnMalformed = refuse,
     ) -> Iterator[Records]:
         return map(self._records, read_blocks(ranges, storage, block_bytes=block_bytes))
 
@@ -98,7 +103,12 @@ class KeyValueReader:
         self._separator = separator.encode()
 
     def read(
-        self, ranges: Sequence[FileRange], storage: Storage, *, block_bytes: int
+        self,
+        ranges: Sequence[FileRange],
+        storage: Storage,
+        *,
+        block_bytes: int,
+        on_malformed: OnMalformed = refuse,
     ) -> Iterator[Records]:
         for block in read_blocks(ranges, storage, block_bytes=block_bytes):
             yield KeyValueRecords(block, self._separator)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from minimr.formats.records import Reader, Records
+from minimr.formats.records import OnMalformed, Reader, Records, refuse
 from minimr.formats.storage import Storage
 from minimr.inputs import (
     ArrowIpc,
@@ -82,7 +82,14 @@ class _ReaderBySuffix:
     """Each file by the reader that its name asks for; the order of files is kept."""
 
     def read(
-        self, ranges: Sequence[FileRange], storage: Storage, *, block_bytes: int
+        self,
+        ranges: Sequence[FileRange],
+        storage: Storage,
+        *,
+        block_bytes: int,
+        on_malformed: OnMalformed = refuse,
     ) -> Iterator[Records]:
         for chosen, group in groupby(ranges, lambda each: file_format(Auto(), each.url)):
-            yield from reader_of(chosen).read(list(group), storage, block_bytes=block_bytes)
+            yield from reader_of(chosen).read(
+                list(group), storage, block_bytes=block_bytes, on_malformed=on_malformed
+            )

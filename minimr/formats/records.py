@@ -5,7 +5,7 @@ sizes. Records come as Python objects for ``map`` and as one Arrow batch for ``m
 what is asked for is made.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -14,7 +14,9 @@ from minimr.errors import UnreadableInput
 from minimr.formats.storage import Storage
 from minimr.messages import FileRange
 
-__all__ = ["MalformedRecord", "Place", "Reader", "Records"]
+__all__ = ["MalformedRecord", "OnMalformed", "Place", "Reader", "Records", "refuse"]
+
+_SHOWN_CHARACTERS = 200
 
 Place = tuple[str, int]  # URL, and the byte offset in the unpacked file; -1: not known
 
@@ -41,13 +43,42 @@ class Records(Protocol):
         """Where all of them are, for people."""
 
 
+class MalformedRecord(UnreadableInput):
+    """One record of a file is not what its format says; ``record`` is as it stands there."""
+
+    def __init__(self, why: str, *, url: str, offset: int, record: object) -> None:
+        shown = repr(record)[:_SHOWN_CHARACTERS]
+        super().__init__(f"{url} at byte {offset}: {why}: {shown}")
+        self.why = why
+        self.url = url
+        self.offset = offset
+        self.record = record
+        self.shown = shown
+
+
+OnMalformed = Callable[[MalformedRecord], None]
+
+
+def refuse(error: MalformedRecord) -> None:
+    """What a reader does with a malformed record, unless it is told otherwise."""
+    raise error
+
+
 class Reader(Protocol):
     """Reads one format."""
 
     def read(
-        self, ranges: Sequence[FileRange], storage: Storage, *, block_bytes: int
+        self,
+        ranges: Sequence[FileRange],
+        storage: Storage,
+        *,
+        block_bytes: int,
+        on_malformed: OnMalformed = refuse,
     ) -> Iterator[Records]:
         """All records that begin in the ranges, in order. Close the iterator to stop early.
+
+        ``on_malformed`` hears of each record that is not what the format says; if it returns, the
+        record is left out.
 
         Raises
         ------
@@ -57,13 +88,3 @@ class Reader(Protocol):
         OSError
             From the file system.
         """
-
-
-class MalformedRecord(UnreadableInput):
-    """One record of a file is not what its format says; ``record`` shows it."""
-
-    def __init__(self, why: str, *, url: str, offset: int, record: str) -> None:
-        super().__init__(f"{url} at byte {offset}: {why}: {record}")
-        self.url = url
-        self.offset = offset
-        self.record = record

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from minimr.errors import UnreadableInput
 from minimr.formats.packed import unpacked
-from minimr.formats.records import Place, Records
+from minimr.formats.records import OnMalformed, Place, Records, refuse
 from minimr.formats.storage import Storage
 from minimr.messages import FileRange
 
@@ -64,7 +64,12 @@ class FilesReader:
         self._suffixes = suffixes
 
     def read(
-        self, ranges: Sequence[FileRange], storage: Storage, *, block_bytes: int
+        self,
+        ranges: Sequence[FileRange],
+        storage: Storage,
+        *,
+        block_bytes: int,
+        on_malformed: OnMalformed = refuse,
     ) -> Iterator[Records]:
         found = FileRecords()
         for each in ranges:

@@ -10,7 +10,7 @@ from typing import Any
 
 from minimr.counters import increment
 from minimr.errors import UnsupportedType
-from minimr.formats.records import Records
+from minimr.formats.records import MalformedRecord, Records
 from minimr.messages import MapAssignment
 from minimr.pairs import Pairs
 from minimr.tasks.context import AttemptContext
@@ -75,6 +75,17 @@ class RecordMapper:
         except (UserCodeFailed, UnsupportedType) as error:
             raise self._at(error, found, calls.failed_index, records) from (
                 error.__cause__ or error
+            )
+
+    def malformed(self, error: MalformedRecord) -> None:
+        """A record that the input format's reader could not read; raises it if there are enough."""
+        if self._bad_count >= self._context.spec.max_bad:
+            raise error
+        self._bad_count += 1
+        increment(BAD_RECORDS)
+        if self._sides is not None:
+            self._sides.quarantine(
+                url=error.url, offset=error.offset, record=error.record, reason=error.why
             )
 
     def _special(self, block: int) -> list[int]:

@@ -137,7 +137,7 @@ def _failure_of(error: BaseException) -> Failure:
             return Failure(
                 kind=FailureKind.INPUT,
                 error=error.message,
-                record=error.record,
+                record=error.shown,
                 url=error.url,
                 offset=error.offset,
             )

@@ -11,7 +11,7 @@ from minimr.agg import Aggregation
 from minimr.counters import Counters, collecting, increment
 from minimr.errors import TaskError, UnsupportedType
 from minimr.formats.readers import reader_of
-from minimr.formats.records import Records
+from minimr.formats.records import OnMalformed, Records, refuse
 from minimr.formats.storage import is_local
 from minimr.messages import MapAssignment, MapOutput, MapResult, Nearness
 from minimr.pairs import Pairs
@@ -105,7 +105,8 @@ def map_split(
     split = assignment.split
     mapper = RecordMapper(context, assignment, sides) if context.job.map is not None else None
     done_bytes = 0
-    with closing(_records(context, assignment)) as read:
+    on_malformed = mapper.malformed if mapper else refuse
+    with closing(_records(context, assignment, on_malformed)) as read:
         for block, found in enumerate(read):
             context.check_cancelled()
             increment("map.input_records", found.record_count)
@@ -124,13 +125,17 @@ def map_split(
         increment(f"input.bytes.{near.value}", each.length)
 
 
-def _records(context: AttemptContext, assignment: MapAssignment) -> Generator[Records, None, None]:
+def _records(
+    context: AttemptContext, assignment: MapAssignment, on_malformed: OnMalformed
+) -> Generator[Records, None, None]:
     ranges = assignment.split.ranges
     plan = context.memory
     block_bytes = plan.record_block_bytes if context.job.map is not None else plan.batch_block_bytes
     reader = reader_of(context.input_format)
     try:
-        yield from reader.read(ranges, context.storage, block_bytes=block_bytes)
+        yield from reader.read(
+            ranges, context.storage, block_bytes=block_bytes, on_malformed=on_malformed
+        )
     except TaskError:
         raise
     except (MinigfsError, OSError) as error:

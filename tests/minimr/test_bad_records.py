@@ -180,3 +180,22 @@ def test_a_side_output_cannot_take_another_files_place(tmp_path: Path, name: str
 def test_side_outputs_are_for_tasks() -> None:
     with pytest.raises(JobUsageError):
         minimr.side_output("x")
+
+
+def test_records_that_their_format_cannot_read_go_to_quarantine_as_well(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b'{"n":1}\n{"n":\n{"n":2}\n{}\n')
+    job = minimr.Job("sums", map=lambda row: [("n", row["n"])], reduce=minimr.agg.sum)
+    result = minimr.run(
+        job, input=str(tmp_path / "in"), output=str(tmp_path / "out"), max_bad=2,
+        settings={"input_format": "jsonl"},
+    )  # fmt: skip
+    assert result.to_arrow().to_pylist() == [{"key": "n", "value": 3}]
+    assert result.counters["map.bad_records"] == 2
+    found = quarantined(tmp_path / "out")
+    assert [line["offset"] for line in found] == [8, 22]
+    assert base64.b64decode(str(found[0]["raw"])) == b'{"n":'
+    with pytest.raises(JobFailed, match="at byte 8: this line is no JSON"):
+        minimr.run(
+            job, input=str(tmp_path / "in"), output=str(tmp_path / "none"),
+            settings={"input_format": "jsonl"},
+        )  # fmt: skip

@@ -187,6 +187,27 @@ def test_a_malformed_record_is_named_with_its_file_and_offset(
     assert (met.value.url, met.value.offset) == (f"file://{path}", offset)
 
 
+@pytest.mark.parametrize(
+    ("chosen", "content", "good", "bad"),
+    [
+        (inputs.JsonLines(), b'[1]\nx\n\n[2]\n{"\n', [[1], [2]], [(4, b"x"), (11, b'{"')]),
+        (inputs.Csv(), b'a,b\n"c"x,d\ne\nf,g\n"h\n', [["a", "b"], ["f", "g"]],
+         [(4, b'"c"x,d'), (11, ["e"]), (17, b'"h')]),
+    ],
+)  # fmt: skip
+def test_malformed_records_can_be_left_out(
+    folder: Path, chosen: InputFormat, content: bytes, good: list[Any], bad: list[Any]
+) -> None:
+    path = folder / "some-malformed"
+    path.write_bytes(content)
+    met: list[MalformedRecord] = []
+    found = reader_of(chosen).read(
+        ranges_of(path), Storage(), block_bytes=5, on_malformed=met.append
+    )
+    assert objects(list(found)) == good
+    assert [(error.offset, error.record) for error in met] == bad
+
+
 @EXAMPLES
 @given(
     values=st.lists(
