@@ -56,6 +56,12 @@ def test_the_first_example_prints_ten_urls(tmp_path: Path) -> None:
     assert len(outputs[-1].splitlines()) == 10
 
 
+def test_the_jobs_and_formats_run_as_shown(folder: Path) -> None:
+    ((_, console),) = _blocks("Jobs and formats that come with it")
+    *_, checked = _run_console(console, folder)
+    assert checked.splitlines()[-1] == "SUCCESS - all records are in order"
+
+
 def test_a_job_of_ones_own_runs_as_a_program_and_from_the_command_line(folder: Path) -> None:
     (_, program), (_, console) = _blocks("Your own job")
     (folder / "status.py").write_text(program)
