@@ -298,6 +298,11 @@ class MinigfsClient:
         )
         return FileReader(chunk_map, replicas)
 
+    def read_buffer(self, path: str, offset: int, length: int) -> memoryview:
+        """A range of a file, not copied if it lies on this machine: ``FileReader.read_buffer``."""
+        with self.open_reader(path) as reader:
+            return reader.read_buffer(offset, length)
+
     def open_writer(
         self, path: str, *, exclusive: bool = False, replication: int | None = None
     ) -> FileWriter:

@@ -9,6 +9,7 @@ A lender that cannot be reached (another machine, another user, a dead server) i
 while; whoever wanted to borrow reads by socket instead.
 """
 
+import errno
 import mmap
 import os
 from pathlib import Path
@@ -90,13 +91,18 @@ class LentChunk:
                 target[: stop - start] = block[inside : inside + stop - start]
             target, start = target[stop - start :], stop
 
-    def view(self, start: int, end: int) -> memoryview:
+    def view(self, start: int, end: int) -> memoryview | None:
         """The bytes ``[start, end)``, verified, as they lie in the page cache: nothing is copied.
 
-        The view keeps the mapping alive, also when the chunk is deleted meanwhile.
+        The view keeps the mapping alive, also when the chunk is deleted meanwhile. None if this
+        process can map no more.
         """
+        if os.fstat(self._descriptor).st_size < self._data_offset + self._length_bytes:
+            raise self._cut()  # before the mapping is touched, where that would be deadly
         if self._mapping is None:
             self._mapping = self._map()
+        if self._mapping is None:
+            return None
         low, high = widen_to_blocks(start, end - start, self._length_bytes)
         check_blocks(self._handle, self._mapping[low:high], self._table, low)
         return self._mapping[start:end]
@@ -107,21 +113,24 @@ class LentChunk:
             try:
                 count = os.preadv(self._descriptor, [blocks[at:]], self._data_offset + start + at)
             except OSError as error:
+                if error.errno != errno.EIO:  # not the disk's fault: no reason to condemn a replica
+                    raise
                 raise CorruptChunk(f"chunk {self._handle:x}: {error.strerror}") from error
             if not count:
-                raise CorruptChunk(f"chunk {self._handle:x}: the file was cut")
+                raise self._cut()
             at += count
         check_blocks(self._handle, blocks, self._table, start)
 
-    def _map(self) -> memoryview:
+    def _map(self) -> memoryview | None:
         end = self._data_offset + self._length_bytes
-        if os.fstat(self._descriptor).st_size < end:  # touching what is not there is deadly
-            raise CorruptChunk(f"chunk {self._handle:x}: the file was cut")
         try:
             mapped = mmap.mmap(self._descriptor, end, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
-        except OSError as error:
-            raise CorruptChunk(f"chunk {self._handle:x}: {error.strerror}") from error
+        except (OSError, ValueError):  # out of descriptors, memory or address space
+            return None
         return memoryview(mapped)[self._data_offset : end]
+
+    def _cut(self) -> CorruptChunk:
+        return CorruptChunk(f"chunk {self._handle:x}: the file was cut")
 
 
 class Lenders:

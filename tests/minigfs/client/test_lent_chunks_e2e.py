@@ -93,10 +93,13 @@ def test_any_range_read_in_any_way_is_the_files_bytes(
 
 
 def test_a_buffer_inside_one_chunk_is_the_page_cache_itself(cluster: StorageCluster) -> None:
-    reader = written(fresh_client(cluster), "/views")
+    client = fresh_client(cluster)
+    reader = written(client, "/views")
+    client_buffer = client.read_buffer("/views", 0, 200_000)
     first, again = reader.read_buffer(0, 200_000), reader.read_buffer(1000, 200_000)
     assert first.readonly
     assert pa.py_buffer(first).address + 1000 == pa.py_buffer(again).address
+    assert client_buffer == first
     across = reader.read_buffer(CHUNK - 100_000, 200_000)
     assert across == CONTENT[CHUNK - 100_000 : CHUNK + 100_000]
 
@@ -134,6 +137,18 @@ def test_a_server_that_hangs_or_is_dead_is_read_around(cluster: StorageCluster) 
         assert borrows(reader)
     finally:
         cluster.start()
+
+
+def test_a_file_that_is_cut_under_a_mapping_is_noticed_before_it_is_touched(
+    cluster: StorageCluster,
+) -> None:
+    client = fresh_client(cluster)
+    reader = written(client, "/cut-later", CONTENT[:CHUNK])
+    assert reader.read_buffer(0, CHUNK) == CONTENT[:CHUNK]
+    _server, path = lender(cluster, client.locations("/cut-later").chunks[0])
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 200_000)
+    assert reader.read_buffer(0, CHUNK) == CONTENT[:CHUNK]
 
 
 @pytest.mark.parametrize("how", ["flipped", "cut", "removed"])

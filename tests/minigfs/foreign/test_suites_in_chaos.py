@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(400)]
 
 CHUNKSERVER_DIES_EVERY_S = 2.0
 LEADER_DIES_EVERY_S = 5.0
+LEADER_KILLS_MIN = 2  # a quick machine runs a suite again until it has met as many
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,6 @@ def replicated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterLayo
 @pytest.mark.parametrize("name", SUITES)
 def test_every_test_of_the_suite_passes_in_chaos(replicated: ClusterLayout, name: str) -> None:
     with Chaos(replicated) as chaos:
-        run_suite(name, replicated.home, timeout_s=360)
-    assert any(kill.startswith("chunkserver") for kill in chaos.kills)
-    if len(chaos.kills) > 6:
-        assert any(kill.startswith("master") for kill in chaos.kills)
+        while sum(kill.startswith("master") for kill in chaos.kills) < LEADER_KILLS_MIN:
+            run_suite(name, replicated.home, timeout_s=360)
+    assert sum(kill.startswith("chunkserver") for kill in chaos.kills) > LEADER_KILLS_MIN
