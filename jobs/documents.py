@@ -26,7 +26,11 @@ DOCS = ("files", "lines")
 
 Words = Callable[[bytes], list[bytes]]
 
-_ASCII = bytes(b if chr(b).isalnum() and b < 128 else 32 for b in bytes(range(256)).lower())
+# What each byte becomes: a letter its lower case, a digit itself, all others a blank.
+_ASCII = bytes(
+    byte if byte in b"abcdefghijklmnopqrstuvwxyz0123456789" else ord(" ")
+    for byte in bytes(range(256)).lower()
+)
 
 
 def documents(batch: "pa.RecordBatch") -> Iterator[tuple[bytes, bytes]]:

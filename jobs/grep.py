@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import minimr
+from minimr.errors import JobUsageError
 from minimr.jobs.options import Options
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def job(settings: Mapping[str, str]) -> minimr.Job:
     options = Options("grep", settings, ("pattern", "count"))
     pattern = os.fsencode(settings.get("pattern", ""))
     if "pattern" not in settings:
-        raise options.wrong("pattern", "is missing: say --set pattern=RE, in RE2's syntax")
+        raise JobUsageError("grep: pattern is missing: say --set pattern=RE, in RE2's syntax")
     why_not = _why_not(pattern)
     if why_not:
         raise options.wrong("pattern", f"is no regular expression of RE2: {why_not}")

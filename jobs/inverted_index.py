@@ -16,8 +16,7 @@ Settings:
     ``document:p1,p2,...``: at which words of the document, from 0.
 
 How it works: map gives (word, document) once for each word of a document; an aggregation of minimr
-collects the different ones. With counts or positions the value carries them behind a tab, which no
-document's name has.
+collects the different ones. With counts or positions the value carries them behind its last tab.
 """
 
 from collections import Counter, defaultdict
@@ -117,7 +116,7 @@ def add_counts(word: bytes, values: Iterator[bytes]) -> Iterator[tuple[bytes, by
     """Reduce function: a docid may stand on several lines, so its counts are added up."""
     counts: Counter[bytes] = Counter()
     for value in values:
-        name, _, count = value.partition(b"\t")
+        name, _, count = value.rpartition(b"\t")
         counts[name] += int(count)
     yield word, b" ".join(b"%s:%d" % (name, counts[name]) for name in sorted(counts))
 
@@ -126,7 +125,7 @@ def join_positions(word: bytes, values: Iterator[bytes]) -> Iterator[tuple[bytes
     """Reduce function: values come in the order of the input, whatever ran where."""
     positions = defaultdict(list)
     for value in values:
-        name, _, found = value.partition(b"\t")
+        name, _, found = value.rpartition(b"\t")
         positions[name].append(found)
     yield (
         word,

@@ -80,7 +80,7 @@ def host_of(name: bytes) -> bytes:
 
 def by_host(key: bytes, partition_count: int) -> int:
     """Partition function: all words of a host meet. Python's own hash differs between processes."""
-    return zlib.crc32(key.partition(b"\t")[0]) % partition_count
+    return zlib.crc32(key.rpartition(b"\t")[0]) % partition_count
 
 
 @dataclass(slots=True)
@@ -97,7 +97,7 @@ class KeepTop:
         for key, count in zip(
             sums.column("key").to_pylist(), sums.column("value_sum").to_pylist(), strict=True
         ):
-            host, _, word = key.partition(b"\t")
+            host, _, word = key.rpartition(b"\t")
             if host != self.host:
                 done += self.finish()
                 self.host = host

@@ -6,11 +6,14 @@ from typing import IO, Any
 import pyarrow as pa
 
 from minimr.formats.packed import PackedSource, unpacked
+from minimr.formats.prefetch import prefetched
 from minimr.formats.records import MalformedRecord, OnMalformed, Place, Records, refuse
-from minimr.formats.storage import Storage
+from minimr.formats.storage import Storage, is_local
 from minimr.messages import FileRange
 
 __all__ = ["FixedWidthReader"]
+
+_PREFETCHED_BLOCKS = 2
 
 
 class FixedRecords:
@@ -61,7 +64,14 @@ class FixedWidthReader:
         block_bytes: int,
         on_malformed: OnMalformed = refuse,
     ) -> Iterator[Records]:
-        block_bytes = max(block_bytes // self._width, 1) * self._width
+        records = self._read(ranges, storage, max(block_bytes // self._width, 1) * self._width)
+        if any(each.compression or not is_local(each.url) for each in ranges):
+            return prefetched(records, _PREFETCHED_BLOCKS)
+        return records
+
+    def _read(
+        self, ranges: Sequence[FileRange], storage: Storage, block_bytes: int
+    ) -> Iterator[Records]:
         for each in ranges:
             with storage.open_input(each.url) as file:
                 if each.compression:

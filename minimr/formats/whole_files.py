@@ -8,13 +8,15 @@ import pyarrow as pa
 
 from minimr.errors import UnreadableInput
 from minimr.formats.packed import unpacked
+from minimr.formats.prefetch import prefetched
 from minimr.formats.records import OnMalformed, Place, Records, refuse
-from minimr.formats.storage import Storage
+from minimr.formats.storage import Storage, is_local
 from minimr.messages import FileRange
 
 __all__ = ["FilesReader"]
 
 _CHUNK_BYTES = 1 << 20
+_PREFETCHED_BLOCKS = 2
 
 
 class FileRecords:
@@ -70,6 +72,14 @@ class FilesReader:
         *,
         block_bytes: int,
         on_malformed: OnMalformed = refuse,
+    ) -> Iterator[Records]:
+        records = self._read(ranges, storage, block_bytes)
+        if any(each.compression or not is_local(each.url) for each in ranges):
+            return prefetched(records, _PREFETCHED_BLOCKS)
+        return records
+
+    def _read(
+        self, ranges: Sequence[FileRange], storage: Storage, block_bytes: int
     ) -> Iterator[Records]:
         found = FileRecords()
         for each in ranges:

@@ -163,7 +163,7 @@ def test_reverse_edges(runs: JobRuns, tmp_path: Path, data: bytes, value: str) -
         ("link-graph", {"links": "x"}, "links='x' is none of raw, resolved"),
         ("link-graph", {"value": "x"}, "value='x' is none of pages, count, links"),
         ("link-graph", {"base": "x"}, "base='x' must be a URL"),
-        ("grep", {}, "pattern=None is missing"),
+        ("grep", {}, "grep: pattern is missing: say --set pattern=RE"),
         ("grep", {"pattern": "(a"}, "no regular expression of RE2: "),
         ("grep", {"pattern": r"(a)\1"}, "no regular expression of RE2: "),
         ("grep", {"pattern": "a", "count": "1"}, "count='1' is none of false, true"),
