@@ -13,6 +13,7 @@ __all__ = [
     "LOCALITY_WAIT_MS",
     "LOCAL_LOG_BYTES_MAX",
     "LOCAL_PROCESS_BYTES_MIN",
+    "MEMORY_BYTES_MIN",
     "MASTER_PATIENCE_MS",
     "NEWS_INTERVAL_MS",
     "SAME_RECORD_COUNT_MAX",
@@ -35,6 +36,8 @@ GIB = 1024 * MIB
 ATTEMPT_LIMIT = 4  # Hadoop's and Spark's number: one accident, one coincidence, and a spare
 TASK_END_COUNT_MAX = 32  # ends of one task that are not its own fault; beyond it, it is
 DEFAULT_MEMORY_BYTES = 1 * GIB  # of one executor; the paper's machines had 4 GB for everything
+
+MEMORY_BYTES_MIN = 16 * MIB  # of one executor: a block of input, its pairs, and room to sort them
 
 PING_INTERVAL_MS = 1_000
 WORKER_DEAD_AFTER_MS = (

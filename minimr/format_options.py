@@ -10,17 +10,28 @@ from typing import TypeVar
 
 from minimr.errors import JobUsageError
 
-__all__ = ["is_format_setting", "with_options"]
+__all__ = ["is_format_setting", "shuffle_compression", "with_options"]
 
 FormatT = TypeVar("FormatT")
 
-_NAMES = frozenset({"input_format", "output_format", "compression", "escape"})
+_NAMES = frozenset(
+    {"input_format", "output_format", "compression", "escape", "shuffle_compression"}
+)
 _PREFIXES = ("input.", "output.")
 
 
 def is_format_setting(name: str) -> bool:
     """Whether ``--set name=`` is an option of a format; a job's factory gets all the others."""
     return name in _NAMES or name.startswith(_PREFIXES)
+
+
+def shuffle_compression(settings: Mapping[str, str]) -> str:
+    """How map outputs are packed on their way to reducers: ``--set shuffle_compression=lz4`` or
+    ``zstd``; "" for not at all. It pays where the network is slower than the processors."""
+    chosen = settings.get("shuffle_compression", "none")
+    if chosen not in ("none", "lz4", "zstd"):
+        raise JobUsageError(f"shuffle_compression={chosen!r} is none of lz4, zstd, none")
+    return "" if chosen == "none" else chosen
 
 
 def with_options(chosen: FormatT, prefix: str, settings: Mapping[str, str]) -> FormatT:

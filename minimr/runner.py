@@ -24,6 +24,7 @@ from minimr.config import (
     CANCEL_WAIT_MS,
     DEFAULT_BACKUP_POLICY,
     DEFAULT_MEMORY_BYTES,
+    MEMORY_BYTES_MIN,
     PROGRESS_DEADLINE_MS,
     STATUS_WAIT_MS,
 )
@@ -377,6 +378,10 @@ def _specify(
     if max_bad and job.map is None:
         raise JobUsageError(
             f"job {job.name!r} maps batches: only a map function on records can set bad ones aside"
+        )
+    if memory is not None and memory < MEMORY_BYTES_MIN:
+        raise JobUsageError(
+            f"memory {memory}: an executor needs at least {MEMORY_BYTES_MIN >> 20} MiB"
         )
     job_id = JobId(f"{job.name}-{os.urandom(4).hex()}")
     code = _code(plan)

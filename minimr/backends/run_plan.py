@@ -10,6 +10,7 @@ from minimr.agg import Aggregation
 from minimr.backends.inputs import find_inputs
 from minimr.config import LOCAL_PROCESS_BYTES_MIN
 from minimr.errors import InputMissing, JobUsageError, OutputExists
+from minimr.format_options import shuffle_compression
 from minimr.formats.storage import Storage, absolute_url, is_local, is_text, local_path
 from minimr.inputs import Blocks, InputFormat
 from minimr.job import Job
@@ -147,6 +148,7 @@ def _check_formats(job: Job, settings: Mapping[str, str]) -> InputFormat:
     """The input format; every setting of formats is looked at before any work."""
     outputs.chosen_format(job.output_format, settings)
     outputs.chosen_compression(settings)
+    shuffle_compression(settings)
     chosen = inputs_.chosen_format(job.input_format, settings)
     if job.map is not None and isinstance(chosen, Blocks):
         raise JobUsageError(f"job {job.name!r}: input_format='blocks' needs map_batches=")

@@ -43,12 +43,14 @@ class MapOutputBuffer:
         partitioner: Partitioner,
         combine: "Aggregation | CombineSorted | None",
         budget_bytes: int,
+        compression: str = "",
     ) -> None:
         self._path = path
         self._partitioner = partitioner
         self._partition_count = partitioner.partition_count
         self._combine = combine
         self._budget_bytes = budget_bytes
+        self._compression = compression  # of the segment; spills are read once, here
         self._added: list[Pairs] = []
         self._example: Pairs | None = None  # the first pair: the others have its types
         self._held_bytes = 0
@@ -79,7 +81,7 @@ class MapOutputBuffer:
         """Write the segment; the buffer is used up."""
         try:
             if not self._spills:
-                return self._write(self._path, self._sorted())
+                return self._write(self._path, self._sorted(), self._compression)
             self._spill(self._sorted())
             return self._merge_spills()
         finally:
@@ -155,8 +157,10 @@ class MapOutputBuffer:
         self._spill_count += 1
         return self._path.with_name(f"{self._path.stem}.spill-{self._spill_count}")
 
-    def _write(self, path: Path, run: PartitionedRun | None) -> SegmentSummary:
-        with SegmentWriter(path, self._partition_count) as writer:
+    def _write(
+        self, path: Path, run: PartitionedRun | None, compression: str = ""
+    ) -> SegmentSummary:
+        with SegmentWriter(path, self._partition_count, compression=compression) as writer:
             if run is not None:
                 for partition in range(self._partition_count):
                     writer.append(partition, run.partition(partition))
@@ -165,7 +169,9 @@ class MapOutputBuffer:
     def _merge_spills(self) -> SegmentSummary:
         readers = [SegmentReader(spill) for spill in self._spills]
         try:
-            with SegmentWriter(self._path, self._partition_count) as writer:
+            with SegmentWriter(
+                self._path, self._partition_count, compression=self._compression
+            ) as writer:
                 for partition in range(self._partition_count):
                     self._merge_partition(readers, partition, writer)
                 return writer.close()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from minimr import inputs, outputs
+from minimr.format_options import shuffle_compression
 from minimr.formats.storage import Storage
 from minimr.ids import WorkerId
 from minimr.inputs import InputFormat
@@ -59,6 +60,10 @@ class AttemptContext:
     @property
     def output_format(self) -> OutputFormat:
         return outputs.chosen_format(self.job.output_format, dict(self.spec.settings))
+
+    @property
+    def shuffle_compression(self) -> str:
+        return shuffle_compression(dict(self.spec.settings))
 
     @property
     def compression(self) -> Compression:

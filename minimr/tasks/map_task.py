@@ -63,6 +63,7 @@ def _write_segment(
         if combine is None or isinstance(combine, Aggregation)
         else combine_by(combine, context.memory),
         budget_bytes=context.memory.buffer_bytes,
+        compression=context.shuffle_compression,
     )
     try:
         sort_values, memory = context.job.sort_values, context.memory

@@ -224,3 +224,17 @@ def test_a_file_that_changes_under_a_job_fails_it(tmp_path: Path) -> None:
     job = minimr.Job("x", map=change, reduce=minimr.agg.sum, files=(str(words),))
     with pytest.raises(JobFailed, match="has changed since the job was submitted"):
         run(job, [b"a"], tmp_path)
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_packed_map_outputs_give_the_same_output(tmp_path: Path, compression: str) -> None:
+    job = minimr.Job("packed", map=pair, reduce=identity)
+    lines = [b"%03d %d" % (number % 100, number) for number in range(3000)]
+    plain = run(job, lines, tmp_path, split_size=10_000, reducers=2)
+    packed = run(
+        job, lines, tmp_path, split_size=10_000, reducers=2,
+        settings={"shuffle_compression": compression},
+    )  # fmt: skip
+    assert packed == plain
+    with pytest.raises(JobUsageError, match="none of lz4, zstd, none"):
+        run(job, lines, tmp_path, settings={"shuffle_compression": "gzip"})
