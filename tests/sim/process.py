@@ -182,6 +182,7 @@ class Process:
                 uncommitted_bytes_max=options.uncommitted_bytes_max,
                 apply_bytes_max=options.apply_bytes_max,
                 snapshot_retry_ticks=options.snapshot_retry_ticks,
+                commit_news_at_once=options.commit_news_at_once,
                 incarnation=self.chance.getrandbits(40),
             ),
             log=self.log,

@@ -30,6 +30,7 @@ SIMPLER: dict[str, tuple[str, ...]] = {
     "inflight_count_max": ("256",),
     "uncommitted_bytes_max": (str(1 << 20),),
     "apply_bytes_max": (str(1 << 20),),
+    "commit_news_at_once": ("true",),
     "session_unused_ms": ("3600000",),
     "segment_bytes": (str(1 << 16),),
     "snapshot_every_bytes": (str(1 << 20),),
