@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Iterable
 
-from minigfs.chunkserver.open_replica import OpenReplica
+from minigfs.chunkserver.open_replica import INTENT_SUFFIX, OpenReplica, intent_path
 from minigfs.chunkserver.store import ChunkStore
 from minigfs.errors import CorruptChunk, ProtocolError, WriterFenced
 from minigfs.ids import ChunkHandle, ChunkVersion
@@ -42,8 +42,11 @@ class OpenChunks:
         """Find what the last process left; what is not sound is set aside."""
         self._disk.make_dirs(_OPEN)
         self._disk.sync_dir("")
-        for name in self._disk.list(_OPEN):
+        names = self._disk.list(_OPEN)
+        for name in names:
             path = f"{_OPEN}/{name}"
+            if name.endswith(INTENT_SUFFIX):
+                continue
             try:
                 replica = OpenReplica.recover(self._disk, path, self._store.cluster_id)
             except (CorruptChunk, OSError) as error:
@@ -55,6 +58,9 @@ class OpenChunks:
                 self._store.take_over(path, replica.header.handle)
             else:
                 self._replicas[replica.header.handle] = replica
+        for name in names:
+            if name.endswith(INTENT_SUFFIX):  # it was carried out, or came to nothing
+                self._disk.remove(f"{_OPEN}/{name}")
 
     def install(self, order: InstallChunk) -> None:
         """Make a replica and take part in its mutations."""
@@ -95,6 +101,7 @@ class OpenChunks:
                 return
             replica.seal(order.version, order.length_bytes, order.digest)
             self._store.take_over(_path(order.handle), order.handle)
+            self._disk.remove(intent_path(_path(order.handle)))
             self._forget(order.handle)
 
     def delete(self, handle: ChunkHandle) -> None:

@@ -2,8 +2,8 @@
 
 The file is a chunk file whose header says that it is not sealed, with two slots before the data
 (see ``append_slots``). Acknowledged bytes are never written again. Sealing cuts what was never
-acknowledged, writes the last sum and the header, and syncs; the header's changes lie in one disk
-sector, so a crash leaves either an open replica or a sealed one.
+acknowledged and writes the last sum; then the new header into a file of its own, the *intent*; and
+then the header itself. A crash that tears it leaves an intent, from which it is written again.
 
 Thread-safe: one lock makes mutations, freezing and sealing exclude each other; it is held over
 disk writes, never over the network.
@@ -46,12 +46,11 @@ from minigfs.ids import ChunkVersion, ClusterId
 from minigfs.master.append_messages import InstallChunk
 from minigfs.ports import Buffer, Disk, DiskFile
 
-__all__ = ["OpenReplica"]
+__all__ = ["INTENT_SUFFIX", "OpenReplica", "intent_path"]
 
 logger = logging.getLogger(__name__)
 
-# The end of a path says more than its beginning; with this much of it a header fits a sector.
-_PATH_HINT_BYTES_MAX = 256
+INTENT_SUFFIX = ".sealing"
 _SUM = struct.Struct("<Q")
 
 
@@ -60,6 +59,8 @@ class OpenReplica:
 
     def __init__(
         self,
+        disk: Disk,
+        path: str,
         file: DiskFile,
         header: ChunkHeader,
         layout: ChunkLayout,
@@ -70,6 +71,8 @@ class OpenReplica:
     ) -> None:
         """``table`` has the sums of the whole blocks, ``partial_sum`` is that of the rest."""
         self.header = header
+        self._disk = disk
+        self._path = path
         self._file = file
         self._layout = layout
         self._lock = threading.Lock()
@@ -83,11 +86,10 @@ class OpenReplica:
         cls, disk: Disk, path: str, order: InstallChunk, cluster_id: ClusterId
     ) -> "OpenReplica":
         """A fresh one, durable but for its name."""
-        hint = order.path_hint.encode("utf-8", "replace")[-_PATH_HINT_BYTES_MAX:]
         header = ChunkHeader(
             cluster_id=cluster_id,
             file_id=order.file_id,
-            path_hint=hint.decode("utf-8", "ignore"),
+            path_hint=order.path_hint,
             handle=order.handle,
             version=order.version,
             index=order.index,
@@ -106,13 +108,15 @@ class OpenReplica:
         except BaseException:
             file.close()
             raise
-        return cls(file, header, layout, Mutations(chunk_bytes=order.chunk_bytes))
+        mutations = Mutations(chunk_bytes=order.chunk_bytes)
+        return cls(disk, path, file, header, layout, mutations)
 
     @classmethod
     def recover(cls, disk: Disk, path: str, cluster_id: ClusterId) -> "OpenReplica":
         """What a crash or a stop left, frozen. Raises ``CorruptChunk`` if that is nothing sound."""
         file = disk.open(path)
         try:
+            _carry_out_intent(disk, path, file)
             header, layout = decode_header(file.read_at(0, HEADER_BYTES_MAX))
             if header.cluster_id != cluster_id or not header.has_slots:
                 raise CorruptChunk(f"chunk {header.handle:x}: not an open chunk of this cluster")
@@ -124,6 +128,8 @@ class OpenReplica:
             )
             whole_bytes = mutations.length_bytes // CHECKSUM_BLOCK_BYTES * SUM_BYTES
             return cls(
+                disk,
+                path,
                 file,
                 header,
                 layout,
@@ -232,6 +238,7 @@ class OpenReplica:
             self._file.write_at(self._layout.table_offset, table)
             self._file.truncate(self._layout.data_offset + length_bytes)
             self._file.sync()
+            self._write_intent(encode_header(sealed))
             self._file.write_at(0, encode_header(sealed))
             self._file.sync()
             self.header = sealed
@@ -308,9 +315,36 @@ class OpenReplica:
         )
         self._file.sync()
 
+    def _write_intent(self, header: bytes) -> None:
+        with self._disk.open(intent_path(self._path), create=True) as intent:
+            intent.truncate(0)
+            intent.write_at(0, header)
+            intent.sync()
+        self._disk.sync_dir(self._path.rpartition("/")[0])
+
     def _write_slot(self, slot: Slot) -> None:
         slots_offset = self._layout.data_offset - SLOTS_BYTES
         self._file.write_at(slots_offset + slot.serial % 2 * SLOT_BYTES, encode_slot(slot))
+
+
+def intent_path(path: str) -> str:
+    """Where the intent to seal the chunk in a file lies, if there is one."""
+    return f"{path}{INTENT_SUFFIX}"
+
+
+def _carry_out_intent(disk: Disk, path: str, file: DiskFile) -> None:
+    """Write the header again that a crash may have torn. An intent that is torn itself came to
+    nothing: the header is as it was."""
+    if not disk.exists(intent_path(path)):
+        return
+    with disk.open(intent_path(path)) as intent:
+        header = intent.read_at(0, HEADER_BYTES_MAX)
+    try:
+        decode_header(header)
+    except CorruptChunk:
+        return
+    file.write_at(0, header)
+    file.sync()
 
 
 def _sealed(

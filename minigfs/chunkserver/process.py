@@ -51,7 +51,7 @@ __all__ = ["Chunkserver", "ChunkserverOptions", "serve_chunkserver"]
 
 logger = logging.getLogger(__name__)
 
-ReadT = TypeVar("ReadT", ReadChunk, OpenChunkFile)
+ReadT = TypeVar("ReadT", ReadChunk, OpenChunkFile, VerifyChunk)
 
 _DISK_FAILURES = frozenset({errno.EIO, errno.EROFS, errno.ENXIO, errno.ENODEV})
 
@@ -122,7 +122,7 @@ class Chunkserver:
             {
                 ReadChunk: self._of_sealed(reads.handle),
                 WriteChunk: self._guarded(self._chain.handle),
-                VerifyChunk: ChunkVerification(self._store).handle,
+                VerifyChunk: self._of_sealed(ChunkVerification(self._store).handle),
                 PingChunkserver: _ping,
                 **{kind: self._guarded(handle) for kind, handle in appends.handlers().items()},
             },

@@ -1,0 +1,193 @@
+"""An open replica after a crash: every acknowledged byte, and never a wrong one."""
+
+from itertools import count
+
+import pytest
+from xxhash import xxh3_64_intdigest
+
+from minigfs.chunkserver.append_messages import BatchRecord
+from minigfs.chunkserver.mutations import Batch
+from minigfs.chunkserver.open_chunks import OpenChunks
+from minigfs.chunkserver.open_replica import OpenReplica
+from minigfs.chunkserver.store import ChunkStore
+from minigfs.config import CHECKSUM_BLOCK_BYTES as BLOCK
+from minigfs.errors import CorruptChunk, WriterFenced
+from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, ClusterId, FileId
+from minigfs.master.append_messages import ChunkMember, InstallChunk
+from minigfs.master.messages import SealOrder
+from tests.sim.clock import SimRng
+from tests.sim.disk import SimDisk
+
+HANDLE, V1, V2 = ChunkHandle(7), ChunkVersion(1), ChunkVersion(2)
+CHUNK_BYTES = 3 * BLOCK
+MEMBERS = (ChunkMember(chunkserver_id=ChunkserverId("a"), address="a:1"),)
+# Within a block, over its end, to its very end, and a whole one.
+LENGTHS = (100, BLOCK - 50, BLOCK - 50, BLOCK // 2)
+
+
+class Crash(Exception):
+    pass
+
+
+def open_all(disk: SimDisk) -> tuple[ChunkStore, OpenChunks]:
+    store = ChunkStore(disk, cluster_id=ClusterId("c"))
+    store.open()
+    open_chunks = OpenChunks(disk, store)
+    open_chunks.open()
+    return store, open_chunks
+
+
+def install(open_chunks: OpenChunks) -> OpenReplica:
+    order = InstallChunk(
+        handle=HANDLE,
+        version=V1,
+        file_id=FileId(3),
+        index=0,
+        path_hint="/a" * 300,
+        chunk_bytes=CHUNK_BYTES,
+        members=MEMBERS,
+    )
+    open_chunks.install(order)
+    return open_chunks.get(HANDLE, V1)
+
+
+def record_bytes(number: int) -> bytes:
+    return bytes((number * 31 + i) % 251 for i in range(LENGTHS[number]))
+
+
+def append(replica: OpenReplica, number: int) -> None:
+    data = record_bytes(number)
+    record = BatchRecord(
+        appender_id=1, sequence=number + 1, length_bytes=len(data), sum=xxh3_64_intdigest(data)
+    )
+    batch = Batch(serial=number + 1, offset_bytes=replica.length_bytes, records=(record,))
+    replica.apply(batch, (data,), replica.length_bytes)
+
+
+def content_of(replica: OpenReplica) -> bytes:
+    return replica.read(0, replica.length_bytes)[1]
+
+
+def whole(count_: int) -> bytes:
+    return b"".join(record_bytes(number) for number in range(count_))
+
+
+def seal(open_chunks: OpenChunks, length: int) -> None:
+    replica = open_chunks.get(HANDLE, V1)
+    replica.freeze()
+    order = SealOrder(
+        handle=HANDLE, version=V2, length_bytes=length, digest=replica.digest_at(length)
+    )
+    open_chunks.seal(order)
+
+
+def sealed_content(store: ChunkStore) -> bytes:
+    with store.open_chunk(HANDLE, V2) as chunk:
+        return chunk.read(0, chunk.header.length_bytes)
+
+
+@pytest.mark.parametrize("kept", range(1, len(LENGTHS) + 1))
+def test_what_is_kept_becomes_a_sealed_chunk(kept: int) -> None:
+    disk = SimDisk()
+    store, open_chunks = open_all(disk)
+    replica = install(open_chunks)
+    for number in range(len(LENGTHS)):
+        append(replica, number)
+    assert content_of(replica) == whole(len(LENGTHS))
+    length = len(whole(kept))
+    if kept < len(LENGTHS) - 1:  # the last but one is known to be on every member
+        with pytest.raises(CorruptChunk):
+            seal(open_chunks, length)
+        return
+    seal(open_chunks, length)
+    assert sealed_content(store) == whole(kept)
+    assert open_chunks.find(HANDLE) is None
+    again, _ = open_all(disk)
+    assert sealed_content(again) == whole(kept)
+
+
+def test_a_replica_takes_nothing_after_a_restart_and_not_what_does_not_follow() -> None:
+    disk = SimDisk()
+    _, open_chunks = open_all(disk)
+    replica = install(open_chunks)
+    append(replica, 0)
+    with pytest.raises(WriterFenced):
+        append(replica, 2)
+    _, open_chunks = open_all(disk)
+    replica = open_chunks.get(HANDLE, V1)
+    assert content_of(replica) == whole(1)
+    with pytest.raises(WriterFenced):
+        append(replica, 1)
+    with pytest.raises(WriterFenced):
+        install(open_chunks)
+
+
+def test_a_record_damaged_on_its_way_is_refused_and_the_replica_stays_whole() -> None:
+    _, open_chunks = open_all(SimDisk())
+    replica = install(open_chunks)
+    append(replica, 0)
+    record = BatchRecord(appender_id=1, sequence=2, length_bytes=3, sum=1)
+    batch = Batch(serial=2, offset_bytes=replica.length_bytes, records=(record,))
+    with pytest.raises(CorruptChunk):
+        replica.apply(batch, (b"abc",), 0)
+    append(replica, 1)
+    assert content_of(replica) == whole(2)
+
+
+def run_until_crash(disk: SimDisk, step: int) -> int:
+    """Append all, seal without the last record, and crash before a step; what was acknowledged."""
+    steps = count()
+
+    def crash(_operation: str, _path: str) -> None:
+        if next(steps) == step:
+            raise Crash
+
+    acknowledged = 0
+    _, open_chunks = open_all(disk)
+    disk.before_change = crash
+    try:
+        replica = install(open_chunks)
+        for number in range(len(LENGTHS)):
+            append(replica, number)
+            acknowledged = number + 1
+        seal(open_chunks, len(whole(len(LENGTHS) - 1)))
+    except Crash:
+        return acknowledged
+    finally:
+        disk.before_change = None
+    return -1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_crash_at_any_step_takes_nothing_that_was_acknowledged(seed: int) -> None:
+    """Whatever of the unsynced writes survives, down to half a write."""
+    for step in count():
+        disk = SimDisk()
+        acknowledged = run_until_crash(disk, step)
+        if acknowledged < 0:
+            assert step > 20
+            return
+        if seed == 0:
+            disk.crash()
+        elif seed == 1:
+            disk.crash(torn_bytes=40)
+        else:
+            disk.crash_by_chance(SimRng(seed * 1_000 + step))
+        store, open_chunks = open_all(disk)
+        check_what_is_left(store, open_chunks, acknowledged)
+
+
+def check_what_is_left(store: ChunkStore, open_chunks: OpenChunks, acknowledged: int) -> None:
+    replica = open_chunks.find(HANDLE)
+    kept = len(LENGTHS) - 1
+    if replica is None and acknowledged == 0:
+        return  # it may never have been installed
+    if replica is not None:
+        assert replica.is_frozen
+        content = content_of(replica)
+        assert whole(len(LENGTHS)).startswith(content)
+        assert len(content) >= len(whole(min(acknowledged, kept)))
+        if len(content) < len(whole(kept)):
+            return
+        seal(open_chunks, len(whole(kept)))
+    assert sealed_content(store) == whole(kept)
