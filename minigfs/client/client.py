@@ -28,6 +28,7 @@ from minigfs.client.open_chunk_reads import with_open_chunk
 from minigfs.client.reader import FileReader
 from minigfs.client.replica_reads import ReplicaReader, SuspectServers
 from minigfs.client.transaction import Transaction
+from minigfs.client.updater import UpdatableFile
 from minigfs.client.upload import UploadContext
 from minigfs.client.writer import FileWriter
 from minigfs.errors import FileExists, FileMissing, IsDirectory
@@ -350,6 +351,22 @@ class MinigfsClient:
             pool=self._shared.pool,
             masters=self._masters,
             leases=self._shared.leases,
+            timeout_ms=self._config.timeout_ms,
+        )
+
+    def open_for_update(self, path: str) -> UpdatableFile:
+        """Write into a file at any offset, and truncate it. Raises ``FileMissing``."""
+        status = self.stat(path)
+        if status.kind is EntryKind.DIRECTORY:
+            raise IsDirectory(f"{path}: is a directory; name a file to write into")
+        return UpdatableFile(
+            path,
+            status,
+            pool=self._shared.pool,
+            masters=self._masters,
+            leases=self._shared.leases,
+            locate=self.locations,
+            open_reader=self.open_reader,
             timeout_ms=self._config.timeout_ms,
         )
 

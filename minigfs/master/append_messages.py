@@ -1,4 +1,4 @@
-"""Requests about files that are appended to: of clients to the master, of the master to
+"""Requests about published files that change: of clients to the master, of the master to
 chunkservers. Tags are the protocol: they never change.
 
 A client asks where to append, and asks again, naming the chunk that took its record no more. The
@@ -7,7 +7,7 @@ it: whoever does not know whether a record got in can ask any of its replicas, o
 """
 
 from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId
-from minigfs.master.messages import FileStatus, Replica
+from minigfs.master.messages import Change, FileStatus, Replica, SealedChunk
 from minigfs.transport.messages import Empty, Message, Request
 
 __all__ = [
@@ -19,6 +19,8 @@ __all__ = [
     "FrozenReplica",
     "GetAppendTarget",
     "InstallChunk",
+    "PatchFile",
+    "PatchedChunk",
     "SealFile",
     "SettledChunk",
 ]
@@ -73,6 +75,28 @@ class SealFile(Request[FileStatus], frozen=True, tag="fs.seal"):
     """Seal what is open of a file. Appenders go on in a fresh chunk. Bears repetition."""
 
     path: str
+
+
+class PatchedChunk(Message, frozen=True):
+    index: int
+    expected: ChunkHandle  # what stands there; 0 behind the last
+    chunk: SealedChunk
+
+
+class PatchFile(Change[FileStatus], frozen=True, tag="fs.patch"):
+    """Let chunks that were written into a temporary file take the places of a file's, all at once;
+    or cut it after ``kept_count`` chunks.
+
+    ``WriterFenced`` if the file has changed since it was looked at (``chunk_count``, and what is
+    expected at each place), or is open for appending: look again. The temporary file is gone
+    afterwards.
+    """
+
+    file_id: FileId
+    temporary_id: FileId | None
+    chunk_count: int
+    kept_count: int
+    replaced: tuple[PatchedChunk, ...]
 
 
 class ChunkMember(Message, frozen=True, array_like=True):

@@ -258,6 +258,7 @@ class Appends:
             await self._unchanging(file_id)
             handle = self._state().open_files.get(file_id)
             if handle is None:
+                self._leading().catalogue.published(self._state(), file_id)
                 return
             await self._change(file_id, self._seal(file_id, handle))
 
@@ -448,7 +449,7 @@ class Appends:
             digest=chunk.digest,
         )
         tenure = self._leading()
-        tenure.membership.confirm(chunk, tenure.now_ms)
+        tenure.published(chunk)
         kept = {i: members[i] for i in chunk.replicas}
         telling = asyncio.create_task(self._tell(kept, order))
         self._telling.add(telling)
@@ -460,7 +461,7 @@ class Appends:
         for i, error in errors.items():
             logger.warning("chunk %x: not sealed on %s yet: %s", order.handle, i, error)
 
-    # What is done unasked.
+    # Unasked.
 
     async def _tick_for_ever(self) -> None:
         while True:

@@ -38,6 +38,7 @@ __all__ = [
     "FilePublished",
     "ForgetGarbage",
     "MakeDirectory",
+    "PatchFile",
     "PublishFile",
     "Reap",
     "Refused",
@@ -267,6 +268,22 @@ class SetDraining(_Command, frozen=True, array_like=True, tag=31):
     is_draining: bool
 
 
+class PatchFile(_Command, frozen=True, array_like=True, tag=62):
+    """Let chunks of a temporary file take the places of some of a published file's.
+
+    Refused unless the published file has ``chunk_count`` chunks, none of them open, and at each
+    place of ``replaced`` (in order) the chunk that is expected there: 0 behind the last. Of the
+    chunks that were there the first ``kept_count`` stay, but for those replaced. The temporary file
+    is gone afterwards.
+    """
+
+    file_id: FileId
+    temporary_id: FileId | None
+    chunk_count: int
+    kept_count: int
+    replaced: tuple[tuple[int, ChunkHandle, SealedReplicas], ...]
+
+
 Command: TypeAlias = (
     Configure
     | MakeDirectory
@@ -291,6 +308,7 @@ Command: TypeAlias = (
     | CloneStep
     | AppendChunk
     | SealChunk
+    | PatchFile
     | SetDraining
 )
 

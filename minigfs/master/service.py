@@ -58,6 +58,7 @@ from minigfs.master.messages import (
 )
 from minigfs.master.namespace import find_inode, get_inode, split_path
 from minigfs.master.options import MasterOptions
+from minigfs.master.patch_service import PatchService
 from minigfs.master.placement import ReplicaSets, choose_replica_sets
 from minigfs.master.policy import replication_for
 from minigfs.master.repair_work import with_repair_orders
@@ -122,6 +123,7 @@ class FileSystemService:
             leading=self._leading,
             propose=self.propose,
         )
+        self._patches = PatchService(clock, lambda: self.state, self._leading, self.propose)
 
     @property
     def machines(self) -> Mapping[str, Machine]:
@@ -150,6 +152,7 @@ class FileSystemService:
             Heartbeat: self._heartbeat,
             **self._examination.handlers(),
             **self._appends.handlers(),
+            **self._patches.handlers(),
             **self._reporting.handlers(),
             **self._chunkserver_care.handlers(),
         }

@@ -39,6 +39,7 @@ from minigfs.master.namespace import (
     split_path,
     split_writable,
 )
+from minigfs.master.patches import patch_file
 from minigfs.master.removal import condemn, condemned_file, condemned_inode, reap
 from minigfs.master.replica_sets import adjust_replicas, set_draining
 from minigfs.master.state import (
@@ -130,6 +131,8 @@ def _apply(state: FileSystemState, command: commands.Command, gone: _Gone) -> _O
             return state, commands.ChunkAppended(handle)
         case commands.SealChunk():
             return seal_chunk(state, command), commands.Done()
+        case commands.PatchFile():
+            return patch_file(state, command), commands.Done()
         case _:
             assert_never(command)
 

@@ -137,3 +137,54 @@ def test_open_replicas_are_told_to_seal_to_wait_or_to_go(driver: Growing) -> Non
     assert deletions == (gone,)
     short = ReplicaReport(handle=sealed, version=V1, length_bytes=4)
     assert orders_for_open_replicas(driver.state, [short]) == ((), ())
+
+
+def patch_of(
+    driver: Growing, file_id: FileId, kept_count: int, *places: tuple[int, int]
+) -> commands.PatchFile:
+    """Of (index, length) pairs, in chunks of a temporary file."""
+    temporary_id = driver.open_file("/a")
+    handles = driver.allocate(temporary_id, 0, len(places)) if places else ()
+    standing = driver.inode(file_id).chunks
+    replaced = tuple(
+        (
+            index,
+            standing[index] if index < len(standing) else ChunkHandle(0),
+            commands.SealedReplicas(handle, length, 5, SERVERS[:2]),
+        )
+        for handle, (index, length) in zip(handles, places, strict=True)
+    )
+    return commands.PatchFile(50, file_id, temporary_id, len(standing), kept_count, replaced)
+
+
+def test_a_patch_replaces_cuts_and_adds_chunks_at_once(driver: Growing) -> None:
+    file_id = driver.write("/a", 2 * CHUNK_BYTES + 10)
+    before = driver.inode(file_id).chunks
+    patch = patch_of(driver, file_id, 3, (1, CHUNK_BYTES), (2, CHUNK_BYTES), (3, 7))
+    assert driver.apply(patch) == commands.Done()
+    inode = driver.inode(file_id)
+    assert (inode.size_bytes, inode.chunks[0]) == (3 * CHUNK_BYTES + 7, before[0])
+    assert set(before[1:]) <= set(driver.state.garbage)
+    assert not driver.state.temporary
+    assert driver.apply(patch_of(driver, file_id, 1)) == commands.Done()
+    assert driver.inode(file_id).chunks == before[:1]
+    assert driver.inode(file_id).size_bytes == CHUNK_BYTES
+
+
+def test_a_patch_for_a_file_that_has_changed_is_refused(driver: Growing) -> None:
+    file_id = driver.write("/a", CHUNK_BYTES + 10)
+    first, second = (patch_of(driver, file_id, 2, (1, 20)) for _ in range(2))
+    grown = patch_of(driver, file_id, 2, (0, CHUNK_BYTES))
+    assert driver.apply(first) == commands.Done()
+    assert driver.refused(second) == "writer-fenced"
+    driver.append_chunk(file_id)
+    assert driver.refused(grown) == "writer-fenced"
+
+
+def test_a_patch_moves_no_byte_that_it_does_not_write(driver: Growing) -> None:
+    file_id = driver.write("/a", 2 * CHUNK_BYTES + 10)
+    assert driver.refused(patch_of(driver, file_id, 3, (1, 10))) == "usage"
+    assert driver.refused(patch_of(driver, file_id, 3, (4, 10))) == "usage"
+    foreign = patch_of(driver, file_id, 3, (2, 10))
+    stolen = commands.PatchFile(51, file_id, driver.open_file("/b"), 3, 3, foreign.replaced)
+    assert driver.refused(stolen) == "usage"

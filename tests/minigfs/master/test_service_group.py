@@ -13,7 +13,7 @@ import pytest
 from minigfs.config import FileSystemConfig
 from minigfs.errors import NotLeader, StaleRequest
 from minigfs.ids import ChunkserverId, FileId, Origin
-from minigfs.master.append_messages import EndAppend, GetAppendTarget, SealFile
+from minigfs.master.append_messages import EndAppend, GetAppendTarget, PatchFile, SealFile
 from minigfs.master.examine_messages import Examine
 from minigfs.master.leadership import Leadership
 from minigfs.master.messages import (
@@ -183,6 +183,7 @@ def test_followers_send_everybody_to_the_leader_by_name(tmp_path: Path) -> None:
         GetAppendTarget(appender_id=1, path="/f"),
         EndAppend(appender_id=1, file_id=file_id),
         SealFile(path="/f"),
+        PatchFile(file_id=file_id, temporary_id=None, chunk_count=0, kept_count=0, replaced=()),
         SetDecommission(chunkserver_id=ChunkserverId("s"), decommission=True),
         StartRebalance(),
     ]
