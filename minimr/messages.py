@@ -18,6 +18,7 @@ __all__ = [
     "GetJob",
     "GetJobSpec",
     "HelloWorker",
+    "HotKey",
     "JobList",
     "JobSpec",
     "JobState",
@@ -40,6 +41,7 @@ __all__ = [
     "ReduceResult",
     "ReportFailure",
     "ReportSuccess",
+    "Skew",
     "Split",
     "SplitPoint",
     "SubmitJob",
@@ -209,11 +211,29 @@ class MapResult(Message, frozen=True, tag="map"):
     sides: tuple[Part, ...] = ()  # side outputs and the quarantine
 
 
+class HotKey(Message, frozen=True, array_like=True):
+    """A frequent key (its repr, shortened) and how many pairs of it came to its reduce."""
+
+    key: str
+    record_count: int
+
+
 class ReduceResult(Message, frozen=True, tag="reduce"):
     counters: dict[str, int]
     part: Part
     sides: tuple[Part, ...] = ()
     received: Amount = Amount()
+    hot_keys: tuple[HotKey, ...] = ()
+
+
+class Skew(Message, frozen=True):
+    """How a job's pairs, combined as far as they were, are spread over partitions and keys."""
+
+    hot_keys: tuple[HotKey, ...]  # most frequent first; keys of one pair are none
+    record_count: int
+    partition_count: int
+    largest_partition: int
+    largest_record_count: int
 
 
 class PublishResult(Message, frozen=True, tag="publish"):
@@ -310,6 +330,7 @@ class JobStatus(Message, frozen=True):
     failure: Failure | None = None
     failed_task: TaskId | None = None
     parts: tuple[Part, ...] = ()
+    skew: Skew | None = None  # of a job that is done
 
 
 class JobList(Message, frozen=True):

@@ -13,7 +13,7 @@ from minigfs.terminal import (
 )
 from minimr.cli.home import home_option
 from minimr.ids import JobId
-from minimr.messages import JobStatus
+from minimr.messages import JobStatus, Skew
 
 __all__ = ["jobs"]
 
@@ -140,7 +140,35 @@ def _as_dict(status: JobStatus) -> dict[str, object]:
         "submitted_ms": status.submitted_ms,
         "ended_ms": status.ended_ms,
         "error": status.failure.error if status.failure else None,
+        "skew": _skew_dict(status.skew) if status.skew else None,
     }
+
+
+def _skew_dict(skew: Skew) -> dict[str, object]:
+    return {
+        "records": skew.record_count,
+        "partitions": skew.partition_count,
+        "largest_partition": skew.largest_partition,
+        "largest_records": skew.largest_record_count,
+        "hot_keys": [{"key": hot.key, "records": hot.record_count} for hot in skew.hot_keys],
+    }
+
+
+def _skew_lines(skew: Skew) -> list[str]:
+    """Which partition and which keys had most of the pairs."""
+    mean = skew.record_count / skew.partition_count
+    lines = [
+        (
+            f"largest   r-{skew.largest_partition:05d} {skew.largest_record_count:,} pairs, "
+            f"{skew.largest_record_count / mean:.1f} x the mean"
+        )
+    ]
+    lines.extend(
+        f"hot key   {hot.key} {hot.record_count:,} pairs, "
+        f"{hot.record_count / skew.record_count:.1%}"
+        for hot in skew.hot_keys
+    )
+    return lines
 
 
 def _describe(status: JobStatus) -> str:
@@ -158,6 +186,8 @@ def _describe(status: JobStatus) -> str:
         f"phase     {name} {format_duration_ms(ms)}" for name, ms in status.phase_ms.items()
     )
     lines.extend(f"counter   {name} {value:,}" for name, value in sorted(status.counters.items()))
+    if status.skew is not None:
+        lines.extend(_skew_lines(status.skew))
     if status.failure is not None:
         lines.append(f"failed    {status.failed_task}: {status.failure.error}")
         if status.failure.traceback:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from minimr.coordinator.skew import skew_of
 from minimr.coordinator.state import AttemptEnd, JobRecord, JobStage
 from minimr.ids import TaskPhase
 from minimr.messages import JobState, JobStatus, Progress
@@ -76,6 +77,7 @@ def job_status(
         failure=record.failure,
         failed_task=record.failed_task,
         parts=tuple(record.parts()) if record.ended_as is JobState.DONE else (),
+        skew=skew_of(record) if record.ended_as is JobState.DONE else None,
     )
 
 

@@ -12,12 +12,14 @@ from typing import Any
 from minimr import agg
 from minimr.agg import Aggregation
 from minimr.counters import collecting, increment
-from minimr.messages import Amount, ReduceAssignment, ReduceResult
+from minimr.messages import Amount, HotKey, ReduceAssignment, ReduceResult
 from minimr.pairs import Pairs, without_order
 from minimr.shuffle.combine import aggregate_stream, whole_groups
 from minimr.shuffle.fetch import FetchedPartition, job_directory
+from minimr.shuffle.hot_keys import HotKeys
 from minimr.shuffle.merge import MemoryMeter, merge_runs
 from minimr.tasks.context import AttemptContext
+from minimr.tasks.failures import shown
 from minimr.tasks.part_output import part_output
 from minimr.tasks.side_files import attempt_sides
 from minimr.tasks.user_code import call_batches, reduce_records
@@ -25,15 +27,25 @@ from minimr.tasks.user_code import call_batches, reduce_records
 __all__ = ["run_reduce"]
 
 
+_HOT_KEY_COUNT = 5  # of a partition; `jobs show` has the most frequent of all
+_KEY_CHARACTERS_MAX = 80
+
+
 def run_reduce(context: AttemptContext, assignment: ReduceAssignment) -> ReduceResult:
     with collecting() as counters, _temporary_directory(context) as directory:
         received: list[Amount] = []
+        hot_keys = HotKeys(_HOT_KEY_COUNT)
+
+        def noted(pairs: Pairs) -> Pairs:
+            hot_keys.note(pairs)
+            return without_order(pairs)
+
         with (
             part_output(context, assignment.partition) as output,
             attempt_sides(context) as sides,
             closing(_merged(context, assignment, directory, received.append)) as merged,
         ):
-            for pairs in _reduced(context, map(without_order, merged)):
+            for pairs in _reduced(context, map(noted, merged)):
                 output.write(pairs)
             for pairs in context.last_pairs():
                 output.write(pairs)
@@ -44,6 +56,9 @@ def run_reduce(context: AttemptContext, assignment: ReduceAssignment) -> ReduceR
             part=output.part,
             sides=sides.parts,
             received=received[0],
+            hot_keys=tuple(
+                HotKey(shown(key)[:_KEY_CHARACTERS_MAX], count) for key, count in hot_keys.best()
+            ),
         )
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import minimr
 from minimr.errors import JobUsageError
+from minimr.runner import submit
 
 
 def emit_lines(line: bytes) -> Iterator[tuple[bytes, int]]:
@@ -137,3 +138,21 @@ def test_keys_that_share_what_is_hashed_share_a_part(tmp_path: Path) -> None:
 def test_a_job_without_reduce_has_nothing_to_partition() -> None:
     with pytest.raises(JobUsageError, match="without a reduce"):
         minimr.Job("x", map=emit_lines, partition=minimr.RangePartition())
+
+
+def test_a_jobs_status_names_its_hottest_keys_and_its_largest_partition(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"hot\n" * 30 + b"warm\n" * 3 + b"cold\n")
+    handle = submit(
+        minimr.Job("skewed", map=emit_lines, reduce=identity),
+        input=str(tmp_path / "in"), output=str(tmp_path / "out"), reducers=2, split_size=40,
+    )  # fmt: skip
+    handle.wait()
+    skew = handle.status().skew
+    assert skew is not None
+    assert [(hot.key, hot.record_count) for hot in skew.hot_keys] == [
+        ("b'hot'", 30),
+        ("b'warm'", 3),
+    ]
+    assert (skew.record_count, skew.partition_count) == (34, 2)
+    largest = handle.status().parts[skew.largest_partition]
+    assert skew.largest_record_count == largest.record_count >= 30
