@@ -144,7 +144,11 @@ def _counter_call(rng: Random, number: int) -> Call:
 def _namespace_call(rng: Random, number: int) -> Call:
     paths = ["/t", "/t/a", "/t/b", "/t/d", "/t/d/a", "/t/d/b"]
     path, other = rng.choice(paths), rng.choice(paths)
-    match rng.randrange(7):
+    match rng.randrange(9):
+        case 7:
+            return ("clone", path, other, number, rng.random() < 0.5)
+        case 8:
+            return ("both", ("remove", path, True), ("rename", other, path, False))
         case 0 | 1:
             return ("create", path, number, rng.random() < 0.5)
         case 2:

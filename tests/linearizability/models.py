@@ -190,6 +190,9 @@ class NamespaceModel:
     ``mkdir PATH``                         None; the directory must be new
     ``rename SOURCE TARGET REPLACE``       None; REPLACE lets a file take a file's place
     ``remove PATH RECURSIVE``              (files, directories) that are gone
+    ``clone SOURCE TARGET CONTENT REPLACE``
+                                           None; the copy's files are CONTENT from then on
+    ``both CALL CALL``                     None; the two changes, of those above, or neither
     ``stat PATH``                          CONTENT, or ``"directory"``
     ``list PATH``                          the sorted (name, answer of stat) pairs below it
     ====================================== ====================================================
@@ -206,7 +209,9 @@ class NamespaceModel:
         return frozenset()
 
     def keys(self, call: Call) -> tuple[Value, ...]:
-        paths = call[1:3] if call[0] == "rename" else call[1:2]
+        if call[0] == "both":
+            return tuple(key for part in call[1:] for key in self.keys(part))
+        paths = call[1:3] if call[0] in ("rename", "clone") else call[1:2]
         return tuple(_parts(path)[0] for path in paths)
 
     def changes_nothing(self, call: Call, seen: Value) -> bool:
@@ -241,6 +246,11 @@ def _answer(tree: dict[str, int | None], call: Call) -> Value:
             _rename(tree, source, target, replace=replace)
         case ("remove", str(path), bool(recursive)):
             return _remove(tree, path, recursive=recursive)
+        case ("clone", str(source), str(target), int(content), bool(replace)):
+            _clone(tree, source, target, content, replace=replace)
+        case ("both", tuple(one), tuple(other)):
+            _answer(tree, one)
+            _answer(tree, other)
         case _:
             raise UnknownCall(f"namespace has no call {call!r}")
     return None
@@ -330,6 +340,24 @@ def _rename(tree: dict[str, int | None], source: str, target: str, *, replace: b
             raise _Refusal("file-exists")
     for path in [source, *_below(tree, source)]:
         tree[target + path[len(source) :]] = tree.pop(path)
+
+
+def _clone(
+    tree: dict[str, int | None], source: str, target: str, content: int, *, replace: bool
+) -> None:
+    kind = _entry(tree, source)
+    if target == source or target.startswith(source + "/"):
+        raise _Refusal("invalid-path")
+    _check_parent(tree, target)
+    if target in tree:
+        if kind is None:
+            raise _Refusal("file-exists")
+        if tree[target] is None:
+            raise _Refusal("is-directory")
+        if not replace:
+            raise _Refusal("file-exists")
+    for path in [source, *_below(tree, source)]:
+        tree[target + path[len(source) :]] = None if tree[path] is None else content
 
 
 def _remove(tree: dict[str, int | None], path: str, *, recursive: bool) -> Value:

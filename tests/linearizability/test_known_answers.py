@@ -290,6 +290,9 @@ NAMESPACE_GOOD = {
     "a directory moves with what is in it": """
         [create /t/d/a 7 true]  [rename /t/d /t/e false]  [stat /t/e/a => 7]
     """,
+    "a clone is of one moment, and what it was made from stays": """
+        [create /t/d/a 7 true]  [clone /t/d /t/e 8 false]  [stat /t/e/a => 8]  [stat /t/d/a => 7]
+    """,
     "trees that no rename connects are judged apart": """
         [mkdir /t]  [create /u/a 1 true]  [stat /t => directory]  [remove /u true => 1,1]
     """,

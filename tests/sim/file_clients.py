@@ -31,6 +31,8 @@ ACTIONS = (
     *("mkdir",) * 3,
     *("rename",) * 4,
     *("remove",) * 3,
+    *("clone",) * 2,
+    *("both",) * 2,
     *("stat",) * 4,
     *("list",) * 3,
 )
@@ -38,6 +40,10 @@ HOARD_SHARE = 0.1  # of its operations, while it may
 HOARD_CHUNKS = 2_100  # more than is taken apart in one step
 SERVERS = tuple(ChunkserverId(f"s{number}") for number in range(3))
 LIST_MAX = 100
+TRASH_KEPT_MS = 60_000
+_WITHOUT_AN_ANSWER = (
+    commands.Done | commands.FilePublished | commands.CloneBegun | commands.Transacted
+)
 
 
 class FileClient(Requester):
@@ -86,6 +92,14 @@ class FileClient(Requester):
                 return (action, path, chance.choice(PATHS), chance.random() < 0.5)
             case "remove":
                 return (action, path, chance.random() < 0.6)
+            case "clone":
+                target, replace = chance.choice(PATHS), chance.random() < 0.5
+                return (action, path, target, self._next_number, replace)
+            case "both":
+                moved = ("rename", path, chance.choice(PATHS), chance.random() < 0.5)
+                then = chance.choice(("mkdir", "remove"))
+                other = chance.choice(PATHS)
+                return (action, moved, (then, other, True) if then == "remove" else (then, other))
             case _:
                 return (action, path)
 
@@ -109,7 +123,9 @@ class FileClient(Requester):
     def _end(self, recorded: OperationId, answer: Answer) -> None:
         if answer.known:
             value = answer.value
-            if isinstance(value, commands.Done | commands.FilePublished):
+            if isinstance(value, commands.CloneBegun | commands.Transacted):
+                self._group.coverage[type(value).__name__] += 1
+            if isinstance(value, _WITHOUT_AN_ANSWER):
                 value = None
             elif isinstance(value, commands.EntriesRemoved):
                 value = (value.file_count, value.directory_count)
@@ -233,8 +249,21 @@ def _change_of(call: Call) -> Callable[[int], commands.Command]:
         case ("rename", str(source), str(target), bool(replace)):
             return lambda now: commands.Rename(now, source, target, replace)
         case ("remove", str(path), bool(recursive)):
-            return lambda now: commands.Remove(now, path, recursive)
+            keep_ms = TRASH_KEPT_MS if recursive else 0
+            return lambda now: commands.Remove(now, path, recursive, keep_ms)
+        case ("clone", str(source), str(target), _, bool(replace)):
+            return lambda now: commands.Clone(now, source, target, replace)
+        case ("both", tuple(one), tuple(other)):
+            return lambda now: commands.Transact(
+                now, (), (_part_of(one, now), _part_of(other, now))
+            )
     raise AssertionError(call)
+
+
+def _part_of(call: Call, now: int) -> commands.Change:
+    part = _change_of(call)(now)
+    assert isinstance(part, commands.Change)
+    return part
 
 
 # What a member that may be read shows

@@ -15,11 +15,13 @@ import msgspec
 
 from minigfs.master.commands import (
     AllocateChunks,
+    Clone,
     CreateFile,
     MakeDirectory,
     PublishFile,
     Remove,
     Rename,
+    Transact,
     decode_command,
 )
 from minigfs.master.machine import FILE_SYSTEM_MACHINE, FileSystemMachine
@@ -36,7 +38,10 @@ __all__ = ["Hosted", "HostedObserver", "operation_of_stamp", "stamp"]
 
 STATE_CHECK_EVERY = 8  # entries of which the state behind one is compared
 TRIES_PER_OPERATION = 100
-_FROM_CLIENTS = (AllocateChunks, CreateFile, MakeDirectory, PublishFile, Remove, Rename)
+_FROM_CLIENTS = (
+    *(AllocateChunks, CreateFile, MakeDirectory, PublishFile, Remove, Rename),
+    *(Clone, Transact),
+)
 _OPERATIONS_END = 10**10  # a client's stamps are below it; a clock's milliseconds above
 
 

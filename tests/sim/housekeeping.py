@@ -1,8 +1,9 @@
 """What a leading master does by itself for the file system, in virtual time.
 
-It sets the file system up, discards files whose writers are silent, takes apart what is condemned
-and forgets garbage that servers have deleted. As in ``minigfs.master.housekeeping``, with one
-proposal at a time, and what it knows of writers is forgotten with its tenure.
+It sets the file system up, discards files whose writers are silent, empties the trash, takes apart
+what is condemned and forgets garbage that servers have deleted. As in
+``minigfs.master.housekeeping``, with one proposal at a time, and what it knows of writers is
+forgotten with its tenure.
 """
 
 import random
@@ -12,6 +13,7 @@ from minigfs.config import FileSystemConfig
 from minigfs.ids import FileId
 from minigfs.master import commands
 from minigfs.master.machine import FILE_SYSTEM_MACHINE
+from minigfs.master.trash import next_to_expire
 from minigfs.replication.member import Member, Outcome, Ticket
 from tests.sim.coverage import Coverage
 from tests.sim.process import Process
@@ -23,6 +25,7 @@ CONFIG = FileSystemConfig(cluster_id="simulated", chunk_bytes=1 << 20, replicati
 TURN_US = 60 * MS
 SILENT_WRITER_US = 1500 * MS
 FORGOTTEN_MAX = 1_000
+EXPIRE_SHARE = 0.1
 REAP_SHARE = 0.2  # of the turns: what is condemned shall be in snapshots too
 
 
@@ -81,6 +84,8 @@ class Housekeeping:
             return commands.DiscardFiles(now_ms, silent)
         if state.condemned and self._chance.random() < REAP_SHARE:
             return commands.Reap(now_ms)
+        if next_to_expire(state) is not None and self._chance.random() < EXPIRE_SHARE:
+            return commands.ExpireTrash(now_ms, now_ms, 2)
         if state.garbage and self._chance.random() < 0.2:
             handles = tuple(sorted(state.garbage))[:FORGOTTEN_MAX]
             return commands.ForgetGarbage(now_ms, handles)
