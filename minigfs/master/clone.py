@@ -18,10 +18,12 @@ What waits is a stack: the directory copied last is gone on with first, so that 
 directories of one block of names for each level of the tree.
 """
 
+from collections.abc import Iterable
+
 from msgspec.structs import replace as with_fields
 
 from minigfs.errors import FileExists, InvalidPath, IsDirectory, MinigfsError
-from minigfs.ids import FileId
+from minigfs.ids import ChunkHandle, FileId
 from minigfs.master import commands
 from minigfs.master.chunks import file_digest
 from minigfs.master.name_table import NameTable
@@ -49,6 +51,7 @@ from minigfs.master.state import (
 __all__ = ["CLONE_WORK_MAX", "NOWHERE", "begin_clone", "clone_some", "is_shared"]
 
 CLONE_WORK_MAX = 1_000  # inodes and chunks in one step: a few milliseconds of every master
+SMALL_CHUNKS_MAX = 4  # of a file: a step may count that many for each name of a block
 REMEMBERED_MS = 3_600_000  # as long as the session of whoever asked
 NOWHERE = FileId(-1)  # the parent of an inode that has no place yet
 
@@ -235,22 +238,34 @@ class _Step:
         waiting.append(with_fields(todo, done_count=todo.done_count + 1))
         for source_id, copy_id in zip(ids, copies, strict=True):
             below = self._inodes[source_id]
+            if isinstance(below, FileInode) and self._is_small(below):
+                self._inodes[copy_id] = with_fields(
+                    below, file_id=copy_id, parent_id=copy.file_id, created_ms=self._now_ms
+                )
+                self._count_owner(below.chunks)
+                continue
             self._inodes[copy_id] = _empty_copy(below, copy_id, copy.file_id, self._now_ms)
-            if isinstance(below, DirectoryInode) or below.chunks:
-                waiting.append(ToClone(source_id, copy_id))
+            waiting.append(ToClone(source_id, copy_id))
         self._inodes[copy.file_id] = with_fields(
             copy, children=copy.children.with_block(names, copies)
         )
         self._work_left -= len(ids)
+
+    def _is_small(self, file: FileInode) -> bool:
+        """Whether it is copied at once, with the name that leads to it."""
+        return not file.is_open and len(file.chunks) <= SMALL_CHUNKS_MAX
+
+    def _count_owner(self, handles: Iterable[ChunkHandle]) -> None:
+        for handle in handles:
+            self._shared[handle] = self._shared.get(handle, 0) + 1
+            self._work_left -= 1
 
     def _share_chunks(
         self, source: FileInode, copy: FileInode, todo: ToClone, waiting: list[ToClone]
     ) -> None:
         sealed = source.chunks[:-1] if source.is_open else source.chunks
         end = min(todo.done_count + max(self._work_left, 1), len(sealed))
-        for handle in sealed[todo.done_count : end]:
-            self._shared[handle] = self._shared.get(handle, 0) + 1
-        self._work_left -= end - todo.done_count
+        self._count_owner(sealed[todo.done_count : end])
         chunks = sealed if end == len(sealed) else sealed[:end]
         self._inodes[copy.file_id] = with_fields(copy, chunks=chunks)
         if end < len(sealed):

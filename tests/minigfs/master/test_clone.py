@@ -7,7 +7,7 @@ import pytest
 
 from minigfs.errors import FileMissing
 from minigfs.master import commands
-from minigfs.master.clone import CLONE_WORK_MAX
+from minigfs.master.clone import CLONE_WORK_MAX, SMALL_CHUNKS_MAX
 from minigfs.master.listing import find_page
 from minigfs.master.name_table import BLOCK_NAMES_MAX
 from minigfs.master.namespace import get_inode, split_path
@@ -16,7 +16,7 @@ from minigfs.master.state import FileInode, FileSystemState
 from minigfs.master.transition import transition
 from tests.minigfs.master.harness import CHUNK_BYTES, Driver, check_invariants
 
-STEP_MAX = CLONE_WORK_MAX + BLOCK_NAMES_MAX  # a block is copied whole
+STEP_MAX = CLONE_WORK_MAX + BLOCK_NAMES_MAX * (1 + SMALL_CHUNKS_MAX)  # a block is copied whole
 
 
 class Tree(Driver):

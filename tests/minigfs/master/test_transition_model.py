@@ -37,6 +37,7 @@ def _small_limits() -> Iterator[None]:
         patch.setattr(name_table, "BLOCK_NAMES_MAX", 2)
         patch.setattr(removal, "REAP_WORK_MAX", 2)
         patch.setattr(clone, "CLONE_WORK_MAX", 3)
+        patch.setattr(clone, "SMALL_CHUNKS_MAX", 1)
         yield
 
 
