@@ -73,6 +73,9 @@ def dump_chunk(path: Path) -> Iterator[Row]:
             "data_offset": layout.data_offset,
             "file_bytes": file.size_bytes(),
         }
+        if not header.sealed:
+            yield _end("")
+            return
         table = file.read_at(layout.table_offset, block_count(header.length_bytes) * SUM_BYTES)
         try:
             check_table(header, table)

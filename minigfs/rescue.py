@@ -88,6 +88,7 @@ class RescueReport:
     bytes: int = 0
     chunk_files: int = 0
     damaged_chunk_files: int = 0
+    open_chunk_files: int = 0  # the ends of files that were being appended to: not rescued
     stale_chunk_files: int = 0  # sound, and of an older state of their file
     known_without_chunks: int = 0  # named by a catalogue: deleted since, or lost
     damaged_catalogues: list[str] = field(default_factory=list)
@@ -167,6 +168,9 @@ class Rescue:
                 header, _ = decode_header(file.read(HEADER_BYTES_MAX))
         except (CorruptChunk, OSError):
             self.report.damaged_chunk_files += 1
+            return
+        if not header.sealed:
+            self.report.open_chunk_files += 1
             return
         if self._cluster_id not in ("", header.cluster_id):
             raise InvalidConfig(

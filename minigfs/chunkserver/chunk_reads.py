@@ -15,6 +15,7 @@ from minigfs.chunkserver.messages import ChunkFile, ChunkPiece, OpenChunkFile, R
 from minigfs.chunkserver.store import ChunkStore
 from minigfs.errors import ProtocolError
 from minigfs.transport.address import UNIX_PATH_BYTES_MAX, Address, UnixAddress
+from minigfs.transport.metrics import Counters
 from minigfs.transport.stream import Stream
 
 __all__ = ["PIECE_BYTES", "ChunkReads", "lending_address"]
@@ -34,11 +35,13 @@ def lending_address(directory: Path, chunkserver_id: str) -> Address:
 class ChunkReads:
     """Answers ``ReadChunk`` and, on a Unix socket, ``OpenChunkFile``."""
 
-    def __init__(self, store: ChunkStore) -> None:
+    def __init__(self, store: ChunkStore, counters: Counters) -> None:
         self._store = store
+        self._counters = counters
 
     def handle(self, request: ReadChunk, stream: Stream) -> None:
         """Stream the range; damage ends the stream with ``CorruptChunk`` before a wrong byte."""
+        self._counters.add("minigfs_chunkserver_reads_total")
         if request.offset_bytes < 0 or request.length_bytes < 0:
             raise ProtocolError("a read needs an offset and a length of 0 or more")
         with self._store.open_chunk(request.handle, request.version) as chunk:
@@ -54,10 +57,12 @@ class ChunkReads:
                 last = stop == end
                 piece = ChunkPiece(offset_bytes=start, last=last, table=table, header=header)
                 stream.send(piece, data)
+                self._counters.add("minigfs_chunkserver_read_bytes_total", len(data))
                 start, table, header = stop, b"", b""
 
     def lend(self, request: OpenChunkFile, stream: Stream) -> None:
         """Send the chunk's file, open for reading only."""
+        self._counters.add("minigfs_chunkserver_lent_files_total")
         with self._store.open_chunk(request.handle, request.version) as chunk:
             reply = ChunkFile(
                 data_offset_bytes=chunk.data_offset_bytes,

@@ -10,10 +10,10 @@ import logging
 import os
 import queue
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from minigfs.chunkserver.append_service import AppendService
 from minigfs.chunkserver.catalogue import Catalogue
@@ -28,6 +28,7 @@ from minigfs.chunkserver.messages import (
     VerifyChunk,
     WriteChunk,
 )
+from minigfs.chunkserver.metrics import COUNTERS, chunkserver_metrics
 from minigfs.chunkserver.open_chunks import OpenChunks
 from minigfs.chunkserver.reports import ChunkReport
 from minigfs.chunkserver.scrub_schedule import SCRUB_BOUND_MS
@@ -44,8 +45,12 @@ from minigfs.transport.bulk_server import BulkHandler, BulkServer
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.memory import keep_freed_memory
 from minigfs.transport.messages import Empty, Request
+from minigfs.transport.metrics import Counters, Metric
 from minigfs.transport.security import Security, check_listen_address
 from minigfs.transport.stream import Stream
+
+if TYPE_CHECKING:
+    from minigfs.transport.metrics_http import MetricsServer
 
 __all__ = ["Chunkserver", "ChunkserverOptions", "serve_chunkserver"]
 
@@ -66,6 +71,7 @@ class ChunkserverOptions:
     host: str = ""  # label for placement and locality; "" for this machine's name
     rack: str = ""
     insecure: bool = False  # listen beyond loopback without TLS
+    metrics: Address = ""  # where to serve figures for Prometheus; "" for nowhere
     scrub_bound_ms: int = SCRUB_BOUND_MS  # every byte here is read again within this time
 
 
@@ -86,8 +92,12 @@ class Chunkserver:
         self._store = ChunkStore(disk, cluster_id=self.identity.cluster_id)
         self._scrubber = Scrubber(self._store, disk, bound_ms=options.scrub_bound_ms)
         self._pool = ConnectionPool(options.security)
+        counters = Counters(COUNTERS)
         self._chain = WriteChain(
-            self._store, chunkserver_id=self.identity.chunkserver_id, pool=self._pool
+            self._store,
+            chunkserver_id=self.identity.chunkserver_id,
+            pool=self._pool,
+            counters=counters,
         )
         self._copies = CopyOrders(
             self._store, pool=self._pool, disk_failed=self._end_if_disk_failed
@@ -111,7 +121,7 @@ class Chunkserver:
             pool=self._pool,
             silence_ms=lambda: self._heartbeats.silence_ms,
         )
-        reads = ChunkReads(self._store)
+        reads = ChunkReads(self._store, counters)
         self._lender = BulkServer(
             {OpenChunkFile: self._of_sealed(reads.lend)},
             options.security,
@@ -129,6 +139,7 @@ class Chunkserver:
             options.security,
             name="chunkserver",
         )
+        self._metrics = self._metrics_server(counters)
         self._address: Address = options.advertise
         self.disk_failure: OSError | None = None
         # A queue, not an Event: a signal handler may run while this thread holds an Event's lock.
@@ -144,9 +155,13 @@ class Chunkserver:
         self._copies.start(self._heartbeats.beat_now)
         self._heartbeats.start()
         self._scrubber.start()
+        if self._metrics is not None:
+            self._metrics.start(self._options.directory)
         return bound
 
     def stop(self) -> None:
+        if self._metrics is not None:
+            self._metrics.stop()
         self._scrubber.stop()
         self._heartbeats.stop()
         self._catalogue.close()
@@ -162,6 +177,20 @@ class Chunkserver:
 
     def wait_for_stop_request(self) -> None:
         self._stop_requests.get()
+
+    def _metrics_server(self, counters: Counters) -> "MetricsServer | None":
+        options = self._options
+        if not options.metrics:
+            return None
+        from minigfs.transport.metrics_http import MetricsServer
+
+        def collect() -> Iterator[Metric]:
+            silence_s = self._heartbeats.silence_ms / 1000
+            return chunkserver_metrics(
+                self._store, self._scrubber, counters, last_heard_s=silence_s
+            )
+
+        return MetricsServer(collect, options.metrics, options.security, insecure=options.insecure)
 
     def _start_lending(self) -> Address:
         """Where it lends files to this machine's processes; "" if it cannot, which is no harm."""

@@ -81,6 +81,7 @@ class ChunkStore:
         self._stored_bytes = 0
         self._ledger = ReportLedger()
         self._incoming_numbers = itertools.count(1)
+        self.damage_found_count = 0  # since the start
 
     def open(self) -> None:
         """Find the sealed chunks, remove what was never sealed, set aside what is not a chunk."""
@@ -142,11 +143,13 @@ class ChunkStore:
             return error
         if error.errno == errno.ENOENT and not is_damage:
             self._forget(handle)
+            self.damage_found_count += 1
             logger.error("chunk %x is gone: its file was removed", handle)
         else:
             with self._lock:
                 is_news = handle in self._sealed and self._ledger.damaged(handle)
             if is_news:
+                self.damage_found_count += 1
                 logger.error("damaged chunk %x: %s", handle, error)
         return CorruptChunk(f"chunk {handle:x}: {error}")
 

@@ -30,6 +30,7 @@ from minigfs.errors import MinigfsError
 from minigfs.ids import ChunkserverId
 from minigfs.ports import Buffer
 from minigfs.transport.client import ConnectionPool
+from minigfs.transport.metrics import Counters
 from minigfs.transport.stream import Stream
 
 __all__ = ["WriteChain"]
@@ -45,8 +46,14 @@ class WriteChain:
     """Answers ``WriteChunk``: this server's link of a chain."""
 
     def __init__(
-        self, store: ChunkStore, *, chunkserver_id: ChunkserverId, pool: ConnectionPool
+        self,
+        store: ChunkStore,
+        *,
+        chunkserver_id: ChunkserverId,
+        pool: ConnectionPool,
+        counters: Counters,
     ) -> None:
+        self._counters = counters
         self._store = store
         self._chunkserver_id = chunkserver_id
         self._pool = pool
@@ -69,6 +76,8 @@ class WriteChain:
                 below.forward(data, payload)
                 incoming.append(data.offset_bytes, payload, data.sums)
             length_bytes, digest = incoming.seal()
+            self._counters.add("minigfs_chunkserver_written_bytes_total", length_bytes)
+            self._counters.add("minigfs_chunkserver_writes_total")
             return ChunkWritten(
                 length_bytes=length_bytes,
                 digest=digest,

@@ -89,6 +89,7 @@ def _summary(report: "RescueReport", output: Path) -> Iterator[str]:
         (report.incomplete, "incomplete"),
         (report.known_without_chunks, "known by name only: deleted, or lost with all chunks"),
         (report.damaged_chunk_files, "chunk files without a readable header"),
+        (report.open_chunk_files, "chunk files were still appended to: their records are left out"),
         (report.stale_chunk_files, "chunk files of older states of files"),
     ):
         if count:

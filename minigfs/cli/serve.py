@@ -43,6 +43,18 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+SCRUB_DAYS = 7
+
+metrics_option = click.option(
+    "--metrics",
+    default="",
+    envvar="MINIGFS_METRICS",
+    help="HOST:PORT to serve /metrics for Prometheus on (port 0: any; the address is then in "
+    "metrics.address of --dir). Asks for the cluster's token as a bearer token.  "
+    "[default: $MINIGFS_METRICS, else nowhere]",
+)
+
+
 def security_from(
     *,
     listen: str,
@@ -80,6 +92,7 @@ def master_options(command: Callable[["MasterOptions"], None]) -> Callable[..., 
     """The options of a master process; the command gets them as one `MasterOptions`."""
 
     @server_options
+    @metrics_option
     @bytes_option("--chunk-size", "chunk_bytes", help="Size of a chunk.  [default: 64MiB]")
     @click.option(
         "--replication", type=click.IntRange(min=1), default=DEFAULT_REPLICATION, show_default=True
@@ -105,6 +118,7 @@ def master_options(command: Callable[["MasterOptions"], None]) -> Callable[..., 
         replication: int,
         masters: tuple[str, ...],
         founded: bool,
+        metrics: str,
         **trust: Any,
     ) -> None:
         from minigfs.master.options import MasterOptions
@@ -122,6 +136,7 @@ def master_options(command: Callable[["MasterOptions"], None]) -> Callable[..., 
             config=config,
             join=masters,
             founded=founded,
+            metrics=metrics,
             insecure=bool(trust["insecure"]),
         )
         command(options)
@@ -145,6 +160,14 @@ def master(options: "MasterOptions") -> None:
 
 @serve.command()
 @server_options
+@metrics_option
+@click.option(
+    "--scrub-days",
+    type=click.FloatRange(min=0, min_open=True),
+    default=SCRUB_DAYS,
+    show_default=True,
+    help="Every byte here is read, and compared with its sums, within this time.",
+)
 @click.option(
     "--join", "masters", multiple=True, required=True, help="HOST:PORT of a master; repeatable."
 )
@@ -159,6 +182,8 @@ def chunkserver(
     masters: tuple[str, ...],
     host_label: str,
     rack: str,
+    metrics: str,
+    scrub_days: float,
     **trust: Any,
 ) -> None:
     """Run a chunkserver: chunks as files in its directory."""
@@ -173,6 +198,8 @@ def chunkserver(
         security=security_from(listen=listen, cluster_id=cluster_id, **trust),
         host=host_label,
         rack=rack,
+        metrics=metrics,
+        scrub_bound_ms=int(scrub_days * 24 * 3_600_000),
         insecure=bool(trust["insecure"]),
     )
     serve_chunkserver(options, ready=announce_ready)

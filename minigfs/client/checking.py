@@ -181,8 +181,8 @@ class ReplicaChecker:
     def _check(
         self, path: str, chunk: ExaminedChunk | None, servers: dict[ChunkserverId, ExaminedServer]
     ) -> CheckedChunk:
-        if chunk is None:
-            return CheckedChunk(path=path, chunk=None)
+        if chunk is None or chunk.is_open:  # then its members compare what they have by themselves
+            return CheckedChunk(path=path, chunk=chunk)
         findings: list[Finding] = []
         sound: list[ExaminedServer] = []
         for server in (servers[chunkserver_id] for chunkserver_id in chunk.replicas):

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from minigfs.ids import ChunkHandle, ChunkserverId, FileId
+from minigfs.master.chunks import file_digest
 from minigfs.master.listing import find_page
 from minigfs.master.messages import CatalogueBatch, CataloguedFile, EntryKind, FileStatus
 from minigfs.master.namespace import TRASH_NAME, find_inode, path_of, split_path
@@ -150,14 +151,20 @@ class CatalogueFeed:
                 self._tell(state, inode, status.path)
 
     def _tell(self, state: FileSystemState, inode: FileInode, path: str) -> None:
+        chunks, digest, size_bytes = inode.chunks, inode.digest, inode.size_bytes
+        if chunks and state.chunks[chunks[-1]].is_open:  # only what is sealed is sure
+            chunks = chunks[:-1]
+            sealed = [state.chunks[handle] for handle in chunks]
+            digest = file_digest([chunk.digest for chunk in sealed])
+            size_bytes = sum(chunk.length_bytes for chunk in sealed)
         told = CataloguedFile(
             file_id=inode.file_id,
             path=path,
-            size_bytes=inode.size_bytes,
-            chunk_count=len(inode.chunks),
-            digest=inode.digest,
+            size_bytes=size_bytes,
+            chunk_count=len(chunks),
+            digest=digest,
             modified_ms=inode.modified_ms,
-            chunk_runs=_runs(inode.chunks),
+            chunk_runs=_runs(chunks),
         )
         for chunkserver_id in self._holders(state, inode):
             server = self._servers.get(chunkserver_id)

@@ -110,6 +110,7 @@ def _examined_file(
                 chunk.length_bytes,
                 chunk.digest,
                 chunk.replicas,
+                chunk.is_open,
             )
             for i, chunk in enumerate(chunks)
         ),

@@ -22,6 +22,7 @@ class ExaminedChunk(Message, frozen=True, array_like=True):
     length_bytes: int
     digest: int
     replicas: tuple[ChunkserverId, ...]  # all that are meant to have it, alive or not
+    is_open: bool = False  # for appending: what it will hold is not in the log yet
 
 
 class ExaminedFile(Message, frozen=True, array_like=True):

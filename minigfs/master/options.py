@@ -25,4 +25,5 @@ class MasterOptions:
     advertise: Address | None = None
     join: tuple[Address, ...] = ()
     founded: bool = False
+    metrics: Address = ""  # where to serve figures for Prometheus; "" for nowhere
     insecure: bool = False  # listen beyond loopback without TLS

@@ -11,14 +11,15 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from minigfs.errors import InvalidConfig
 from minigfs.master.interpreter import collect_for_ever, steady_interpreter
 from minigfs.master.leadership import Leadership, LedService
+from minigfs.master.metrics import group_metrics
 from minigfs.master.options import MasterOptions
 from minigfs.master.service import FileSystemService
 from minigfs.ports import SystemClock, SystemRng
@@ -37,7 +38,11 @@ from minigfs.transport.address import Address
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.control_server import ControlHandler, ControlServer
 from minigfs.transport.messages import Request
+from minigfs.transport.metrics import Metric
 from minigfs.transport.security import check_listen_address
+
+if TYPE_CHECKING:
+    from minigfs.transport.metrics_http import MetricsServer
 
 __all__ = ["FileSystemService", "HostedService", "MasterOptions", "serve_master"]
 
@@ -66,6 +71,15 @@ class HostedService(LedService, Protocol):
         ...
 
     async def stop(self) -> None: ...
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A service that has figures of its own."""
+
+    def metrics(self) -> Iterator[Metric]:
+        """May be called from any thread."""
+        ...
 
 
 async def serve_master(
@@ -105,6 +119,10 @@ async def serve_master(
         stack.callback(collector.cancel)
         memory = asyncio.create_task(_remember_for_ever(host, options.directory), name="memory")
         stack.push_async_callback(_ended, memory)
+        if options.metrics:
+            metrics = _metrics_of(host, options, services)
+            stack.callback(metrics.stop)
+            metrics.start(options.directory)
         leadership = Leadership(host, services)
         stack.push_async_callback(leadership.stop)
         stopped = _stop_signal()
@@ -169,6 +187,20 @@ def _server_of(
         one_way=host.links.receiver,
         one_way_limits=PEER_LIMITS,
     )
+
+
+def _metrics_of(
+    host: ReplicatedHost, options: MasterOptions, services: Sequence[HostedService]
+) -> "MetricsServer":
+    from minigfs.transport.metrics_http import MetricsServer
+
+    def collect() -> Iterator[Metric]:
+        yield from group_metrics(host)
+        for service in services:
+            if isinstance(service, Measured):
+                yield from service.metrics()
+
+    return MetricsServer(collect, options.metrics, options.security, insecure=options.insecure)
 
 
 async def _begin(

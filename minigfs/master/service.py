@@ -8,7 +8,7 @@ answer only reads that may be stale.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from msgspec.structs import replace as with_fields
@@ -56,6 +56,7 @@ from minigfs.master.messages import (
     SessionOpened,
     Stat,
 )
+from minigfs.master.metrics import file_system_metrics
 from minigfs.master.namespace import find_inode, get_inode, split_path
 from minigfs.master.options import MasterOptions
 from minigfs.master.patch_service import PatchService
@@ -79,6 +80,7 @@ from minigfs.replication.host import Machine, MemberStatus, ReplicatedHost
 from minigfs.transport.address import Address
 from minigfs.transport.control_server import ControlHandler
 from minigfs.transport.messages import Empty, Request
+from minigfs.transport.metrics import Metric
 
 __all__ = ["FileSystemService", "master_addresses"]
 
@@ -101,6 +103,7 @@ class FileSystemService:
         self._rng = rng
         self._machine = FileSystemMachine()
         self._tenure: Tenure | None = None
+        self._proposals_count = 0
         self._examination = Examination(
             lambda: self.readable(stale_ok=False), lambda: self.state, self._leading
         )
@@ -133,6 +136,10 @@ class FileSystemService:
     def machine(self) -> FileSystemMachine:
         """For a second machine in the same log, whose compound entries touch this one."""
         return self._machine
+
+    def metrics(self) -> Iterator[Metric]:
+        """See ``process.Measured``."""
+        return file_system_metrics(self.state, self._tenure, self._proposals_count)
 
     def handlers(self) -> Mapping[type[Request[Any]], ControlHandler]:
         return {
@@ -223,6 +230,7 @@ class FileSystemService:
         self, command: commands.Command, expected: type[_ReplyT], origin: Origin | None = None
     ) -> _ReplyT:
         """The reply of an applied command; a refusal is raised as the error it names."""
+        self._proposals_count += 1
         encoded = commands.encode_command(command)
         reply = commands.decode_reply(
             await self._host.propose(FILE_SYSTEM_MACHINE, encoded, origin)

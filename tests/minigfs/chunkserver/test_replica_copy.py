@@ -11,6 +11,7 @@ from minigfs.chunkserver.checksum import block_sums, digest_of_table
 from minigfs.chunkserver.chunk_reads import ChunkReads
 from minigfs.chunkserver.copy_orders import CopyOrders
 from minigfs.chunkserver.messages import ReadChunk, WriteChunk
+from minigfs.chunkserver.metrics import COUNTERS
 from minigfs.chunkserver.replica_copy import CopyWithdrawn, ReplicaCopy
 from minigfs.chunkserver.store import ChunkStore
 from minigfs.config import CHECKSUM_BLOCK_BYTES as BLOCK
@@ -19,6 +20,7 @@ from minigfs.ids import ChunkHandle, ChunkVersion, ClusterId, FileId
 from minigfs.master.messages import CopyOrder, CopyReport
 from minigfs.transport.bulk_server import BulkServer
 from minigfs.transport.client import ConnectionPool
+from minigfs.transport.metrics import Counters
 from minigfs.transport.security import Security
 from tests.sim.disk import SimDisk
 
@@ -64,7 +66,9 @@ class Sources:
         stack.callback(self.pool.close)
 
     def serve(self, store: ChunkStore) -> str:
-        server = BulkServer({ReadChunk: ChunkReads(store).handle}, SECURITY, name="source")
+        server = BulkServer(
+            {ReadChunk: ChunkReads(store, Counters(COUNTERS)).handle}, SECURITY, name="source"
+        )
         self._stack.callback(server.stop)
         return server.start("127.0.0.1:0")
 
