@@ -23,6 +23,7 @@ from minigfs.files import (
     slice_of,
     write_whole,
 )
+from minigfs.fs.append_file import AppendFile, Appends
 from minigfs.fs.tree_changes import TreeChanges
 from minigfs.fs.update_file import Rewrite, UpdateFile, open_to_append
 
@@ -65,7 +66,7 @@ class MinigfsFileSystem(TreeChanges):
         cache_type: str | None = None,
         replication: int | None = None,
         **cache_hints: Any,  # the client reads ahead by itself
-    ) -> ReadFile | WriteFile | UpdateFile:
+    ) -> ReadFile | WriteFile | AppendFile | UpdateFile:
         buffer_bytes = block_size or BUFFER_BYTES
         if cache_hints and mode != "rb":
             raise TypeError(f"{path}: unknown options for writing: {', '.join(cache_hints)}")
@@ -75,8 +76,10 @@ class MinigfsFileSystem(TreeChanges):
             writer = self.client.open_writer(path, exclusive=mode == "xb", replication=replication)
             raw = RawWriter(writer)
             return WriteFile(self, path, raw, buffer_bytes, autocommit=autocommit, mode=mode)
+        if mode == "ab" and autocommit:
+            return AppendFile(self, path, Appends(self.client, path), buffer_bytes)
         if mode == "ab":
-            return open_to_append(self, path, buffer_bytes, autocommit=autocommit)
+            return open_to_append(self, path, buffer_bytes)
         updating = f"{mode[:1]}+b"
         if mode in (updating, f"{mode[:1]}b+") and mode[:1] in ("r", "w", "x"):
             rewrite = Rewrite(self.client, path, updating)

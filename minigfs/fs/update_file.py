@@ -1,4 +1,4 @@
-"""Files that are changed: modes ``r+b``, ``w+b``, ``x+b`` (at any place) and ``ab`` (at the end).
+"""Files changed at any place: modes ``r+b``, ``w+b``, ``x+b``; and ``ab`` in a transaction.
 
 What is published never changes: a changed file is a new one, which takes the place of the old when
 it is closed. So a reader sees the old bytes or the new, never some of both, and an exception
@@ -6,8 +6,8 @@ changes nothing, as with ``wb``. Whoever finds at the end that another file took
 is refused with ``PreconditionFailed``, or ``FileExists`` where there was none: no change is lost
 silently.
 
-It costs a copy of the whole file. For changes at any place it lies in this machine's temporary
-directory while the file is open.
+It costs a copy of the whole file, which lies in this machine's temporary directory while the file
+is open. (Appending outside of transactions does not: `minigfs.fs.append_file`.)
 """
 
 import io
@@ -66,7 +66,9 @@ class Rewrite:
         if self.basis is None:
             writer.close()
         else:
-            _replace(self._client, self.basis, writer)
+            with self._client.transaction() as change:
+                change.require(self.basis)
+                change.publish(writer)
 
     def hand_over(self) -> "FileWriter | None":
         """A writer with the private copy's bytes; None if they are those of the file."""
@@ -128,28 +130,17 @@ class UpdateFile(AppearsOnClose, io.BufferedRandom):  # type: ignore[override]  
             super()._end()
 
 
-class _RawAppender(RawWriter):
-    """A new file that begins with what the old one holds."""
+def open_to_append(fs: Any, path: str, buffer_bytes: int) -> WriteFile:
+    """A file whose bytes come after those of the file at the path, if there is one.
 
-    def __init__(self, client: "MinigfsClient", basis: "FileStatus", writer: "FileWriter") -> None:
-        super().__init__(writer)
-        self._client = client
-        self._basis = basis
-
-    def publish(self) -> None:
-        writer = self.hand_over()
-        if writer is not None:
-            _replace(self._client, self._basis, writer)
-
-
-def open_to_append(fs: Any, path: str, buffer_bytes: int, *, autocommit: bool) -> WriteFile:
-    """A file whose bytes come after those of the file at the path, if there is one."""
+    They appear with the transaction, all together, as a new file.
+    """
     client: MinigfsClient = fs.client
     try:
         reader = client.open_reader(path)
     except FileMissing:
         raw = RawWriter(client.open_writer(path, exclusive=True))
-        return WriteFile(fs, path, raw, buffer_bytes, autocommit=autocommit, mode="ab")
+        return WriteFile(fs, path, raw, buffer_bytes, autocommit=False, mode="ab")
     with reader:
         writer = client.open_writer(path, replication=reader.status.replication)
         try:
@@ -158,8 +149,7 @@ def open_to_append(fs: Any, path: str, buffer_bytes: int, *, autocommit: bool) -
         except BaseException:
             writer.discard()
             raise
-    raw = _RawAppender(client, reader.status, writer)
-    file = WriteFile(fs, path, raw, buffer_bytes, autocommit=autocommit, mode="ab")
+    file = WriteFile(fs, path, RawWriter(writer), buffer_bytes, autocommit=False, mode="ab")
     file.basis = reader.status
     return file
 
@@ -168,10 +158,3 @@ def _blocks(reader: "FileReader") -> "Iterator[memoryview]":
     """All the bytes, cut small enough for any memory."""
     for offset in range(0, reader.size_bytes, COPY_BYTES):
         yield from reader.buffers(offset, min(COPY_BYTES, reader.size_bytes - offset))
-
-
-def _replace(client: "MinigfsClient", basis: "FileStatus", writer: "FileWriter") -> None:
-    """Publish, if what the path means is still the file that the new one was made from."""
-    with client.transaction() as change:
-        change.require(basis)
-        change.publish(writer)

@@ -367,15 +367,28 @@ def test_what_is_appended_comes_after_what_was_there(fs: MinigfsFileSystem, root
             assert file.tell() == before + len(part)
     assert fs.cat_file(f"{root}/f") == BIG + b"and more"
     first, second = fs.open(f"{root}/f", "ab"), fs.open(f"{root}/f", "ab")
-    first.write(b"1")
-    second.write(b"2")
+    for file, part in ((first, b"1"), (second, b"2"), (first, b"3")):
+        file.write(part)
+        file.flush()
+    assert fs.tail(f"{root}/f", 7) == b"more123"
     first.close()
-    with pytest.raises(PreconditionFailed):
-        second.close()
+    second.close()
     with pytest.raises(Boom), fs.open(f"{root}/f", "ab") as file:  # noqa: PT012
-        file.write(b"3")
+        file.write(b"4")
+        file.flush()
+        file.write(b"5")
         raise Boom
-    assert fs.tail(f"{root}/f", 5) == b"more1"
+    assert fs.tail(f"{root}/f", 8) == b"more1234"
+    with pytest.raises(Boom), fs.transaction:  # noqa: PT012
+        with fs.open(f"{root}/f", "ab") as file:
+            file.write(b"not")
+        raise Boom
+    with fs.transaction:
+        for name in ("f", "new"):
+            with fs.open(f"{root}/{name}", "ab") as file:
+                file.write(b"!")
+        assert fs.tail(f"{root}/f", 1) == b"4"
+    assert (fs.tail(f"{root}/f", 2), fs.cat_file(f"{root}/new")) == (b"4!", b"!")
     with fs.open(f"{root}/t", "a") as text:
         text.write("one\n")
     with fs.open(f"{root}/t", "a") as text:
