@@ -19,7 +19,7 @@ was made for the old one is found as a stray and made use of.
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -74,8 +74,15 @@ class Repairs:
     """Belongs to one tenure; ``began_ms`` is its beginning. Times are of a monotonic clock."""
 
     def __init__(
-        self, membership: Membership, *, began_ms: int, limits: RepairLimits | None = None
+        self,
+        membership: Membership,
+        *,
+        began_ms: int,
+        limits: RepairLimits | None = None,
+        barred: Collection[ChunkserverId] = (),
     ) -> None:
+        """``barred`` are, at any time, servers that would not obey."""
+        self._barred = barred
         self._membership = membership
         self._began_ms = began_ms
         self._queue = RepairQueue()
@@ -336,6 +343,7 @@ class Repairs:
             if server.is_alive(now_ms)
             and server.reported
             and server.chunkserver_id not in self._seen.draining
+            and server.chunkserver_id not in self._barred
         ]
         candidates = {c.chunkserver_id: c for c in map(as_candidate, servers) if not c.is_full}
         turn = _Turn(

@@ -366,7 +366,7 @@ class FileSystemService:
             count=count,
             replication=goal,
             draw_u64=self._rng.random_u64,
-            excluded=(*excluded, *tenure.strangers),
+            excluded=(*excluded, *tenure.strangers, *self.state.draining),
         )
         tenure.membership.note_creations(replica_sets)
         return replica_sets

@@ -46,11 +46,11 @@ class Tenure:
         self.catalogue = CatalogueFeed(term)
         self._clock = clock
         self._began_ms = clock.monotonic_ms()
-        self.repairs = Repairs(self.membership, began_ms=self._began_ms)
         self._server_joined = asyncio.Event()
         self._over = asyncio.Event()
         self._tally: asyncio.Task[HealthTally] | None = None
         self.strangers: dict[ChunkserverId, Address] = {}  # have seen a history that is not ours
+        self.repairs = Repairs(self.membership, began_ms=self._began_ms, barred=self.strangers)
 
     @property
     def now_ms(self) -> int:
