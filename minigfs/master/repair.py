@@ -36,8 +36,8 @@ from minigfs.master.state import Chunk, FileSystemState
 
 __all__ = ["RepairLimits", "Repairs"]
 
-LOOKS_MAX = 1_000  # at chunks, in one turn: a few milliseconds of the master
-ASSIGNMENTS_MAX = 300  # tries in one turn
+LOOKS_MAX = 500  # at chunks, in one turn: a few milliseconds of the master
+ASSIGNMENTS_MAX = 200  # tries in one turn
 MOVES_MAX = 100  # in one round, if they are small
 MOVES_SETTLE_MS = 1_500  # until heartbeats show what a round has done
 CHANGES_MAX = 500  # in one entry of the log
@@ -352,7 +352,8 @@ class Repairs:
             rate=self._book.bytes_per_second(len(candidates)),
             now_ms=now_ms,
         )
-        for handle in self._queue.first(ASSIGNMENTS_MAX):
+        has_room = any(self._book.has_room(server, 0) for server in candidates)
+        for handle in self._queue.first(ASSIGNMENTS_MAX if has_room or not candidates else 0):
             chunk = state.chunks.get(handle)
             if chunk is None or chunk.length_bytes == 0:
                 self._settle(handle)
