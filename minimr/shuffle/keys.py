@@ -2,9 +2,10 @@
 
 Sorting
     The first eight bytes of every key become one big-endian word, and an argsort of machine words
-    does most of the work; rows whose words tie are sorted by their whole keys. Equal keys keep the
-    order of their rows, so the sort is stable. Text sorts as its UTF-8 bytes, which is code point
-    order; numbers become words of the same order.
+    does most of the work. Rows whose words tie are sorted by their next words in the same way, and
+    what still ties by whole keys. Equal keys keep the order of their rows, so the sort is stable.
+    Text sorts as its UTF-8 bytes, which is code point order; numbers become words of the same
+    order.
 
 Hashing
     `stable_hash` is part of the data format: it decides which partition holds a key, in every
@@ -40,6 +41,7 @@ Words = NDArray[np.uint64]
 Rows = NDArray[np.int64]
 
 _SIGN = np.uint64(1 << 63)
+_WORDS_MAX = 4  # of a key that are sorted as numbers; what ties beyond is compared as bytes
 _HASHED_BYTES_MAX = 128  # longer keys are hashed whole by xxh3, so that rounds stay few
 _SEED = 0x6D696E696D720001
 _LENGTH_FACTOR = 0x9E3779B185EBCA87
@@ -66,24 +68,68 @@ def sort_order(columns: Sequence[pa.Array]) -> Rows:
     if len(columns) == 1 and not is_binary(keys.type):
         return np.argsort(words, kind="stable")
     order = np.argsort(words)
-    ordered = words[order]
-    same = ordered[1:] == ordered[:-1]
-    if not same.any():
+    places, groups = _ties(words[order])
+    if not places.size:
         return order
-    tied = np.flatnonzero(np.concatenate(([False], same)) | np.concatenate((same, [False])))
-    # Whole keys order the tied groups among each other as their words do, so one sort does all.
-    rows = np.sort(order[tied])
+    if len(columns) == 1:
+        _sort_ties(keys, order, places, groups)
+        return order
+    rows = np.sort(order[places])  # whole rows order the groups among each other, too
     import pyarrow.compute as pc
 
-    tied_rows = from_numpy(rows)
-    if len(columns) == 1:
-        order[tied] = rows[to_numpy(pc.sort_indices(keys.take(tied_rows)))]
-        return order
     names = [str(index) for index in range(len(columns))]
+    tied_rows = from_numpy(rows)
     table = pa.table([stored(column).take(tied_rows) for column in columns], names=names)
     sort_keys = [(name, "ascending") for name in names]
-    order[tied] = rows[to_numpy(pc.sort_indices(table, sort_keys=sort_keys))]
+    order[places] = rows[to_numpy(pc.sort_indices(table, sort_keys=sort_keys))]
     return order
+
+
+def _ties(*ordered: NDArray[Any]) -> tuple[Rows, Rows]:
+    """Places of an order at which there are equals next to each other, and the number of each one's
+    group of equals."""
+    same = np.logical_and.reduce([each[1:] == each[:-1] for each in ordered])
+    places = np.flatnonzero(np.concatenate(([False], same)) | np.concatenate((same, [False])))
+    begins = np.concatenate(([True], ~same))[places]
+    return places, np.cumsum(begins) - 1
+
+
+def _sort_ties(keys: pa.Array, order: Rows, places: Rows, groups: Rows) -> None:
+    """Put groups of keys that tie so far in order by their next words, then by their length."""
+    offsets, data = binary_parts(keys)
+    starts, lengths = offsets[:-1], np.diff(offsets)
+    for depth in range(8, 8 * _WORDS_MAX, 8):
+        rows = order[places]
+        left = lengths[rows] - depth
+        if (left > 0).any():
+            words = _word_at(data, starts[rows] + depth, np.maximum(left, 0)).byteswap()
+            sorted_ = _order_in_groups(words, groups)
+            order[places] = rows[sorted_]
+            tied, groups = _ties(words[sorted_], groups)
+            places = places[tied]
+        if not places.size:
+            return
+        ends = lengths[order[places]]
+        if ends.max() <= depth + 8 and ends.min() == ends.max():  # the keys of a group are equal
+            packed = np.sort(
+                (groups.astype(np.uint64) << np.uint64(32)) | order[places].view(np.uint64)
+            )
+            order[places] = (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
+            return
+    import pyarrow.compute as pc
+
+    rows = np.sort(order[places])
+    order[places] = rows[to_numpy(pc.sort_indices(keys.take(from_numpy(rows))))]
+
+
+def _order_in_groups(words: Words, groups: Rows) -> Rows:
+    """The order by (group, word), not stable."""
+    order = np.argsort(words)
+    group_count = int(groups[-1]) + 1
+    if group_count == 1:
+        return order
+    narrow = np.uint16 if group_count <= 1 << 16 else np.uint32  # 16 bits: numpy counts
+    return order[np.argsort(groups[order].astype(narrow), kind="stable")]
 
 
 def partition_order(

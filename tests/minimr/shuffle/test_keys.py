@@ -21,11 +21,17 @@ from minimr.shuffle.keys import (
     stable_hash,
 )
 
-EXAMPLES = settings(max_examples=100, deadline=None)
+EXAMPLES = settings(max_examples=150, deadline=None)
 MASK = (1 << 64) - 1
 LONG_PREFIX = st.sampled_from([b"", b"ab", b"/images/", b"/images/x", b"\0" * 9, b"p" * 130])
 BYTES = st.builds(bytes.__add__, LONG_PREFIX, st.binary(max_size=10))
+TIES = [
+    b"a", b"a\0", b"a\0\0", b"aaaaaaaa", b"aaaaaaaa\0", b"aaaaaaaab", b"aaaaaaaaa", b"b" * 16,
+    b"b" * 16 + b"\0", b"b" * 17, b"b" * 24 + b"x", b"b" * 32, b"b" * 32 + b"\0", b"b" * 33,
+    b"b" * 40,
+]  # fmt: skip
 KEYS = st.one_of(
+    st.lists(st.sampled_from([b"c" * 8 + b"1", b"c" * 8 + b"2"]), min_size=2),
     st.lists(BYTES),
     st.lists(st.text(max_size=12)),
     st.lists(st.integers(-(2**63), 2**63 - 1)),
@@ -36,7 +42,7 @@ KEYS = st.one_of(
     st.lists(st.datetimes()),
     st.lists(st.tuples(st.sampled_from([b"", b"\0", b"longer than 8"]), st.integers(-2, 2))),
     st.lists(st.none()).map(lambda nones: nones[:1]),
-    st.lists(st.sampled_from([b"a", b"a\0", b"a\0\0", b"aaaaaaaa", b"aaaaaaaa\0", b"aaaaaaaab"])),
+    st.lists(st.sampled_from(TIES)),
 )
 
 
