@@ -27,6 +27,7 @@ __all__ = ["NamespaceWorkload"]
 OPERATIONS_PER_TREE = 250
 NAMES = ("a", "b", "d", "d/a", "d/b", "e", "e/a")
 _THINK_S_MAX = 0.02
+_AS_IT_IS = -1  # the content of a clone's files
 
 
 class NamespaceWorkload:
@@ -153,7 +154,12 @@ class _Client:
         random = self.random
         tree = self._workload.tree(number // OPERATIONS_PER_TREE)
         path, other = (f"{tree}/{random.choice(NAMES)}" for _ in range(2))
-        match random.randrange(10):
+        match random.randrange(12):
+            case 10:
+                return ("clone", path, other, _AS_IT_IS, random.random() < 0.5)
+            case 11:
+                moved = ("rename", path, other, random.random() < 0.5)
+                return ("both", moved, ("mkdir", f"{tree}/{random.choice(NAMES)}"))
             case 0 | 1:
                 return ("create", path, number, random.random() < 0.5)
             case 2:
@@ -193,6 +199,16 @@ class _Client:
             case ("remove", str(path), bool(recursive)):
                 removed = self._files.remove(path, recursive=recursive)
                 return (removed.file_count, removed.directory_count)
+            case ("clone", str(source), str(target), _, bool(replace_)):
+                self._files.clone(source, target, replace=replace_)
+            case (
+                "both",
+                ("rename", str(source), str(target), bool(replace_)),
+                ("mkdir", str(path)),
+            ):
+                with self._files.transaction() as change:
+                    change.rename(source, target, replace=replace_)
+                    change.make_directory(path)
             case ("stat", str(path)):
                 return _told(self._files.stat(path))
             case ("list", str(path)):

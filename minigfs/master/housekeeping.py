@@ -24,6 +24,9 @@ TICK_MS = 1_000
 CREATIONS_HALVED_TICKS = 10
 DISCARDS_MAX = 1_000  # per tick
 EXPIRED_MAX = 100  # things of the trash in one step
+FREE_PERCENT = 10  # with less of all disks free, the trash is emptied before its time
+GIVEN_UP_MAX = 10  # then, at a time: what they free shows only after a while
+FOR_EVER_MS = 2**62
 REAP_PAUSE_MS = 40  # between steps: taking a tree apart leaves the masters most of their time
 
 
@@ -87,6 +90,22 @@ class Housekeeping:
             if next_to_expire(self._state()) == due:
                 break  # it is being cloned
             await asyncio.sleep(0)
+
+        state = self._state()
+        if state.trash and not state.garbage and not state.condemned and self._is_short_of_space():
+            logger.warning("the disks are nearly full: what expires first in the trash is given up")
+            await self._propose(
+                commands.ExpireTrash(self._clock.now_ms(), FOR_EVER_MS, GIVEN_UP_MAX)
+            )
+
+    def _is_short_of_space(self) -> bool:
+        beats = [
+            server.last_heartbeat
+            for server in self._tenure.membership.all_servers()
+            if server.is_alive(self._tenure.now_ms)
+        ]
+        free_bytes = sum(beat.free_bytes for beat in beats)
+        return free_bytes * 100 < sum(beat.capacity_bytes for beat in beats) * FREE_PERCENT
 
     async def _reap_until(self, until_ms: int) -> None:
         """Take apart what is condemned until the next tick, or wait for it."""

@@ -10,6 +10,9 @@ so the names stand in the order in which they expire, and the first of them are 
 must look at. How long a thing is kept is said by the policies above the place it was removed from,
 at the time of its removal.
 
+When less than a tenth of all disks is free, what expires first is given up before its time
+(``housekeeping``), a few things at a time.
+
 What is not kept: files that another takes the place of, empty directories, and temporary files
 that are never published.
 """

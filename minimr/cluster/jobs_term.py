@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, assert_never
 
-from minigfs.errors import ClusterError, MinigfsError, NotLeader
+from minigfs.errors import Busy, ClusterError, MinigfsError, NotLeader
 from minigfs.master import commands as fs_commands
 from minigfs.master.machine import FILE_SYSTEM_MACHINE, FileSystemMachine
 from minigfs.master.namespace import get_inode, split_path
@@ -204,9 +204,11 @@ class CoordinatorTerm:
                 now_ms=now_ms,
             )
         )
-        while (reply := await self._commit(PUBLISH_MACHINE, command, None)) is None:
-            await asyncio.sleep(_RETRY_S)
-        refusal = decode_refusal(reply)
+        refusal: MinigfsError | None = None
+        while (reply := await self._commit(PUBLISH_MACHINE, command, None)) is None or isinstance(
+            refusal := decode_refusal(reply), Busy
+        ):
+            await asyncio.sleep(_RETRY_S)  # an output in a tree that is being cloned waits, too
         if refusal is None:
             self._handle(Applied(command=PublishJob(now_ms=now_ms, job_id=spec.job_id)))
         else:
@@ -235,7 +237,10 @@ class CoordinatorTerm:
             return  # no attempt came so far as to write
         command = fs_commands.Remove(self._clock.now_ms(), path, recursive=True)
         encoded = fs_commands.encode_command(command)
-        while await self._commit(FILE_SYSTEM_MACHINE, encoded, None) is None:
+        while (reply := await self._commit(FILE_SYSTEM_MACHINE, encoded, None)) is None or (
+            isinstance(refused := fs_commands.decode_reply(reply), fs_commands.Refused)
+            and refused.code == Busy.code
+        ):
             await asyncio.sleep(_RETRY_S)
 
 

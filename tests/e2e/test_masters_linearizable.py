@@ -6,8 +6,12 @@ kept; the assertion says where and how to look at it again.
 """
 
 import os
+import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -90,6 +94,63 @@ def test_leaders_killed_at_random_moments(
             group.wait_for_answer(leader)
     _check_stalls(work)
     _judge(work, tmp_path / "history.jsonl")
+
+
+def test_a_directory_of_ten_thousand_is_renamed_as_one_while_leaders_are_killed(
+    group: MasterGroup, rng: Random
+) -> None:
+    """Each read of a place shows all of it or nothing, and each rename takes place once."""
+    client = MinigfsClient(group.config)
+    names = [f"{number:05}" for number in range(10_000)]
+    for first in range(0, 10_000, 1_000):
+        with client.transaction() as change:
+            for name in names[first : first + 1_000]:
+                change.make_directory(f"/many/a/{name}", parents=True)
+    reads: Counter[tuple[str, int]] = Counter()
+    stopped = threading.Event()
+    crashes: list[BaseException] = []
+
+    def rename_for_ever() -> None:
+        source, target = "/many/a", "/many/b"
+        while not stopped.is_set():
+            client.rename(source, target)
+            source, target = target, source
+            stopped.wait(0.02)
+
+    def read_for_ever(place: str) -> None:
+        reader = MinigfsClient(group.config)
+        while not stopped.is_set():
+            first = [status.path for status in islice(reader.list_directory("/many"), 2)]
+            assert len(first) == 1
+            try:
+                page = [one.path for one in islice(reader.list_directory(place), 4_000)]
+            except FileMissing:
+                page = []
+            assert page in ([], [f"{place}/{name}" for name in names[:4_000]])
+            reads[place, len(page)] += 1
+
+    def run(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:  # raised again below
+            crashes.append(error)
+
+    works = [rename_for_ever, *(partial(read_for_ever, f"/many/{x}") for x in "ab")]
+    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for _ in range(3):
+        time.sleep(rng.uniform(1.0, 2.0))
+        leader = group.wait_for_leader()
+        group.kill(leader)
+        time.sleep(1.0)
+        group.start(leader)
+        group.wait_for_answer(leader)
+    stopped.set()
+    for thread in threads:
+        thread.join()
+    assert not crashes, crashes
+    assert reads.keys() == {(f"/many/{place}", size) for place in "ab" for size in (0, 4_000)}
 
 
 def test_leader_paused_for_longer_than_an_election(

@@ -191,7 +191,8 @@ class NamespaceModel:
     ``rename SOURCE TARGET REPLACE``       None; REPLACE lets a file take a file's place
     ``remove PATH RECURSIVE``              (files, directories) that are gone
     ``clone SOURCE TARGET CONTENT REPLACE``
-                                           None; the copy's files are CONTENT from then on
+                                           None; the copy's files are CONTENT from then on, or if
+                                           that is negative what they were
     ``both CALL CALL``                     None; the two changes, of those above, or neither
     ``stat PATH``                          CONTENT, or ``"directory"``
     ``list PATH``                          the sorted (name, answer of stat) pairs below it
@@ -357,7 +358,8 @@ def _clone(
         if not replace:
             raise _Refusal("file-exists")
     for path in [source, *_below(tree, source)]:
-        tree[target + path[len(source) :]] = None if tree[path] is None else content
+        known = tree[path]
+        tree[target + path[len(source) :]] = known if known is None or content < 0 else content
 
 
 def _remove(tree: dict[str, int | None], path: str, *, recursive: bool) -> Value:

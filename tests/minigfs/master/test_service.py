@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace as with_fields
 
 from minigfs.config import FileSystemConfig
 from minigfs.errors import NoSpace, WriterFenced
@@ -27,6 +28,7 @@ from minigfs.master.options import MasterOptions
 from minigfs.master.removal import REAP_WORK_MAX
 from minigfs.master.service import FileSystemService
 from minigfs.master.tenure import REPORT_GRACE_MS, Tenure
+from minigfs.master.tree_service import RETENTION_MS
 from minigfs.master.writers import GONE_WRITER_MS, WRITER_LEASE_MS
 from minigfs.transport.security import Security
 from tests.lone_host import LONE_ADDRESS, lone_host, with_space
@@ -144,6 +146,47 @@ def test_the_files_of_a_process_whose_call_is_cut_off_are_discarded_in_seconds()
             assert list(stand.state.temporary) == files[1:]
             calls[1].cancel()
             await asyncio.wait(calls)
+
+    asyncio.run(main())
+
+
+def test_the_trash_is_emptied_when_its_time_has_come_or_the_disks_are_full() -> None:
+    async def main() -> None:
+        async with standing() as stand:
+            for name in "abcdefghijklmnop":
+                await stand.call(MakeDirectory(path=f"/{name}/d", parents=True))
+                await stand.call(Remove(path=f"/{name}", recursive=True))
+                stand.clock.advance(1)
+            await stand.call(beat("s0", full=True))
+            await stand.tick()
+            assert len(stand.state.trash) == 16
+            nearly_full = with_fields(beat("s0", full=True), free_bytes=99)
+            await stand.call(nearly_full)
+            await stand.tick()
+            left = sorted(one.path for one in stand.state.trash.values())
+            assert left == [f"/{name}" for name in "klmnop"]
+            await stand.call(beat("s0"))
+            await stand.tick()
+            assert len(stand.state.trash) == 6
+            stand.clock.advance(RETENTION_MS + 1)
+            await stand.tick()
+            assert not stand.state.trash
+
+    asyncio.run(main())
+
+
+def test_a_clone_that_nobody_waits_for_is_finished_all_the_same() -> None:
+    async def main() -> None:
+        async with standing() as stand:
+            for number in range(1_500):
+                command = commands.MakeDirectory(1, f"/t/{number}", True, False)
+                stand.service.machine.apply(0, commands.encode_command(command))
+            begun = commands.encode_command(commands.Clone(1, "/t", "/copy", False))
+            stand.service.machine.apply(0, begun)
+            assert stand.state.cloned_ids
+            await stand.tick()
+            assert not stand.state.cloned_ids
+            assert stand.state.directory_count == 3_002
 
     asyncio.run(main())
 
