@@ -238,3 +238,20 @@ def test_packed_map_outputs_give_the_same_output(tmp_path: Path, compression: st
     assert packed == plain
     with pytest.raises(JobUsageError, match="none of lz4, zstd, none"):
         run(job, lines, tmp_path, settings={"shuffle_compression": "gzip"})
+
+
+def test_a_broadcast_file_of_this_machine_goes_where_the_output_will_be(tmp_path: Path) -> None:
+    """Workers of other machines can read there; with the staging directory it goes again."""
+    import fsspec
+
+    (tmp_path / "words.txt").write_bytes(b"b\n")
+    (tmp_path / "in").write_bytes(b"a\nb\n")
+    job = minimr.Job(
+        "kept", map=Keep(), reduce=minimr.agg.sum, files=(str(tmp_path / "words.txt"),)
+    )
+    result = minimr.run(
+        job, input=str(tmp_path / "in"), output="memory://broadcast/out", backend="local"
+    )
+    assert result.to_arrow().to_pydict() == {"key": ["b"], "value": [1]}
+    found = fsspec.filesystem("memory").find("/broadcast")
+    assert [name.rpartition("/")[2] for name in sorted(found)] == ["_manifest.json", "part-r-00000"]

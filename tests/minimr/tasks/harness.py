@@ -22,6 +22,7 @@ from minimr.messages import (
     ReduceAssignment,
     ReduceResult,
     Split,
+    SplitPoint,
 )
 from minimr.shuffle.fetch import SegmentFetcher
 from minimr.tasks.attempt import AttemptContext, run_attempt
@@ -66,6 +67,7 @@ class Bench:
     memory_bytes: int = 1 << 30
     settings: tuple[tuple[str, str], ...] = ()
     overwrite: bool = False
+    split_points: tuple[SplitPoint, ...] = ()
     job_id: JobId = JOB_ID
     is_cancelled: Callable[[], bool] = lambda: False
     storage: Storage = field(default_factory=Storage)
@@ -87,6 +89,7 @@ class Bench:
             overwrite=self.overwrite,
             settings=self.settings,
             memory_bytes=self.memory_bytes,
+            split_points=self.split_points,
         )
 
     @property
