@@ -12,6 +12,7 @@ from minigfs.cli.connect import ClusterChoice, cluster_options
 from minigfs.cli.paths import base_name, expand, parse_path, place
 from minigfs.cli.transfer import (
     RandomAccess,
+    blocks_from,
     blocks_of,
     first_lines,
     last_lines,
@@ -19,6 +20,7 @@ from minigfs.cli.transfer import (
     send,
     write_result,
 )
+from minigfs.cli.transfer_bar import TransferBar
 from minigfs.errors import FileMissing, InvalidPath, IsDirectory, NotDirectory
 from minigfs.files import write_whole
 from minigfs.master.messages import EntryKind, FileStatus
@@ -124,19 +126,31 @@ def put(
         raise FileMissing(f"{missing}: no such local file")
     client = cluster.connect()
     if sources == ("-",):
-        send(client, sys.stdin.buffer, parse_path(target), exclusive=no_clobber)
+        with TransferBar(quiet=terminal.quiet) as bar:
+            blocks = bar.following(blocks_from(sys.stdin.buffer), "stdin", None)
+            send(client, blocks, parse_path(target), exclusive=no_clobber)
         return
     names = [path.resolve().name for path in locals_]
-    for local, path in zip(locals_, place(client, target, names, into=len(names) > 1), strict=True):
-        for file, below in local_tree(local) if local.is_dir() else ((local, ""),):
-            file_path = f"{path}/{below}" if below not in ("", ".") else path
-            if file.is_dir():
-                client.make_directory(file_path, parents=True, exist_ok=True)
-                continue
-            with file.open("rb", buffering=0) as stream:
-                send(client, stream, file_path, exclusive=no_clobber)
-            if terminal.verbose:
-                terminal.say(f"{file} -> {file_path} ({format_bytes(file.stat().st_size)})")
+    with TransferBar(quiet=terminal.quiet) as bar:
+        for local, path in zip(
+            locals_, place(client, target, names, into=len(names) > 1), strict=True
+        ):
+            for file, below in local_tree(local) if local.is_dir() else ((local, ""),):
+                file_path = f"{path}/{below}" if below not in ("", ".") else path
+                if file.is_dir():
+                    client.make_directory(file_path, parents=True, exist_ok=True)
+                    continue
+                _put_one(client, file, file_path, bar, exclusive=no_clobber)
+                if terminal.verbose:
+                    terminal.say(f"{file} -> {file_path} ({format_bytes(file.stat().st_size)})")
+
+
+def _put_one(
+    client: "MinigfsClient", file: Path, path: str, bar: TransferBar, *, exclusive: bool
+) -> None:
+    with file.open("rb", buffering=0) as stream:
+        blocks = bar.following(blocks_from(stream), file.name, file.stat().st_size or None)
+        send(client, blocks, path, exclusive=exclusive)
 
 
 @click.command()
@@ -145,7 +159,14 @@ def put(
 @click.option("-n", "--no-clobber", is_flag=True, help="Fail if a local file is there already.")
 @cluster_options
 @terminal_options
-def get(cluster: ClusterChoice, sources: tuple[str, ...], target: str, no_clobber: bool) -> None:
+@click.pass_obj
+def get(
+    terminal: Terminal,
+    cluster: ClusterChoice,
+    sources: tuple[str, ...],
+    target: str,
+    no_clobber: bool,
+) -> None:
     """Copy files and directories of the cluster to local ones (``-``: stdout).
 
     If LOCAL ends in a slash or is a directory, they go into it. Bytes are verified on the way, and
@@ -164,18 +185,23 @@ def get(cluster: ClusterChoice, sources: tuple[str, ...], target: str, no_clobbe
         raise NotDirectory(
             f"{target}: not a directory, and {len(found)} things cannot share a path"
         )
-    for source in found:
-        start = root / base_name(source.path) if into else root
-        for status in (source, *client.find(source.path)):
-            below = status.path.removeprefix(source.path).lstrip("/")
-            _get_one(client, status, start / below if below else start, no_clobber)
+    with TransferBar(quiet=terminal.quiet) as bar:
+        for source in found:
+            start = root / base_name(source.path) if into else root
+            for status in (source, *client.find(source.path)):
+                below = status.path.removeprefix(source.path).lstrip("/")
+                local = start / below if below else start
+                _get_one(client, status, local, bar, no_clobber=no_clobber)
 
 
-def _get_one(client: "MinigfsClient", status: FileStatus, local: Path, no_clobber: bool) -> None:
+def _get_one(
+    client: "MinigfsClient", status: FileStatus, local: Path, bar: TransferBar, *, no_clobber: bool
+) -> None:
     if status.kind is EntryKind.DIRECTORY:
         local.mkdir(parents=True, exist_ok=True)
         return
     if no_clobber and local.exists():
         raise FileExistsError(17, "File exists", str(local))
     with client.open_reader(status.path) as reader:
-        write_whole(local, blocks_of(reader))
+        blocks = bar.following(blocks_of(reader), base_name(status.path), status.size_bytes)
+        write_whole(local, blocks)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RandomAccess",
+    "blocks_from",
     "blocks_of",
     "first_lines",
     "last_lines",
@@ -90,11 +91,17 @@ def last_lines(
     yield from kept
 
 
-def send(client: "MinigfsClient", source: BinaryIO, path: str, *, exclusive: bool) -> None:
-    """Copy a local stream to a file that appears when all of it is stored."""
+def send(client: "MinigfsClient", blocks: Iterable[bytes], path: str, *, exclusive: bool) -> None:
+    """Store blocks as a file that appears when all of it is stored."""
     with client.open_writer(path, exclusive=exclusive) as writer:
-        while block := source.read(COPY_BYTES):
+        for block in blocks:
             writer.write(block)
+
+
+def blocks_from(source: BinaryIO) -> Iterator[bytes]:
+    """What is left of a local stream."""
+    while block := source.read(COPY_BYTES):
+        yield block
 
 
 def local_tree(root: Path) -> Iterator[tuple[Path, str]]:
