@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["FileReader"]
 
 _DIRECT_BYTES_MIN = 1024 * 1024  # larger reads keep a socket busy by themselves
+_JOINED_BYTES_MIN = 1024 * 1024
+_JOINED_COUNT_MAX = 64  # chunks, each of which is mapped meanwhile: 4 GiB of the usual size
 _VIEW_BYTES_MIN = 64 * 1024  # less is copied: a whole mapping is not kept alive for a few bytes
 
 
@@ -49,6 +51,10 @@ class FileReader:
         length = self._clip(offset, length)
         if not length:
             return b""
+        first, last = self._map.place(offset)[0], self._map.place(offset + length - 1)[0]
+        few = last - first < _JOINED_COUNT_MAX
+        if few and length >= _JOINED_BYTES_MIN and self._replicas.is_lent(first):
+            return b"".join(self.buffers(offset, length))  # copied once, out of the page cache
         content = io.BytesIO()  # what it is filled with becomes its bytes without a copy
         content.seek(length - 1)
         content.write(b"\0")
