@@ -19,7 +19,7 @@ was made for the old one is found as a stray and made use of.
 """
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -92,6 +92,7 @@ class Repairs:
         self._made: deque[tuple[int, int]] = deque()  # when, and how many bytes
         self._seen = _Seen()
         self.rebalance = Rebalance(membership)
+        self.removed: Container[ChunkHandle] = ()  # by the last sweep: only removed files have them
         self.wants_sweep = True  # of all chunks: nobody says what a server does not have
 
     @property
@@ -308,7 +309,8 @@ class Repairs:
 
     def _rank(self, standing: Standing) -> int:
         readable_count = min(len(standing.sound) + len(standing.leaving), 3)
-        return readable_count * 4 + (0 if standing.chunk.handle in self._blocking else 1)
+        handle = standing.chunk.handle
+        return readable_count * 4 + (handle in self.removed) * 2 + (handle not in self._blocking)
 
     def _trim(self, standing: Standing) -> None:
         """Take out members that are too many, or bad, if all that remain are known to be sound."""
@@ -443,6 +445,7 @@ class Repairs:
         In rounds, each of which begins when heartbeats show what the one before has done.
         """
         is_settled = turn.now_ms - self._seen.moved_ms >= MOVES_SETTLE_MS and not self._book.moves()
+        is_settled = is_settled and not any(server.strays for server in servers)
         if not is_settled or self.waiting_count or self._queue.has_unseen or self.wants_sweep:
             return
         planned = dict.fromkeys((server.chunkserver_id for server in servers), 0)

@@ -2,7 +2,8 @@
 
 A turn takes a few milliseconds. While there is much to look at, turns follow each other with short
 pauses, in which the master serves others; otherwise there are a few a second. A sweep looks at all
-chunks, a slice in each turn: after a server has said what it has, and soon after an election.
+chunks, a slice in each turn: after a server has said what it has, and soon after an election. It
+begins with what lies in the trash, which is repaired after what lives.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from minigfs.master.release import let_go
 from minigfs.master.repair import LOOKS_MAX, Repairs
 from minigfs.master.state import FileSystemState
 from minigfs.master.tenure import Tenure
+from minigfs.master.trash import chunks_in_trash
 from minigfs.ports import Clock
 
 __all__ = ["RepairWork", "with_repair_orders"]
@@ -48,6 +50,8 @@ class RepairWork:
         self._propose = propose
         self._swept: list[FileSystemState] = []
         self._unswept: Iterator[ChunkHandle] = iter(())
+        self._in_trash: Iterator[ChunkHandle] | None = None
+        self._removed: set[ChunkHandle] = set()
         self._next_sweep_ms = 0
 
     async def run(self) -> None:
@@ -80,7 +84,13 @@ class RepairWork:
             self._next_sweep_ms = now_ms + SWEEP_AGAIN_MS
             self._swept = [self._state()]
             self._unswept = iter(self._swept[0].chunks)
-        if self._swept and not self._repairs.is_busy:
+            self._in_trash, self._removed = chunks_in_trash(self._swept[0]), set()
+        if self._in_trash is not None:
+            part = list(islice(self._in_trash, LOOKS_MAX))
+            self._removed.update(part)
+            if not part:
+                self._repairs.removed, self._in_trash = self._removed, None
+        elif self._swept and not self._repairs.is_busy:
             part = list(islice(self._unswept, LOOKS_MAX))
             self._repairs.look_at(part)
             if not part:

@@ -17,13 +17,13 @@ What is not kept: files that another takes the place of, empty directories, and 
 that are never published.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from immutables import Map
 from msgspec.structs import replace as with_fields
 
 from minigfs.errors import FileExists, FileMissing
-from minigfs.ids import FileId
+from minigfs.ids import ChunkHandle, FileId
 from minigfs.master.namespace import (
     attach,
     detach,
@@ -44,6 +44,7 @@ from minigfs.master.state import (
 
 __all__ = [
     "by_path",
+    "chunks_in_trash",
     "forget_trashed",
     "keep_removed",
     "kept_until_of",
@@ -106,6 +107,18 @@ def next_to_expire(state: FileSystemState) -> tuple[FileId, int] | None:
     assert isinstance(root, DirectoryInode)
     first = next(root.children.items_from(""), None)
     return None if first is None else (first[1], kept_until_of(first[0]))
+
+
+def chunks_in_trash(state: FileSystemState) -> Iterator[ChunkHandle]:
+    """The chunks that only removed files have, drawn one by one."""
+    waiting: list[Inode] = [state.inodes[TRASH_ID]]
+    while waiting:
+        inode = waiting.pop()
+        if isinstance(inode, DirectoryInode):
+            for _, ids in inode.children.blocks():
+                waiting += [state.inodes[file_id] for file_id in ids]
+        else:
+            yield from (handle for handle in inode.chunks if handle not in state.shared)
 
 
 def undelete(state: FileSystemState, path: str, target: str, now_ms: int) -> FileSystemState:

@@ -1,7 +1,9 @@
 """Servers are emptied for good, filled alike, and nothing is less safe on the way."""
 
+import random
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,6 +81,24 @@ def test_asked_for_a_new_server_gets_its_part() -> None:
     assert all(29 <= count <= 31 for count in held_counts(world))
     assert all(world.is_whole(handle) for handle in handles)
     assert not world.repairs.rebalance.is_asked_for, "it is told when it is done"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_servers_are_filled_alike_however_late_they_speak_and_act(seed: int) -> None:
+    rng = random.Random(seed)
+    world = RepairWorld(3, goal=2)
+    handles = [world.write(tuple(rng.sample(range(3), 2))) for _ in range(29)]
+    world.add_server(3)
+    world.relabel(3, host="h0")
+    world.run(3)
+    world.repairs.rebalance.is_asked_for = True
+    world.speaks = lambda: rng.random() < 0.4
+    for _ in range(400):
+        world.run(0.5)
+        if not world.repairs.rebalance.is_asked_for:
+            break
+    counts = Counter(s for handle in handles for s in world.chunk(handle).replicas)
+    assert max(counts.values()) - min(counts.values()) <= 3
 
 
 def test_great_differences_are_evened_out_without_being_asked() -> None:

@@ -5,9 +5,12 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minigfs.master import commands
 from minigfs.master.membership import ALIVE_MS
 from minigfs.master.repair import RepairLimits
 from minigfs.master.standing import SILENCE_BORNE_MS
+from minigfs.master.trash import chunks_in_trash
+from tests.minigfs.master.harness import Driver
 from tests.minigfs.master.repair_world import LENGTH_BYTES, RepairWorld, server_id
 
 S0, S1, S2, S3, S4 = (server_id(n) for n in range(5))
@@ -165,6 +168,14 @@ def test_chunks_with_a_single_replica_are_copied_first_and_blocking_ones_before_
     assert two not in {order.handle for order in world.orders_seen}
 
 
+def test_what_lives_is_copied_before_what_was_removed() -> None:
+    world = RepairWorld(2, limits=RepairLimits(server_count_ordered=1))
+    handles = [world.write((0,)) for _ in range(4)]
+    world.repairs.removed = set(handles[:2])
+    world.run(10)
+    assert [order.handle for order in world.orders_seen] == [*handles[2:], *handles[:2]]
+
+
 def test_no_server_is_ordered_more_than_its_limits() -> None:
     limits = RepairLimits(server_bytes_ordered=3 * LENGTH_BYTES, server_count_ordered=2)
     world = RepairWorld(3, goal=2, limits=limits)
@@ -294,3 +305,14 @@ def test_damage_that_is_read_before_the_server_names_the_chunk_is_healed_all_the
     world.damage(1, handle)
     world.run(3)
     assert world.is_whole(handle)
+
+
+def test_what_only_removed_files_have_is_known_by_a_walk_through_the_trash(driver: Driver) -> None:
+    driver.make_directory("/d/e")
+    kept = driver.write("/kept", 1500)
+    removed = [driver.write(path, 1500) for path in ("/d/a", "/d/e/b", "/c")]
+    expected = {h for file_id in removed for h in driver.state.inodes[file_id].chunks}
+    driver.apply(commands.Remove(9, "/d", True, 1_000))
+    driver.apply(commands.Remove(9, "/c", False, 1_000))
+    assert set(chunks_in_trash(driver.state)) == expected
+    assert expected.isdisjoint(driver.state.inodes[kept].chunks)
