@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,6 @@ __all__ = [
     "ray_environment",
 ]
 
-_NAMESPACE = "minimr"
 _REGISTER_TIMEOUT_MS = 25_000
 _RESTART_PAUSE_MS = 1_000  # between two starts of a worker that does not start
 
@@ -52,6 +52,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     worker_count: int  # on the same machine
     rack: str = ""
+    memory_bytes: int = 0  # of one executor at most; 0: what the job asks for
 
     def options(self) -> "WorkerOptions":
         from minigfs.transport.security import Security, load_token
@@ -65,6 +66,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
             security=Security(load_token(self.token_file), self.cluster_id),
             host=self.host,
             rack=self.rack,
+            memory_bytes=self.memory_bytes,
             environment={
                 "FSSPEC_MINIGFS_MASTERS": ",".join(self.masters),
                 "FSSPEC_MINIGFS_TOKEN_FILE": self.token_file,
@@ -78,6 +80,8 @@ class CreateWorkers(msgspec.Struct, frozen=True, kw_only=True):
 
     ray_address: str
     workers: tuple[WorkerSpec, ...]
+    namespace: str = "minimr"
+    ends: bool = False  # end these workers instead; who is not there is no error
 
 
 def ray_environment(token_file: Path) -> dict[str, str]:
@@ -170,6 +174,25 @@ class WorkerActor:
         self._supervisor.stop()
 
 
+def end_actors(order: CreateWorkers) -> None:
+    """End the workers of an order in a Ray that goes on without them."""
+    import ray
+
+    ray.init(
+        address=order.ray_address,
+        namespace=order.namespace,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=False,
+    )
+    try:
+        for spec in order.workers:
+            with suppress(ValueError):  # it is not there
+                ray.kill(ray.get_actor(spec.name), no_restart=True)
+    finally:
+        ray.shutdown()
+
+
 def create_workers(order: CreateWorkers) -> None:
     """Make the actors that are missing and wait until a master knows each.
 
@@ -179,7 +202,7 @@ def create_workers(order: CreateWorkers) -> None:
 
     ray.init(
         address=order.ray_address,
-        namespace=_NAMESPACE,
+        namespace=order.namespace,
         log_to_driver=False,
         logging_level=logging.ERROR,
         configure_logging=False,
@@ -222,7 +245,7 @@ def main(arguments: Sequence[str]) -> int:
     if not sys.stdin.readline():
         return 1
     try:
-        create_workers(order)
+        (end_actors if order.ends else create_workers)(order)
     except (MinigfsError, ConnectionError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 1

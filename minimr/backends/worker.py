@@ -74,7 +74,8 @@ class WorkerOptions:
     """How a worker is set up.
 
     ``directory`` is its own; ``listen`` the address of its segment server (port 0: the port it had
-    before, if that is free); ``environment`` variables for user code, such as where the cluster is.
+    before, if that is free); ``memory_bytes`` bounds every executor, whatever its job asks for
+    (0: only by that); ``environment`` variables for user code, such as where the cluster is.
     """
 
     directory: Path
@@ -83,6 +84,7 @@ class WorkerOptions:
     security: Security = field(repr=False)
     host: str
     rack: str = ""
+    memory_bytes: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -206,6 +208,8 @@ class WorkerSupervisor:
             spec = self._link.call(GetJobSpec(job_id=job_id))
             while len(self._specs) >= _SPEC_COUNT_MAX:
                 del self._specs[next(iter(self._specs))]
+            bound = self._options.memory_bytes or spec.memory_bytes
+            spec = msgspec.structs.replace(spec, memory_bytes=min(bound, spec.memory_bytes))
             self._specs[job_id] = spec
         return self._specs[job_id]
 

@@ -14,6 +14,7 @@ from minigfs.cluster import ClusterLayout, ProcessEvent, announce_ready, default
 from minigfs.errors import ClusterError, NoQuorum
 from minigfs.terminal import (
     Terminal,
+    bytes_option,
     echo_json,
     format_bytes,
     format_count,
@@ -43,6 +44,9 @@ def _layout() -> ClusterLayout:
 @home_option
 @storage_shape
 @click.option("--workers", type=int, help="Number of workers.  [default: one per CPU, at most 8]")
+@bytes_option("--memory", "memory", help="Bound of one executor, whatever its job asks for.")
+@click.option("--ray-address", metavar="HOST:PORT", help="Run the workers in this Ray, start none.")
+@click.option("--insecure", is_flag=True, help="Also a Ray that asks nobody for a token.")
 @click.option("--json", "as_json", is_flag=True, help="Print what runs as JSON.")
 @terminal_options
 @click.pass_obj
@@ -50,6 +54,9 @@ def up(
     terminal: Terminal,
     storage: "StorageShape",
     workers: int | None,
+    memory: int | None,
+    ray_address: str | None,
+    insecure: bool,
     as_json: bool,
 ) -> None:
     """Start a cluster on this machine, or whatever of it is not running.
@@ -63,7 +70,13 @@ def up(
     try:
         state = deploy.up(
             layout,
-            deploy.ClusterShape(storage=storage, workers=workers),
+            deploy.ClusterShape(
+                storage=storage,
+                workers=workers,
+                memory_bytes=memory,
+                ray_address=ray_address,
+                insecure=insecure,
+            ),
             progress=lambda event: terminal.say(process_line(event)),
             waiting=lambda: terminal.say(f"waiting for another start or stop in {layout.home}"),
         )
@@ -205,6 +218,9 @@ def master(options: "MasterOptions") -> None:
     help="Host they count as; several are given in turn.  [default: this machine's name]",
 )  # fmt: skip
 @click.option("--rack", "racks", multiple=True, help="Rack of each --host-label, in their order.")
+@bytes_option("--memory", "memory", help="Bound of one executor, whatever its job asks for.")
+@click.option("--ray-address", default="", metavar="HOST:PORT", help="Use this Ray, start none.")
+@click.option("--insecure", is_flag=True, help="Also a Ray that asks nobody for a token.")
 @terminal_options
 def workers(
     directory: str,
@@ -215,13 +231,17 @@ def workers(
     count: int,
     labels: tuple[str, ...],
     racks: tuple[str, ...],
+    memory: int | None,
+    ray_address: str,
+    insecure: bool,
 ) -> None:
     """Run workers on this machine, in a Ray of their own."""
     from minigfs.transport.security import Security, check_listen_address, load_token
-    from minimr.cluster.workers import WorkersOptions, serve_workers
+    from minimr.cluster.workers import WorkersOptions, check_foreign_ray, serve_workers
 
     configure_logging()
     check_listen_address(listen, Security(load_token(token_file), cluster_id), insecure=False)
+    check_foreign_ray(ray_address, insecure=insecure)
     hosts = labels or (socket.gethostname(),)
     if racks and len(racks) not in (1, len(hosts)):
         raise click.BadParameter(f"give one, or one for each of {len(hosts)} hosts",
@@ -235,5 +255,7 @@ def workers(
         worker_count=count,
         hosts=hosts,
         racks=racks,
+        memory_bytes=memory or 0,
+        ray_address=ray_address,
     )
     serve_workers(options, ready=announce_ready)

@@ -27,6 +27,7 @@ from minigfs.cluster import (
     stop_all,
 )
 from minigfs.cluster.masters import start_cluster
+from minigfs.cluster.state import Setting
 from minigfs.cluster.storage import (
     STORAGE_KINDS,
     StorageShape,
@@ -37,7 +38,7 @@ from minigfs.cluster.storage import (
 )
 from minigfs.errors import InvalidConfig, StartFailed, Unreachable
 from minimr.cluster.status import ClusterStatus, gather_status, status_without_leader
-from minimr.cluster.workers import end_workers
+from minimr.cluster.workers import check_foreign_ray, end_workers
 
 __all__ = [
     "CLUSTER_KINDS",
@@ -50,6 +51,7 @@ __all__ = [
 ]
 
 WORKERS = "workers"  # name and role of the process that keeps Ray, and the setting with their count
+_WORKER_SETTINGS = ("memory", "ray_address", "ray_insecure")  # what else restarts the workers
 _WORKER_COUNT_MAX = 256
 _DEFAULT_WORKER_COUNT_MAX = 8  # of a large machine; more costs memory that nobody asked for
 _STOP_TIMEOUT_MS = 15_000
@@ -63,6 +65,9 @@ class ClusterShape:
 
     storage: StorageShape = field(default_factory=StorageShape)
     workers: int | None = None
+    memory_bytes: int | None = None
+    ray_address: str | None = None
+    insecure: bool = False
 
 
 def up(
@@ -78,11 +83,15 @@ def up(
     them; what they are doing is done again.
     """
     _check_workers(shape.workers)
+    check_foreign_ray(shape.ray_address or "", insecure=shape.insecure)
     with layout.locked(waiting):
         before = load_state(layout)
         state = prepare_storage(layout, shape.storage)
-        state = _with_workers(state, shape.workers)
-        if before is not None and before.settings.get(WORKERS) != state.settings[WORKERS]:
+        state = _with_workers(state, shape)
+        names = (WORKERS, *_WORKER_SETTINGS)
+        if before is not None and any(
+            before.settings.get(name) != state.settings.get(name) for name in names
+        ):
             _stop(layout, state, state.record(WORKERS))
         save_state(layout, state)
         state = start_cluster(layout, state, CLUSTER_KINDS, progress=progress)
@@ -153,9 +162,15 @@ def _check_workers(workers: int | None) -> None:
         raise InvalidConfig(f"--workers {workers}: give a number from 1 to {_WORKER_COUNT_MAX}")
 
 
-def _with_workers(state: ClusterState, asked: int | None) -> ClusterState:
-    count = asked or state.settings.get(WORKERS) or _default_worker_count()
-    state = state.with_settings({WORKERS: count})
+def _with_workers(state: ClusterState, asked: ClusterShape) -> ClusterState:
+    count = asked.workers or state.settings.get(WORKERS) or _default_worker_count()
+    changed: dict[str, Setting] = {WORKERS: count}
+    if asked.memory_bytes is not None:
+        changed["memory"] = asked.memory_bytes
+    if asked.ray_address is not None:
+        changed["ray_address"] = asked.ray_address
+        changed["ray_insecure"] = int(asked.insecure)
+    state = state.with_settings(changed)
     if not state.with_role(WORKERS):
         state = state.with_processes([ProcessRecord(name=WORKERS, role=WORKERS)])
     return state
@@ -188,7 +203,10 @@ def _end_leftovers(layout: ClusterLayout, state: ClusterState) -> None:
 def _workers_command(
     layout: ClusterLayout, state: ClusterState, record: ProcessRecord
 ) -> list[str]:
-    labels = sorted({server.host for server in state.with_role("chunkserver") if server.host})
+    settings = state.settings
+    servers = state.with_role("chunkserver")
+    places = sorted({(server.host, server.rack) for server in servers if server.host})
+    racks = [rack for _, rack in places] if any(rack for _, rack in places) else []
     return [
         *(*python_program("minimr"), "serve", "workers"),
         f"--dir={worker_directory(layout)}",
@@ -197,7 +215,11 @@ def _workers_command(
         f"--token-file={layout.token_file}",
         f"--workers={state.settings[WORKERS]}",
         *(f"--join={address}" for address in state.masters),
-        *(f"--host-label={label}" for label in labels),
+        *(f"--host-label={host}" for host, _ in places),
+        *(f"--rack={rack}" for rack in racks),
+        *([f"--memory={settings['memory']}"] if settings.get("memory") else ()),
+        *([f"--ray-address={settings['ray_address']}"] if settings.get("ray_address") else ()),
+        *(["--insecure"] if settings.get("ray_insecure") else ()),
     ]
 
 

@@ -53,6 +53,8 @@ class WorkerLine(Message, frozen=True):
     host: str
     dir: str
     task: str  # attempt id, "" when idle
+    rack: str
+    aside: str  # why it gets no tasks at the moment; "" if it does
 
 
 class ClusterStatus(Message, frozen=True):
@@ -94,6 +96,7 @@ def status_of(
 ) -> ClusterStatus:
     reasons = list(report.reasons)
     reasons += [f"worker {w.id} ({w.dir}) is not heard of" for w in workers if not w.alive]
+    reasons += [f"worker {w.id} ({w.dir}) gets no tasks: {w.aside}" for w in workers if w.aside]
     alive = [worker for worker in workers if worker.alive]
     if len(alive) < expected_workers:
         reasons.append(f"{len(alive)} of {expected_workers} workers are alive")

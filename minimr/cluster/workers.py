@@ -7,6 +7,7 @@ dead Ray is brought back here. It ends Ray when it ends itself; if it is killed,
 """
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -18,11 +19,12 @@ from types import FrameType
 
 import msgspec
 
-from minigfs.errors import StartFailed
+from minigfs.errors import InvalidConfig, StartFailed
+from minigfs.transport.address import is_loopback
 from minimr.backends.ray_actors import CreateWorkers, WorkerSpec
 from minimr.cluster.ray_session import RaySession
 
-__all__ = ["WorkersOptions", "end_workers", "serve_workers"]
+__all__ = ["WorkersOptions", "check_foreign_ray", "end_workers", "serve_workers"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,8 @@ class WorkersOptions:
     worker_count: int
     hosts: tuple[str, ...]
     racks: tuple[str, ...] = ()  # of the hosts, as many; none: not known
+    memory_bytes: int = 0  # of one executor at most; 0: what the job asks for
+    ray_address: str = ""  # of a Ray that is not ours; "": we start one
 
     def specs(self) -> tuple[WorkerSpec, ...]:
         return tuple(
@@ -55,10 +59,51 @@ class WorkersOptions:
                 cluster_id=self.cluster_id,
                 host=self.hosts[number % len(self.hosts)],
                 worker_count=self.worker_count,
+                memory_bytes=self.memory_bytes,
                 rack=self.racks[number % len(self.racks)] if self.racks else "",
             )
             for number in range(self.worker_count)
         )
+
+
+def check_foreign_ray(address: str, *, insecure: bool) -> None:
+    """`InvalidConfig` for a Ray that would let everybody in (DESIGN 6.14)."""
+    if address and not insecure and os.environ.get("RAY_AUTH_MODE") != "token":
+        raise InvalidConfig(
+            f"the Ray at {address} is used without a token, so whoever reaches it can run code as "
+            "you: start it with RAY_AUTH_MODE=token and set that here too, or say --insecure"
+        )
+
+
+class ForeignRay:
+    """A Ray that somebody else started and will end: only our actors in it come and go."""
+
+    def __init__(self, options: WorkersOptions) -> None:
+        self.address = options.ray_address
+        self.environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+        if is_loopback(
+            options.ray_address
+        ):  # else Ray looks for it at this machine's outer address
+            self.environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        self._options = options
+
+    def begin(self) -> None:
+        """It runs already."""
+
+    def await_begun(self) -> None:
+        """It runs already."""
+
+    def await_death(self) -> None:
+        """Its end is not ours to see; we go on until we are told to end."""
+        while True:
+            signal.pause()
+
+    def end(self) -> None:
+        """End our actors, as far as Ray can still be reached."""
+        try:
+            _give_order(self, msgspec.structs.replace(_order(self, self._options), ends=True))
+        except StartFailed as error:
+            logger.warning("workers may be left in the Ray at %s: %s", self.address, error)
 
 
 def ray_session(directory: Path, *, token_file: Path, cluster_id: str) -> RaySession:
@@ -72,8 +117,12 @@ def end_workers(directory: Path, *, token_file: Path, cluster_id: str) -> None:
 
 def serve_workers(options: WorkersOptions, *, ready: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT. `StartFailed` if Ray or the workers do not start."""
-    session = ray_session(
-        options.directory, token_file=options.token_file, cluster_id=options.cluster_id
+    session: RaySession | ForeignRay = (
+        ForeignRay(options)
+        if options.ray_address
+        else ray_session(
+            options.directory, token_file=options.token_file, cluster_id=options.cluster_id
+        )
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit)
@@ -93,9 +142,20 @@ def serve_workers(options: WorkersOptions, *, ready: Callable[[], None]) -> None
         session.end()
 
 
-def _start_all(session: RaySession, options: WorkersOptions) -> None:
+def _start_all(session: RaySession | ForeignRay, options: WorkersOptions) -> None:
     session.begin()
-    order = CreateWorkers(ray_address=session.address, workers=options.specs())
+    _give_order(session, _order(session, options))
+
+
+def _order(session: RaySession | ForeignRay, options: WorkersOptions) -> CreateWorkers:
+    return CreateWorkers(
+        ray_address=session.address,
+        workers=options.specs(),
+        namespace=f"minimr-{options.cluster_id}",
+    )
+
+
+def _give_order(session: RaySession | ForeignRay, order: CreateWorkers) -> None:
     creator = subprocess.Popen(
         [
             *(sys.executable, "-P", "-m", "minimr.backends.ray_actors"),
