@@ -53,8 +53,6 @@ class WorkerLine(Message, frozen=True):
     host: str
     dir: str
     task: str  # attempt id, "" when idle
-    rack: str
-    aside: str  # why it gets no tasks at the moment; "" if it does
 
 
 class ClusterStatus(Message, frozen=True):
