@@ -20,7 +20,7 @@ HEALED_SECONDS_MAX = 10.0
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageCluster]:
     root = tmp_path_factory.mktemp("repair")
-    with StorageCluster(root, chunk_bytes=CHUNK, chunkservers=4) as started:
+    with StorageCluster(root, chunk_bytes=CHUNK, chunkservers=4, replication=2) as started:
         yield started
 
 
@@ -63,7 +63,7 @@ def test_a_flipped_byte_is_healed_soon_after_it_was_read(cluster: StorageCluster
     content = os.urandom(CHUNK)
     write_file(cluster.client, "/flipped", content)
     (chunk,) = cluster.client.locations("/flipped").chunks
-    first = chunk.replicas[chunk.handle % 3]
+    first = chunk.replicas[chunk.handle % 2]
     path = chunk_file(cluster, cluster.number_of(first.address), chunk)
     right = path.read_bytes()
     path.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
@@ -78,7 +78,7 @@ def test_a_chunk_file_that_was_removed_is_made_again_once_it_is_missed(
     content = os.urandom(CHUNK)
     write_file(cluster.client, "/removed", content)
     (chunk,) = cluster.client.locations("/removed").chunks
-    first = chunk.replicas[chunk.handle % 3]
+    first = chunk.replicas[chunk.handle % 2]
     path = chunk_file(cluster, cluster.number_of(first.address), chunk)
     right = path.read_bytes()
     path.unlink()
@@ -113,15 +113,15 @@ def _reads_back(client: MinigfsClient, path: str, content: bytes) -> bool:
 
 
 def test_without_one_of_four_servers_everything_is_whole_again(cluster: StorageCluster) -> None:
-    files = {f"/four/{n}": os.urandom(3 * CHUNK + n) for n in range(5)}
+    files = {f"/four/{n}": os.urandom(3 * CHUNK + n) for n in range(5)}  # two replicas of each
     for path, content in files.items():
         write_file(cluster.client, path, content)
     cluster.kill_chunkserver(1)
     wait_until(lambda: cluster.client.report().health != "OK", 10)
-    wait_until(lambda: _all_have(cluster, files, 3), 40)
+    wait_until(lambda: _all_have(cluster, files, 2), 40)
     assert {path: read_file(cluster.client, path) for path in files} == files
     cluster.start()
-    wait_until(lambda: _held_counts(cluster, files) == {3}, 20)  # what is too many is given up
+    wait_until(lambda: _held_counts(cluster, files) == {2}, 20)  # what is too many is given up
     assert {path: read_file(cluster.client, path) for path in files} == files
 
 

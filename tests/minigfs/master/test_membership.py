@@ -275,3 +275,19 @@ def test_health_is_ok_when_every_chunk_has_its_goal_and_degraded_when_new_ones_w
     args = {"alive_count": 2, "may_still_report": False}
     assert tally.verdict(replication=2, **args) == ("OK", ())
     assert tally.verdict(replication=3, **args)[0] == "DEGRADED"
+
+
+def test_an_old_replica_beside_the_set_is_a_stray_and_a_newer_one_is_left_alone(scene) -> None:
+    old, newer = scene.report(version=0), scene.report(version=2)
+    scene.says(S2, full=True, chunks=[old])
+    assert scene.handle in scene.members.server(S2).strays
+    scene.says(S2, full=True, chunks=[newer])
+    assert scene.handle not in scene.members.server(S2).strays
+
+
+def test_a_server_without_space_is_named_and_makes_the_cluster_degraded() -> None:
+    word, reasons = HealthTally().verdict(
+        alive_count=3, replication=3, may_still_report=False, full=["here:1"]
+    )
+    assert word == "DEGRADED"
+    assert reasons == ("chunkserver here:1 has 5 % of its disk left: it takes no data",)
