@@ -78,6 +78,7 @@ class ReplicaCopy:
                 f"chunk {order.handle:x} has version {here} here, later than {order.version}"
             )
         if here is not None and self._is_sound_here():
+            self._store.found_sound(order.handle)
             return 0
         header, table = self._trusted_head()
         request = WriteChunk(

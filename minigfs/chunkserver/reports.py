@@ -61,6 +61,9 @@ class ReportLedger:
         self._new.pop(handle, None)
         self._gone[handle] = None
 
+    def is_damaged(self, handle: ChunkHandle) -> bool:
+        return handle in self._damaged
+
     def damaged(self, handle: ChunkHandle) -> bool:
         """Here, and not what was written; whether that is news."""
         if handle in self._damaged:

@@ -22,6 +22,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -130,17 +131,19 @@ class ChunkStore:
                 self._cluster_id,
                 self._disk.open(chunk_path(handle)),
                 expected=known,
-                on_damage=self._found_damage,
+                on_damage=partial(self._found_damage, known),
             )
         except OSError as error:
-            raise self._found_damage(handle, error) from error
+            raise self._found_damage(known, handle, error) from error
 
-    def _found_damage(self, handle: ChunkHandle, error: OSError) -> OSError:
+    def _found_damage(self, known: StoredChunk, handle: ChunkHandle, error: OSError) -> OSError:
         """What a failed read means: damage of this chunk, which the master is to hear of, or
         trouble of the whole process."""
         is_damage = isinstance(error, CorruptChunk)
         if not is_damage and error.errno not in (errno.EIO, errno.ENOENT):
             return error
+        if self._sealed.get(handle) is not known:  # another file has its place by now, or none
+            return CorruptChunk(f"chunk {handle:x} was replaced or deleted meanwhile")
         if error.errno == errno.ENOENT and not is_damage:
             self._forget(handle)
             self.damage_found_count += 1
@@ -152,6 +155,14 @@ class ChunkStore:
                 self.damage_found_count += 1
                 logger.error("damaged chunk %x: %s", handle, error)
         return CorruptChunk(f"chunk {handle:x}: {error}")
+
+    def found_sound(self, handle: ChunkHandle) -> None:
+        """All of it was read just now, and is what was written: what was said of it before was a
+        passing trouble."""
+        with self._lock:
+            known = self._sealed.get(handle)
+            if known is not None and self._ledger.is_damaged(handle):
+                self._ledger.sealed(known)
 
     def find(self, handle: ChunkHandle) -> StoredChunk | None:
         return self._sealed.get(handle)

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from minigfs.chunkserver.reports import ChunkReport
 from minigfs.chunkserver.scrub_schedule import RATE_MIN, ScrubRecord, ScrubSchedule
 from minigfs.chunkserver.scrubber import Scrubber
 from minigfs.chunkserver.store import ChunkStore
+from minigfs.errors import CorruptChunk
 from minigfs.ids import ChunkHandle, ChunkVersion
 from minigfs.ports import RealDisk
 from tests.minigfs.chunkserver.test_store import open_store, pattern, seal
@@ -142,6 +144,29 @@ def test_a_chunk_that_is_deleted_is_damaged_no_more(
     assert (report.gone, report.damaged, store.damaged_count) == ((1,), (), 0)
 
 
+def test_what_is_replaced_while_it_is_looked_at_is_no_damage(
+    store: ChunkStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = store.find(ChunkHandle(1))
+    assert known is not None
+    with store.open_chunk(ChunkHandle(1), known.version) as opened:
+        store.admit(replace(known))
+        error = opened._on_damage(ChunkHandle(1), CorruptChunk("seen in the old file"))
+    assert "replaced" in str(error)
+    store.delete(ChunkHandle(1))
+    assert (store.damaged_count, store.damage_found_count) == (0, 0)
+
+
+def test_a_passing_trouble_is_taken_back(store: ChunkStore, tmp_path: Path, disk: RealDisk) -> None:
+    flip(file_of(tmp_path, 1), 20)
+    Scrubber(store, disk).inspect()
+    assert store_report(store).damaged == (1,)
+    flip(file_of(tmp_path, 1), 20)
+    store.found_sound(ChunkHandle(1))
+    assert store.damaged_count == 0
+    assert [chunk.handle for chunk in store_report(store).chunks] == [1]
+
+
 def test_the_thread_finds_damage_and_remembers_a_complete_pass(
     store: ChunkStore, disk: RealDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,11 +191,11 @@ def test_the_thread_finds_damage_and_remembers_a_complete_pass(
 
 
 def _noticing(
-    find: Callable[[ChunkHandle, OSError], OSError], found: threading.Event
-) -> Callable[[ChunkHandle, OSError], OSError]:
-    def notice(handle: ChunkHandle, error: OSError) -> OSError:
+    find: Callable[[StoredChunk, ChunkHandle, OSError], OSError], found: threading.Event
+) -> Callable[[StoredChunk, ChunkHandle, OSError], OSError]:
+    def notice(known: StoredChunk, handle: ChunkHandle, error: OSError) -> OSError:
         found.set()
-        return find(handle, error)
+        return find(known, handle, error)
 
     return notice
 
