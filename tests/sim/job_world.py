@@ -154,6 +154,7 @@ class JobWorld:
             attempt_limit=self._chance.choice(ATTEMPT_LIMITS),
             backup_policy=self._chance.choice(BACKUP_POLICIES),
             progress_deadline_ms=PROGRESS_DEADLINE_MS,
+            max_bad=len(splits),
         )
 
     def _cancel(self, job_id: JobId) -> None:

@@ -41,7 +41,13 @@ from minimr.messages import (
 )
 from minimr.plan.naming import attempts_url
 from tests.sim.callers import Caller
-from tests.sim.checks.jobs import MANIFEST_NAME, JobBook, part_name
+from tests.sim.checks.jobs import (
+    MANIFEST_NAME,
+    POISON_MARK,
+    JobBook,
+    is_poisoned,
+    part_name,
+)
 from tests.sim.coordinators import staging_url
 from tests.sim.hosted import stamp
 from tests.sim.process import Process
@@ -245,6 +251,14 @@ class Worker(Requester):
             self._if_still(work_us, attempt, lambda: self._fail(attempt, FailureKind.USER))
             return
         match assignment:
+            case MapAssignment() if is_poisoned(attempt.task) and (
+                POISON_MARK not in assignment.skips
+            ):
+                self._group.coverage["deadly records"] += 1
+                died = FailureKind.DIED
+                self._if_still(
+                    work_us, attempt, lambda: self._fail(attempt, died, mark=POISON_MARK)
+                )
             case MapAssignment():
                 self._if_still(work_us, attempt, lambda: self._end_map(assignment))
             case ReduceAssignment():
@@ -267,10 +281,12 @@ class Worker(Requester):
         self._group.coverage["output failures"] += 1
         self._fail(attempt, FailureKind.OUTPUT)
 
-    def _fail(self, attempt: AttemptId, kind: FailureKind, lost: tuple[int, ...] = ()) -> None:
+    def _fail(
+        self, attempt: AttemptId, kind: FailureKind, lost: tuple[int, ...] = (), mark: str = ""
+    ) -> None:
         """The report follows; whatever else the attempt had under way is dropped."""
         self._running = None
-        failure = Failure(kind=kind, error=kind.value, lost_map_indexes=lost)
+        failure = Failure(kind=kind, error=kind.value, lost_map_indexes=lost, mark=mark)
         request = ReportFailure(worker_id=self.id, attempt=attempt, failure=failure)
         self._caller.forget()
         self._caller.call(request, self._reported)
@@ -295,7 +311,10 @@ class Worker(Requester):
             record_count=1,
             digest="00",
         )
-        result = MapResult(counters={"maps": 1 << index}, output=output, part=None)
+        counters = {"maps": 1 << index}
+        if is_poisoned(attempt.task):
+            counters["map.bad_records"] = 1
+        result = MapResult(counters=counters, output=output, part=None)
         self._succeed(attempt, result)
 
     def _reduce(self, assignment: ReduceAssignment) -> None:

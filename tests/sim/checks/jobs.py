@@ -5,6 +5,8 @@ applies it (the others must do the same, see ``states``), every task a coordinat
 what clients were told.
 """
 
+import random
+
 from minigfs.master.namespace import find_inode, split_path
 from minigfs.master.state import DirectoryInode, FileSystemState
 from minimr.coordinator.commands import (
@@ -22,9 +24,25 @@ from tests.sim.coverage import Coverage
 from tests.sim.hosted import operation_of_stamp
 from tests.sim.violation import require
 
-__all__ = ["MANIFEST_NAME", "JobBook", "output_path", "part_name"]
+__all__ = [
+    "MANIFEST_NAME",
+    "POISON_MARK",
+    "JobBook",
+    "is_poisoned",
+    "output_path",
+    "part_name",
+]
 
 MANIFEST_NAME = "_manifest.json"
+
+
+POISON_MARK = "0:7"
+POISONED_SHARE = 0.1
+
+
+def is_poisoned(task: TaskId) -> bool:
+    """Whether a map's input holds a record that ends every process that maps it."""
+    return task.phase is TaskPhase.MAP and random.Random(str(task)).random() < POISONED_SHARE
 
 
 def output_path(job_id: JobId) -> str:
@@ -127,6 +145,13 @@ class JobBook:
             counted == ((1 << maps) - 1, (1 << reduces) - 1),
             "counters are not those of one commit a task",
             f"{job_id}: {status.counters}",
+        )
+        poisoned = sum(is_poisoned(TaskId(job_id, TaskPhase.MAP, index)) for index in range(maps))
+        self._coverage["records set aside"] += poisoned
+        require(
+            status.counters.get("map.bad_records", 0) == poisoned,
+            "bad records are not set aside once each",
+            f"{job_id}: {status.counters}, {poisoned} poisoned",
         )
         for index, part in enumerate(status.parts):
             task = TaskId(job_id, TaskPhase.REDUCE, index)
