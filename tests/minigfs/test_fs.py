@@ -449,6 +449,35 @@ def test_arrow_reads_the_page_cache_itself(fs: MinigfsFileSystem, root: str) -> 
         assert views[0].to_pybytes() == arrow.read_at(CHUNK_BYTES, 0) == BIG[:CHUNK_BYTES]
 
 
+def test_many_files_are_read_at_once_and_errors_are_raised_returned_or_left_out(
+    fs: MinigfsFileSystem, root: str
+) -> None:
+    contents = {f"{root}/{n}": os.urandom(1000 * n) for n in range(12)}
+    fs.pipe(contents)
+    assert fs.cat(list(contents)) == fs.cat(f"{root}/*") == contents
+    assert fs.cat(f"{root}/3") == contents[f"{root}/3"]
+    some = [f"{root}/1", f"{root}/none"]
+    with pytest.raises(FileNotFoundError):
+        fs.cat(some)
+    assert fs.cat(some, on_error="omit") == {some[0]: contents[some[0]]}
+    returned = fs.cat(some, on_error="return")
+    assert returned[some[0]] == contents[some[0]]
+    assert isinstance(returned[some[1]], FileNotFoundError)
+
+
+def test_text_says_how_far_it_has_come_and_wrong_options_are_refused(
+    fs: MinigfsFileSystem, root: str
+) -> None:
+    with fs.open(f"{root}/t", "w", encoding="utf-8", newline="\r\n") as file:
+        assert file.tell() == 0
+        file.write("zähl\n")
+        assert file.tell() == len("zähl\r\n".encode())
+    assert fs.read_text(f"{root}/t", encoding="utf-8", newline="") == "zähl\r\n"
+    with pytest.raises(TypeError, match="replicas"):
+        fs.open(f"{root}/t", "wb", replicas=2)
+    assert fs.open(f"{root}/t", "rb", cache_type="parts", fill_cache=False).read(1) == b"z"
+
+
 def test_an_open_file_pickles_with_its_position(fs: MinigfsFileSystem, root: str) -> None:
     fs.pipe_file(f"{root}/f", BIG)
     with fs.open(f"{root}/f", "rb") as file:
