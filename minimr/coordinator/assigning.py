@@ -175,7 +175,9 @@ class Assigner:
                 return Choice(worker=worker, task=task, nearness=near, is_backup=True)
         if slowness and len(queue):
             view = view or self._phase_view(record, phase, queue, len(fit), now_ms)
-            if policy.spares(view, slowness):
+            # The fastest is never spared: slow workers that all waited for each other would stall.
+            faster = any(one.slowness_permille(now_ms) < slowness for one in fit)
+            if faster and policy.spares(view, slowness):
                 return None
         task_index = self._take(record, phase, queue, worker, fit, now_ms)
         if task_index is None:

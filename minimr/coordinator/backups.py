@@ -117,7 +117,7 @@ class RateBackups:
             return False
         usual_ms = phase.pace.median_ms
         others_ms = usual_ms * phase.idle_count // (phase.slot_count - 1) + usual_ms
-        return usual_ms * slowness_permille // 1000 > others_ms
+        return usual_ms * slowness_permille // 1000 > others_ms + _MARGIN_MS
 
 
 def _is_usual_known(phase: PhaseView) -> bool:

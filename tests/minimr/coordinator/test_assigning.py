@@ -278,3 +278,15 @@ def test_a_backup_goes_on_when_the_coordinator_changes(stand: Stand) -> None:
     assert stand.hello(BOB, (backup.attempt,)).cancel == ()
     stand.succeed(BOB, backup)
     assert not ping(stand, ANN, slow, done=5)
+
+
+def test_slow_workers_never_all_wait_for_each_other(stand: Stand) -> None:
+    """Found on one busy machine: both slots took long for a task, and the job stood still."""
+    stand.submit(make_spec(maps=20))
+    for duration_ms in (10, 10, 10, 4_000):
+        pairs = [(info, stand.take(info)) for info in (ANN, BOB)]
+        stand.wait(duration_ms)
+        for info, assignment in pairs:
+            stand.succeed(info, assignment)
+    tokens = [poll(stand, info) for info in (ANN, BOB)]
+    assert any(offered(stand, token) for token in tokens)
