@@ -2,11 +2,12 @@
 
 Paths of the cluster are absolute (``/logs``) or URLs (``minigfs:///logs``) and may hold the
 patterns ``* ? [..]`` and ``**``; quote them, so that the shell leaves them alone. The verbs stand
-in modules by what they do: `listing`, `content`, `changes`, `fsck`.
+in modules by what they do: `listing`, `content`, `append`, `changes`, `fsck`.
 """
 
 import click
 
+from minigfs.cli.append import append
 from minigfs.cli.changes import clone, cp, mkdir, mv, policy, rm, setrep, undelete
 from minigfs.cli.content import cat, get, head, put, tail
 from minigfs.cli.fsck import checksum, fsck, locations, scrub
@@ -16,7 +17,7 @@ __all__ = ["fs_commands"]
 
 fs_commands: list[click.Command] = [
     *(ls, tree, find, du, stat),
-    *(cat, head, tail, put, get),
+    *(cat, head, tail, put, get, append),
     *(rm, undelete, mv, cp, clone, mkdir, setrep, policy),
     *(checksum, fsck, locations, scrub),
 ]

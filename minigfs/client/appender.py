@@ -57,7 +57,7 @@ class Appender:
     """Made by ``MinigfsClient.open_appender``. Thread-safe: one record at a time.
 
     Appending holds nothing back: when ``append`` returns, the record is durable on every replica.
-    An appender that is not closed is ended by the master a minute after its process.
+    An appender that is not closed is ended by the master some seconds after its process.
     """
 
     def __init__(
@@ -208,6 +208,7 @@ class Appender:
             file_id=self._file_id,
             after=before.handle if before is not None else ChunkHandle(0),
             suspects=suspects,
+            holder=self._leases.holder,
         )
         while True:
             try:

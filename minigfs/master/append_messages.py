@@ -55,6 +55,7 @@ class GetAppendTarget(Request[AppendTarget], frozen=True, tag="fs.append"):
 
     ``after`` names a chunk that takes no more: the answer is another one, and what became of it.
     ``suspects`` are addresses that did not answer; new chunks are put elsewhere if possible.
+    ``holder`` names the process (see ``HoldWriters``).
     """
 
     appender_id: int
@@ -62,6 +63,7 @@ class GetAppendTarget(Request[AppendTarget], frozen=True, tag="fs.append"):
     file_id: FileId = FileId(0)
     after: ChunkHandle = ChunkHandle(0)
     suspects: tuple[str, ...] = ()
+    holder: str = ""
 
 
 class EndAppend(Request[FileStatus], frozen=True, tag="fs.append.end"):

@@ -51,7 +51,6 @@ from minigfs.master.namespace import get_inode, path_of, split_path
 from minigfs.master.placement import choose_replica_sets
 from minigfs.master.state import Chunk, FileInode, FileSystemState
 from minigfs.master.tenure import Tenure
-from minigfs.master.writers import WriterLeases
 from minigfs.ports import Clock, Rng
 from minigfs.transport.address import Address
 from minigfs.transport.control_server import ControlHandler
@@ -127,9 +126,9 @@ class Appends:
         self.end()
         self._calls.close()
 
-    def touch(self, file_id: FileId) -> None:
-        """An appender of the file was heard of."""
-        self._leases.renew(file_id, self._clock.monotonic_ms())
+    def touch(self, file_id: FileId, holder: str) -> None:
+        """An appender of the file was heard of, in the process ``holder``."""
+        self._leading().append_leases.renew(file_id, self._clock.monotonic_ms(), holder)
 
     async def seal_below(self, path: str) -> None:
         """Seal what is open at and below a path; appenders go on in fresh chunks."""
@@ -140,7 +139,6 @@ class Appends:
                 await self._close_file(file_id)
 
     def _forget(self) -> None:
-        self._leases = WriterLeases()
         self._appenders: dict[FileId, set[int]] = {}
         self._suspected_ms: dict[ChunkserverId, int] = {}
         self._given_up: set[ChunkHandle] = set()
@@ -151,7 +149,7 @@ class Appends:
         tenure = self._leading()
         file_id = request.file_id or self._published(request.path).file_id
         self._appenders.setdefault(file_id, set()).add(request.appender_id)
-        self.touch(file_id)
+        self.touch(file_id, request.holder)
         self._suspect_addresses(tenure, request.suspects)
         while True:
             await self._unchanging(file_id)
@@ -479,7 +477,7 @@ class Appends:
     def _to_close(self) -> list[FileId]:
         """Open files whose appenders are gone, or which a member of their chunk has left."""
         state, now_ms = self._state(), self._clock.monotonic_ms()
-        due = set(self._leases.expired(state.open_files, now_ms))
+        due = set(self._leading().append_leases.expired(state.open_files, now_ms))
         due.update(
             file_id
             for file_id, handle in state.open_files.items()

@@ -436,7 +436,7 @@ class FileSystemService:
         if file_id in self.state.temporary:
             tenure.touch_writer(file_id, holder)
         elif file_id in self.state.open_files:
-            self._appends.touch(file_id)
+            self._appends.touch(file_id, holder)
 
     # Chunkservers, and the state of the whole.
 

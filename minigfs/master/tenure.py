@@ -42,7 +42,8 @@ class Tenure:
 
     def __init__(self, clock: Clock, term: int = 0) -> None:
         self.membership = Membership()
-        self.leases = WriterLeases()
+        self.leases = WriterLeases()  # of temporary files
+        self.append_leases = WriterLeases()  # of open files
         self.catalogue = CatalogueFeed(term)
         self._clock = clock
         self._began_ms = clock.monotonic_ms()
@@ -78,15 +79,18 @@ class Tenure:
 
     async def hold_writers(self, holder: str) -> None:
         """Wait, for a process with open writers. ``NotLeader`` when the tenure is over."""
-        self.leases.hold(holder)
+        kinds = (self.leases, self.append_leases)
+        for leases in kinds:
+            leases.hold(holder)
+        cut_off = True
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(HOLD_MS / 1000):
                     await self._over.wait()
-        except asyncio.CancelledError:
-            self.leases.let_go(holder, self.now_ms, cut_off=True)
-            raise
-        self.leases.let_go(holder, self.now_ms, cut_off=False)
+            cut_off = False
+        finally:
+            for leases in kinds:
+                leases.let_go(holder, self.now_ms, cut_off=cut_off)
         if self._over.is_set():
             raise NotLeader("this master leads no more: ask the others")
 

@@ -129,6 +129,17 @@ def test_a_local_tree_passes_over_pipes_which_might_never_end(tmp_path: Path) ->
 
 
 @pytest.mark.e2e
+def test_append_adds_stdin_as_one_record_or_line_by_line(run: Run, root: str) -> None:
+    path = f"{root}/log"
+    assert run("append", path, stdin=b"whole\nrecord\n").stdout == b""
+    told = json.loads(run("append", "--lines", "--json", path, stdin=b"a\nbc\nno end").stdout)
+    assert told == {"path": path, "records": 3, "bytes": 11, "offsets": [13, 15, 18]}
+    assert run("cat", path).stdout == b"whole\nrecord\na\nbc\nno end"
+    too_long = run("append", path, stdin=bytes(17 * 1024), code=2)
+    assert b"a quarter of a chunk" in too_long.stderr
+
+
+@pytest.mark.e2e
 def test_put_cat_head_tail_get(run: Run, root: str, tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(LINES)
     assert run("put", "log", f"{root}/").stdout == b""

@@ -1,6 +1,8 @@
 """Appending to files of a real cluster: exactly once, whatever server dies or hangs."""
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ import pytest
 
 from minigfs.client.client import MinigfsClient
 from minigfs.errors import FileMissing, IsDirectory, OutcomeUnknown, UsageError, WriterFenced
+from minigfs.master.messages import Stat
 from tests.append_history import AppendHistory, make_record
 from tests.storage_cluster import StorageCluster
 
@@ -258,3 +261,25 @@ def inject(cluster: StorageCluster, fault: str, number: int) -> None:
     else:
         cluster.kill_everything()
         cluster.start()
+
+
+@pytest.mark.slow
+def test_a_file_whose_appender_has_died_is_sealed_within_seconds(
+    cluster: StorageCluster, client: MinigfsClient
+) -> None:
+    program = (
+        "import os, sys, time\n"
+        "from minigfs.client.client import MinigfsClient\n"
+        "from minigfs.client.config import ClientConfig\n"
+        "appender = MinigfsClient(ClientConfig.discover(home=sys.argv[1])).open_appender('/orphan')\n"
+        "appender.append(b'left behind')\n"
+        "time.sleep(1)\n"
+        "os._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(cluster.home)], check=True)
+    deadline = time.monotonic() + 10
+    request = Stat(path="/orphan")
+    while client._masters.call(request).is_open:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert content_of(client, "/orphan") == b"left behind"
