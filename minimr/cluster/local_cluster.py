@@ -12,6 +12,7 @@ from minigfs.cluster.storage import StorageShape
 from minimr import runner
 from minimr.cluster import deploy
 from minimr.cluster.status import ClusterStatus
+from minimr.config import DEFAULT_BACKUP_POLICY, PROGRESS_DEADLINE_MS
 from minimr.job import Job
 
 __all__ = ["LocalCluster"]
@@ -120,6 +121,9 @@ class LocalCluster:
         split_size: int | None = None,
         memory: int | None = None,
         overwrite: bool = False,
+        backup_policy: str = DEFAULT_BACKUP_POLICY,
+        task_timeout_s: int = PROGRESS_DEADLINE_MS // 1000,
+        max_bad: int = 0,
         settings: Mapping[str, str] | None = None,
     ) -> runner.JobHandle:
         """Start a job on this cluster; see `minimr.run` for the parameters."""
@@ -132,6 +136,9 @@ class LocalCluster:
             backend="ray",
             memory=memory,
             overwrite=overwrite,
+            backup_policy=backup_policy,
+            task_timeout_s=task_timeout_s,
+            max_bad=max_bad,
             settings=settings or {},
             home=str(self.home),
         )
@@ -146,6 +153,9 @@ class LocalCluster:
         split_size: int | None = None,
         memory: int | None = None,
         overwrite: bool = False,
+        backup_policy: str = DEFAULT_BACKUP_POLICY,
+        task_timeout_s: int = PROGRESS_DEADLINE_MS // 1000,
+        max_bad: int = 0,
         settings: Mapping[str, str] | None = None,
     ) -> runner.Result:
         """Run a job on this cluster and wait for it; see `minimr.run`."""
@@ -157,5 +167,8 @@ class LocalCluster:
             split_size=split_size,
             memory=memory,
             overwrite=overwrite,
+            backup_policy=backup_policy,
+            task_timeout_s=task_timeout_s,
+            max_bad=max_bad,
             settings=settings,
         ).wait()
