@@ -331,6 +331,7 @@ class JobStatus(Message, frozen=True):
     failed_task: TaskId | None = None
     parts: tuple[Part, ...] = ()
     skew: Skew | None = None  # of a job that is done
+    waiting: str = ""  # why nothing of it runs, if that is not for lack of a free slot
 
 
 class JobList(Message, frozen=True):

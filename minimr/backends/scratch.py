@@ -17,8 +17,8 @@ from minimr.formats.storage import is_local, local_path
 
 __all__ = ["Scratch"]
 
-_PREFIX = "minimr-"
-_LOCK, _BESIDE = "lock", "beside"
+_PREFIX = "minimr-run-"  # nobody else's: a cluster's home in the same place has a lock as well
+_LOCK, _BESIDE = "held-by-a-run", "beside"
 
 
 class Scratch:
@@ -57,7 +57,7 @@ def _remove_if_left(lock: Path) -> None:
         beside = lock.with_name(_BESIDE)
         if beside.exists():
             for url in beside.read_text(encoding="utf-8").splitlines():
-                if is_local(url) and local_path(url).name.startswith(f"_{_PREFIX}"):
+                if is_local(url) and local_path(url).name.startswith("_minimr-"):
                     shutil.rmtree(local_path(url), ignore_errors=True)
         shutil.rmtree(lock.parent, ignore_errors=True)
     finally:

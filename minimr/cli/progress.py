@@ -88,7 +88,7 @@ class LineProgress(ProgressView):
     def show(self, status: JobStatus) -> None:
         now_ms = self._monotonic_ms()
         self._estimate.update(status, now_ms - self._started_ms)
-        phase = _phase(status)
+        phase = _phase(status) + status.waiting
         if phase == self._shown_phase and now_ms - self._shown_ms < _LINE_INTERVAL_MS:
             return
         self._shown_phase, self._shown_ms = phase, now_ms
@@ -126,7 +126,7 @@ class BarProgress(ProgressView):
         left = self._estimate.remaining_ms
         eta = "" if left is None else f", {format_duration_ms(left)} left"
         self._bar("maps", status.maps_done, status.map_count, status.input_bytes_done,
-                  status.input_bytes, rate + eta)  # fmt: skip
+                  status.input_bytes, status.waiting or rate + eta)  # fmt: skip
         if status.reduce_count:
             self._bar("shuffle", 0, 0, status.shuffle_bytes_done, status.shuffle_bytes, "")
             self._bar("reduces", status.reduces_done, status.reduce_count, 0, 0, "")
@@ -185,4 +185,6 @@ def _line(status: JobStatus, estimate: Estimate, elapsed_ms: int) -> str:
     parts.append(format_duration_ms(elapsed_ms))
     if estimate.remaining_ms is not None and status.state is JobState.RUNNING:
         parts.append(f"{format_duration_ms(estimate.remaining_ms)} left")
+    if status.waiting:
+        parts.append(f"waiting: {status.waiting}")
     return f"{_phase(status)}: " + ", ".join(parts)

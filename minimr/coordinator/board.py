@@ -36,6 +36,7 @@ class JobBoard:
         self._running = running
         self._watchers: dict[int, Watcher] = {}
         self._news: dict[JobId, int] = {}
+        self._waiting = ""
 
     def status(self, job_id: JobId, now_ms: int) -> JobStatus | None:
         record = self._machine.state.jobs.get(job_id)
@@ -53,6 +54,13 @@ class JobBoard:
     def note_news(self, job_id: JobId) -> None:
         """Something changed that the job's record does not show: an attempt began or went on."""
         self._news[job_id] = self._news.get(job_id, 0) + 1
+
+    def note_waiting(self, why: str) -> None:
+        """Why no job can get on at the moment; "" if one can."""
+        if why != self._waiting:
+            self._waiting = why
+            for job_id in self._machine.state.jobs:
+                self.note_news(job_id)
 
     def forget_job(self, job_id: JobId) -> None:
         self._news.pop(job_id, None)
@@ -84,10 +92,12 @@ class JobBoard:
         return status_version(record, self._news.get(watcher.job_id, 0))
 
     def _live_status(self, record: JobRecord, now_ms: int) -> JobStatus:
+        running = self._running.progress_of(record.job_id)
         return job_status(
             record,
             now_ms,
             news=self._news.get(record.job_id, 0),
-            running=self._running.progress_of(record.job_id),
+            running=running,
+            waiting="" if running else self._waiting,
             backups_running=sum(one.is_backup for one in self._running.of_job(record.job_id)),
         )

@@ -372,6 +372,7 @@ class Coordinator:
             self._lose_outputs(worker.info.worker_id)
         self._fleet.forget(self._now_ms)
         self._give_up_hung()
+        self._board.note_waiting(self._fleet.why_idle(self._now_ms))
         if self._takeover.end(self._now_ms):
             for worker_id in owners_never_heard_of(self.state, self._fleet):
                 self._lose_outputs(worker_id)

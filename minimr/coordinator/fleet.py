@@ -129,6 +129,13 @@ class Fleet:
         able = [worker for worker in self if worker.alive and not worker.info.unfit]
         return [worker for worker in able if not worker.aside(now_ms)] or able
 
+    def why_idle(self, now_ms: int) -> str:
+        """Why no job can get on; "" if one can."""
+        alive = [worker for worker in self if worker.alive]
+        if not alive:
+            return "no worker is alive: see `minimr status`"
+        return "" if self.fit(now_ms) else f"no worker takes tasks: {alive[0].info.unfit}"
+
     def forgive(self, job_id: JobId) -> None:
         """The job has ended: what failed of it may have been its own fault."""
         for worker in self:

@@ -47,6 +47,7 @@ def job_status(
     news: int = 0,
     running: Sequence[Progress] = (),
     backups_running: int = 0,
+    waiting: str = "",
 ) -> JobStatus:
     """Status of a job; ``running`` is the progress of its running attempts, ``backups_running`` how
     many of them are backups."""
@@ -76,6 +77,7 @@ def job_status(
         ended_ms=now_ms if ended else 0,
         failure=record.failure,
         failed_task=record.failed_task,
+        waiting=waiting,
         parts=tuple(record.parts()) if record.ended_as is JobState.DONE else (),
         skew=skew_of(record) if record.ended_as is JobState.DONE else None,
     )

@@ -172,7 +172,8 @@ def test_what_a_killed_run_left_is_gone_after_the_next(tmp_path: Path, scratch_r
         while not marker.exists():
             time.sleep(0.02)
         held = list(scratch_root.iterdir())
-        (scratch_root / "minimr-of-nobody").mkdir()
+        (scratch_root / "minimr-cluster").mkdir()
+        (scratch_root / "minimr-cluster" / "lock").touch()
         minimr.run(word_count(), input=str(source), output=str(tmp_path / "beside"))
         assert [each for each in held if not each.exists()] == [], "it was in use"
         process.kill()
@@ -181,7 +182,8 @@ def test_what_a_killed_run_left_is_gone_after_the_next(tmp_path: Path, scratch_r
     minimr.run(word_count(), input=str(source), output=str(tmp_path / "next"))
     assert [each for each in held if each.exists()] == []
     assert sorted(tmp_path.glob("_minimr-*")) == []
-    (scratch_root / "minimr-of-nobody").rmdir()
+    (scratch_root / "minimr-cluster" / "lock").unlink()
+    (scratch_root / "minimr-cluster").rmdir()
 
 
 def test_what_executors_print_reaches_stderr(

@@ -176,6 +176,8 @@ def test_a_worker_whose_disk_is_full_gets_nothing_and_is_named(stand: Stand) -> 
     waiting = poll(stand, full)
     assert offered(stand, waiting) is None
     assert aside(stand)["ann"] == "no space on /ann"
+    stand.wait(200)
+    assert status(stand).waiting == "no worker takes tasks: no space on /ann"
     assert stand.poll(worker_info("ann")) is not None
 
 
@@ -290,3 +292,14 @@ def test_slow_workers_never_all_wait_for_each_other(stand: Stand) -> None:
             stand.succeed(info, assignment)
     tokens = [poll(stand, info) for info in (ANN, BOB)]
     assert any(offered(stand, token) for token in tokens)
+
+
+def test_a_job_without_any_worker_says_so(stand: Stand) -> None:
+    stand.submit(make_spec(maps=1))
+    before = status(stand).version
+    stand.wait(200)
+    assert "no worker is alive" in status(stand).waiting
+    assert status(stand).version > before, "so that whoever watches hears of it"
+    stand.take(ANN)
+    stand.wait(200)
+    assert status(stand).waiting == ""
