@@ -15,7 +15,8 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _KEPT_BYTES_MAX = 256 << 20  # of free memory at the top of a heap
 _HEAP_BLOCK_BYTES_MAX = 32 << 20  # glibc takes no more; larger blocks are mapped and given back
-_SMALL_BLOCK_BYTES_MAX = 128 << 10  # glibc's own choice before it adapts
+_MAPPED_SHARE = 64  # of bounded memory: a larger block is mapped, and given back when it is free
+_KEPT_SHARE = 16  # of bounded memory: so much stays at the top of a heap
 
 
 def keep_freed_memory() -> None:
@@ -23,13 +24,14 @@ def keep_freed_memory() -> None:
     _set({_M_MMAP_THRESHOLD: _HEAP_BLOCK_BYTES_MAX, _M_TRIM_THRESHOLD: _KEPT_BYTES_MAX})
 
 
-def give_back_freed_memory() -> None:
-    """The opposite, for a process whose memory is bounded: what one allocation leaves behind must
-    not stand in the way of the next, which may be larger."""
+def give_back_freed_memory(memory_bytes: int) -> None:
+    """The opposite, for a process that may use ``memory_bytes``: what one allocation leaves behind
+    must not stand in the way of the next, which may be larger. Blocks that are small beside all of
+    it are kept, because taking them again costs time."""
     _set(
         {
-            _M_MMAP_THRESHOLD: _SMALL_BLOCK_BYTES_MAX,
-            _M_TRIM_THRESHOLD: _SMALL_BLOCK_BYTES_MAX,
+            _M_MMAP_THRESHOLD: min(memory_bytes // _MAPPED_SHARE, _HEAP_BLOCK_BYTES_MAX),
+            _M_TRIM_THRESHOLD: memory_bytes // _KEPT_SHARE,
             _M_ARENA_MAX: 2,
         }
     )

@@ -111,7 +111,7 @@ def _bound_memory(memory_bytes: int) -> None:
     if memory_bytes < _KEEPS_FREED_BYTES_MIN:
         import pyarrow as pa
 
-        give_back_freed_memory()
+        give_back_freed_memory(memory_bytes)
         pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps what is freed
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
     limit = pages * resource.getpagesize() + memory_bytes
