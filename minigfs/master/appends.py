@@ -461,13 +461,12 @@ class Appends:
         for i, error in errors.items():
             logger.warning("chunk %x: not sealed on %s yet: %s", order.handle, i, error)
 
-    # Unasked.
-
     async def _tick_for_ever(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            due = self._to_close()[:CLOSES_MAX]
-            await asyncio.gather(*map(self._close_unasked, due))
+            with suppress(NotLeader):  # for a moment, or until we are told that it is over
+                due = self._to_close()[:CLOSES_MAX]
+                await asyncio.gather(*map(self._close_unasked, due))
 
     async def _close_unasked(self, file_id: FileId) -> None:
         self._appenders.pop(file_id, None)
