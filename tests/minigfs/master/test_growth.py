@@ -188,3 +188,16 @@ def test_a_patch_moves_no_byte_that_it_does_not_write(driver: Growing) -> None:
     foreign = patch_of(driver, file_id, 3, (2, 10))
     stolen = commands.PatchFile(51, file_id, driver.open_file("/b"), 3, 3, foreign.replaced)
     assert driver.refused(stolen) == "usage"
+
+
+def test_a_clone_of_an_open_file_has_what_is_sealed(driver: Growing) -> None:
+    file_id = driver.write("/a", 2 * CHUNK_BYTES)
+    before = driver.inode(file_id)
+    handle = driver.append_chunk(file_id)
+    reply = driver.apply(commands.Clone(60, "/a", "/b", False))
+    assert isinstance(reply, commands.CloneBegun)
+    copy = driver.inode(reply.copy_id)
+    assert (copy.is_open, copy.chunks) == (False, before.chunks)
+    assert (copy.size_bytes, copy.digest) == (before.size_bytes, before.digest)
+    driver.seal(file_id, handle, 7)
+    assert driver.inode(reply.copy_id) == copy
