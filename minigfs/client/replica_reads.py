@@ -39,6 +39,7 @@ from minigfs.transport.stream import Stream, first_to_answer
 __all__ = ["ReplicaReader", "SuspectServers"]
 
 _SUSPECT_MS = 5_000  # the master needs as long to call a silent server dead
+_GONE_AFTER_MS = 1_500  # a chunk that was just written, or is being moved, is found by then
 _FIRST_TRY_TIMEOUT_MS = 2_000  # a server that hangs costs a reader no more than this once
 _OPEN_MS_MAX = 750  # to connect and prove a token, while there are others to ask
 _TABLES_KEPT_COUNT_MAX = 64  # 8 KiB each at 64 MiB chunks
@@ -208,6 +209,12 @@ class ReplicaReader:
             raise CorruptChunk(
                 f"{where}: damaged on every server that has it ({'; '.join(damaged.values())});"
                 " restore the file from where it came from"
+            )
+        waited_ms = self._timeout_ms - patience.remaining_ms
+        if chunk.gone_from and not chunk.replicas and waited_ms >= _GONE_AFTER_MS:
+            raise CorruptChunk(
+                f"{where}: lost: its servers ({', '.join(chunk.gone_from)}) are there and none has"
+                " it any more; restore the file from where it came from"
             )
         if not patience.pause():
             reason = f"last error: {failure}" if failure is not None else "no server has it now"

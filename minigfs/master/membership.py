@@ -214,6 +214,14 @@ class Membership:
         sound = [s for s in alive if s.has(chunk.handle)]
         return sound or [s for s in alive if chunk.handle in s.damaged]
 
+    def gone_from(self, chunk: Chunk, now_ms: int) -> tuple[str, ...]:
+        """The addresses of a chunk's servers, if all of them are there and none has it."""
+        servers = list(self._of(chunk.replicas))
+        is_gone = len(servers) == len(chunk.replicas) and all(
+            s.is_alive(now_ms) and s.reported and not s.may_hold(chunk.handle) for s in servers
+        )
+        return tuple(s.last_heartbeat.address for s in servers) if is_gone else ()
+
     def present_count(self, chunk: Chunk, now_ms: int) -> int:
         """How many sound replicas of a chunk are on live servers."""
         return sum(s.is_alive(now_ms) and s.has(chunk.handle) for s in self._of(chunk.replicas))

@@ -144,6 +144,7 @@ class LocatedChunk(Message, frozen=True):
     digest: int  # xxh3-64 over the block sums; 0 until the file is published
     replicas: tuple[Replica, ...]  # on live servers only; may be empty for a moment after a restart
     is_open: bool = False  # for appending: the length is its primary's to say, the first replica
+    gone_from: tuple[str, ...] = ()  # all of its servers, if they are there and none has it
 
 
 class Located(Message, frozen=True):

@@ -306,6 +306,7 @@ class FileSystemService:
             length_bytes=chunk.length_bytes,
             digest=chunk.digest,
             is_open=chunk.is_open,
+            gone_from=() if servers else self._gone_from(chunk),
             replicas=tuple(
                 Replica(
                     chunkserver_id=server.chunkserver_id,
@@ -316,6 +317,10 @@ class FileSystemService:
                 for server in servers
             ),
         )
+
+    def _gone_from(self, chunk: Chunk) -> tuple[Address, ...]:
+        tenure = self._tenure
+        return () if tenure is None else tenure.membership.gone_from(chunk, tenure.now_ms)
 
     # Writing a file.
 

@@ -185,6 +185,23 @@ def test_the_same_block_bad_everywhere_is_an_error_that_names_all_of_it_at_once(
     assert kinds == ["damaged", "damaged", "damaged", "lost"]
 
 
+def test_a_chunk_that_all_its_servers_have_lost_is_an_error_within_moments(
+    cluster: StorageCluster,
+) -> None:
+    write(cluster, "/lost", CHUNK)
+    for server in range(3):
+        file_of(cluster, "/lost", 0, server).unlink()
+    check(cluster, "/lost")  # so all of them know
+    until(lambda: not cluster.client.locations("/lost").chunks[0].replicas)
+    began = time.monotonic()
+    with (
+        pytest.raises(CorruptChunk, match=r"/lost, chunk 0 .* lost: its servers"),
+        cluster.client.open_reader("/lost") as reader,
+    ):
+        reader.read_at(0, CHUNK)
+    assert time.monotonic() - began < 5
+
+
 def test_a_server_that_is_down_is_no_damage(cluster: StorageCluster) -> None:
     write(cluster, "/down", CHUNK)
     cluster.kill_chunkserver(2)
