@@ -14,7 +14,12 @@ from tests import oracles
 from tests.jobs.job_runs import JobRuns, write_tree
 
 
-@pytest.fixture(params=[0, 2], ids=["threads", "processes"])
+@pytest.fixture(
+    params=[
+        pytest.param(0, id="threads"),
+        pytest.param(2, id="processes", marks=pytest.mark.slow),  # they start for every run
+    ]
+)
 def runs(request: pytest.FixtureRequest, tmp_path: Path) -> JobRuns:
     return JobRuns(
         tmp_path,
