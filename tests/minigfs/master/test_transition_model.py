@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 
 from minigfs.errors import PreconditionFailed, WriterFenced
 from minigfs.ids import FileId
-from minigfs.master import clone, commands, name_table, removal
+from minigfs.master import clone, commands, name_table, removal, snapshot
 from minigfs.master.commands import decode_command, encode_command
 from minigfs.master.listing import find_page, list_page
 from minigfs.master.namespace import get_inode, split_path
@@ -35,6 +35,7 @@ def _small_limits() -> Iterator[None]:
     """So that most removals leave something to be reaped, and clones take several steps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(name_table, "BLOCK_NAMES_MAX", 2)
+        patch.setattr(snapshot, "ROWS_PER_RECORD", 2)
         patch.setattr(removal, "REAP_WORK_MAX", 2)
         patch.setattr(clone, "CLONE_WORK_MAX", 3)
         patch.setattr(clone, "SMALL_CHUNKS_MAX", 1)
