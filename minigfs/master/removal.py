@@ -46,7 +46,7 @@ def condemned_file(file_id: FileId, chunks: tuple[ChunkHandle, ...]) -> tuple[Fi
 
 def condemn(state: FileSystemState, removed: Sequence[tuple[FileId, Condemned]]) -> FileSystemState:
     """Condemn what has no inode any more, and do the first step of it."""
-    state = _forget_directories(state, [file_id for file_id, _ in removed])
+    state = _forget_beside(state, [file_id for file_id, _ in removed])
     entries = [(file_id, entry) for file_id, entry in removed if not entry.is_nothing]
     if not entries:
         return state
@@ -60,15 +60,22 @@ def reap(state: FileSystemState) -> FileSystemState:
     return _Step(state).run([] if state.cloned_ids else state.condemned.items())
 
 
-def _forget_directories(state: FileSystemState, removed: Sequence[FileId]) -> FileSystemState:
-    """What stands beside the inodes of directories goes with them."""
-    if not state.policies and not state.fences:
+def _forget_beside(state: FileSystemState, removed: Sequence[FileId]) -> FileSystemState:
+    """What stands beside the inodes goes with them; a file that is gone is open no more."""
+    if not state.policies and not state.fences and not state.open_files:
         return state
     policies, fences = state.policies.mutate(), state.fences.mutate()
+    open_files = state.open_files.mutate()
     for file_id in removed:
         policies.pop(file_id, None)
         fences.pop(file_id, None)
-    return with_fields(state, policies=policies.finish(), fences=fences.finish())
+        open_files.pop(file_id, None)
+    return with_fields(
+        state,
+        policies=policies.finish(),
+        fences=fences.finish(),
+        open_files=open_files.finish(),
+    )
 
 
 class _Step:
@@ -77,7 +84,7 @@ class _Step:
         self._state = state
         self._inodes: MapMutation[FileId, Inode] = state.inodes.mutate()
         self._chunks = ChunkOwners(state)
-        self._directories: list[FileId] = []  # taken out of the inodes
+        self._gone: list[FileId] = []  # taken out of the inodes, with something beside them
         self._work_left = REAP_WORK_MAX
 
     def run(self, entries: Iterable[tuple[FileId, Condemned]]) -> FileSystemState:
@@ -95,7 +102,7 @@ class _Step:
             inodes=self._inodes.finish(),
             condemned=self.condemned.finish(),
         )
-        return _forget_directories(self._chunks.finish(state), self._directories)
+        return _forget_beside(self._chunks.finish(state), self._gone)
 
     def _take_apart(
         self, file_id: FileId, entry: Condemned, waiting: list[tuple[FileId, Condemned]]
@@ -111,6 +118,6 @@ class _Step:
 
     def _taken_out(self, file_id: FileId) -> tuple[FileId, Condemned]:
         inode = self._inodes.pop(file_id)
-        if isinstance(inode, DirectoryInode):
-            self._directories.append(file_id)
+        if isinstance(inode, DirectoryInode) or inode.is_open:
+            self._gone.append(file_id)
         return condemned_inode(inode)

@@ -18,11 +18,11 @@ from hypothesis.stateful import (
 )
 
 from minigfs.errors import PreconditionFailed, WriterFenced
-from minigfs.ids import FileId
+from minigfs.ids import ChunkHandle, FileId
 from minigfs.master import clone, commands, name_table, removal, snapshot
 from minigfs.master.commands import decode_command, encode_command
 from minigfs.master.listing import find_page, list_page
-from minigfs.master.namespace import get_inode, split_path
+from minigfs.master.namespace import get_inode, path_of, split_path
 from minigfs.master.snapshot import freeze_state, restore_state
 from minigfs.master.state import FileInode, initial_state
 from minigfs.master.transition import transition
@@ -168,6 +168,69 @@ class TreeMachine(RuleBasedStateMachine):
             commands.Remove(now_ms, path, recursive, keep_ms),
             lambda: self.model.remove(path, recursive=recursive, keep_ms=keep_ms, now_ms=now_ms),
         )
+
+    # Files that grow, and change inside
+
+    def inode_at(self, number) -> FileInode | None:
+        """A file of the tree, or of the trash."""
+        inodes = self.driver.state.inodes
+        files = [inodes[i] for i in sorted(inodes) if isinstance(inodes[i], FileInode)]
+        files = [one for one in files if path_of(self.driver.state, one) is not None]
+        return files[number % len(files)] if files else None
+
+    def changed(self, inode, now_ms) -> None:
+        """The model's file is now what the inode says."""
+        path = path_of(self.driver.state, inode)
+        assert path is not None
+        token = (now_ms, self.driver.state.inodes[inode.file_id].size_bytes)
+        if not path.startswith("/.trash/"):
+            self.model.entries[path] = token
+            return
+        name, _, below = path.removeprefix("/.trash/").partition("/")
+        top = get_inode(self.driver.state, (".trash", name)).file_id
+        removed_ms = self.driver.state.trash[top].removed_ms
+        (removed,) = [one for one in self.model.trash if one.removed_ms == removed_ms]
+        removed.entries["/" + below if below else ""] = token
+
+    @rule(number=picks, length=st.none() | st.integers(0, 1024))
+    def append(self, number, length) -> None:
+        """A chunk is opened, if none is, and sealed, unless ``length`` is None."""
+        inode = self.inode_at(number)
+        if inode is None:
+            return
+        handle, now_ms = self.driver.state.open_files.get(inode.file_id), self.tick()
+        if handle is None:
+            after = inode.chunks[-1] if inode.chunks else ChunkHandle(0)
+            command = commands.AppendChunk(now_ms, inode.file_id, after, SERVERS)
+            reply = self.driver.apply(command)
+            if isinstance(reply, commands.Refused):
+                in_trash = path_of(self.driver.state, inode).startswith("/.trash/")
+                assert reply.code == ("file-missing" if in_trash else "busy")
+                return
+            handle = reply.handle
+        if length is None:
+            return
+        version = self.driver.state.chunks[handle].version
+        seal = commands.SealChunk(
+            now_ms, inode.file_id, handle, version, length, length, SERVERS[:1]
+        )
+        reply = self.driver.apply(seal)
+        if isinstance(reply, commands.Refused):
+            assert (reply.code, bool(self.clones)) == ("busy", True)
+        elif length:
+            self.changed(inode, now_ms)
+
+    @rule(number=picks, kept=st.integers(0, 2))
+    def truncate(self, number, kept) -> None:
+        inode = self.inode_at(number)
+        if inode is None or kept > len(inode.chunks):
+            return
+        command = commands.PatchFile(self.tick(), inode.file_id, None, len(inode.chunks), kept, ())
+        reply = self.driver.apply(command)
+        if isinstance(reply, commands.Refused):
+            assert reply.code in ("busy", "writer-fenced", "file-missing")
+        else:
+            self.changed(inode, command.now_ms)
 
     # The trash
 
