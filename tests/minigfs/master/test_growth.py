@@ -102,13 +102,14 @@ def test_a_seal_names_only_members_and_lengths_that_can_be(driver: Growing) -> N
     assert driver.inode(file_id).is_open
 
 
-def test_a_removed_file_is_no_longer_open_once_its_chunk_is_sealed(driver: Growing) -> None:
+def test_a_removed_file_is_no_longer_open(driver: Growing) -> None:
     file_id = driver.write("/a", 10)
     handle = driver.append_chunk(file_id)
     driver.apply(commands.Remove(40, "/a", False))
     assert driver.refused(commands.AppendChunk(41, file_id, handle, SERVERS)) == "file-missing"
-    driver.seal(file_id, handle, 5)
     assert not driver.state.open_files
+    assert driver.refused(driver.seal_command(file_id, handle, 5)) == "writer-fenced"
+    assert restore_state(freeze_state(driver.state)) == driver.state
 
 
 def test_what_is_open_survives_a_snapshot(driver: Growing) -> None:
