@@ -147,8 +147,8 @@ def test_gzip_members_are_one_text(
 
 def test_gzip_cut_off_anywhere_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "in.gz"
-    packed = gzip.compress(b"one line\n" * 20) + gzip.compress(b"and more\n")
-    border = len(gzip.compress(b"one line\n" * 20))
+    packed = gzip.compress(b"one line\n" * 20, mtime=0) + gzip.compress(b"and more\n")
+    border = len(gzip.compress(b"one line\n" * 20, mtime=0))
     for length in [*range(border), *range(border + 1, len(packed))]:
         path.write_bytes(packed[:length])
         if length == 0:
@@ -161,8 +161,8 @@ def test_gzip_cut_off_anywhere_is_an_error_that_names_the_file(tmp_path: Path) -
     "packed",
     [
         b"no gzip at all",
-        gzip.compress(b"text\n") + b"garbage",
-        gzip.compress(b"text\n")[:-8] + bytes(8),
+        gzip.compress(b"text\n", mtime=0) + b"garbage",
+        gzip.compress(b"text\n", mtime=0)[:-8] + bytes(8),
         zlib.compress(b"text\n"),
     ],
 )
@@ -193,7 +193,7 @@ def test_what_was_appended_since_planning_is_not_read(tmp_path: Path) -> None:
 
 def test_reading_stops_when_the_reader_does(tmp_path: Path) -> None:
     path = tmp_path / "in.gz"
-    path.write_bytes(gzip.compress(b"line\n" * 100_000))
+    path.write_bytes(gzip.compress(b"line\n" * 100_000, mtime=0))
     blocks = read_blocks([whole(path, "gzip")], Storage(), block_bytes=100)
     next(blocks)
     blocks.close()  # type: ignore[attr-defined]
