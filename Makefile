@@ -38,7 +38,7 @@ demo: $(VENV)/.run ## count a web log on a cluster of this machine (LOG=access.l
 	@$(BIN)/python examples/demo.py --size $(SIZE) $(if $(LOG),--log '$(LOG)')
 
 test: $(VENV)/.dev ## the test suite, real processes and Ray included; the longer campaigns are in faults
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' -n 3 --dist loadfile
 
 test-fast: $(VENV)/.dev ## the tests that start no cluster
 	$(BIN)/python -m pytest -m 'not e2e and not slow'

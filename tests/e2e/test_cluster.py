@@ -117,7 +117,7 @@ def test_status_as_json_has_exactly_the_documented_keys(cluster: Cluster) -> Non
     assert set(status) == {
         "health", "masters", "elections", "chunkservers", "workers", "jobs",
     }  # fmt: skip
-    assert set(status["health"]) == {"word", "reasons"}
+    assert set(status["health"]) == {"word", "reasons", "notes"}
     assert {key for one in status["masters"] for key in one} == {
         "id", "role", "term", "pid", "address", "dir", "commit_index",
     }  # fmt: skip
