@@ -9,7 +9,7 @@ MUTANTS ?=
 ROUNDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast faults mutants check format sim sim-long bench bench-master bench-calm install clean
+.PHONY: help demo test test-fast faults slow mutants check format sim sim-long bench bench-master bench-calm install clean
 
 help: ## list the recipes
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ faults: $(VENV)/.dev ## masters killed, paused, cut off, damaged, filled up at o
 	  MASTERS_SEED=$$seed $(BIN)/python -m pytest -q tests/e2e/test_master*.py \
 	    tests/e2e/test_no_majority.py tests/e2e/test_url_count_failover.py || exit 1; \
 	done
+
+slow: $(VENV)/.dev ## every long proof once: chaos, memory limits, kill -9 of everything (about an hour)
+	$(BIN)/python -m pytest -q -m slow
 
 mutants: $(VENV)/.dev ## plant known mistakes in copies of the source; every one must be found (MUTANTS='r01 r3*')
 	$(BIN)/python -m tests.mutants $(MUTANTS)
