@@ -8,6 +8,7 @@ modules beside them, so that no executor ever runs or imports the user's main pr
 import pickle
 import sys
 import sysconfig
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
@@ -21,6 +22,8 @@ from minimr.registry import modules_by_value
 __all__ = ["pack_job"]
 
 _OURS = ("minimr", "minigfs")
+
+_registry = threading.RLock()  # pickling may run user code that submits a job
 
 
 def pack_job(job: Job) -> bytes:
@@ -41,12 +44,15 @@ def pack_job(job: Job) -> bytes:
 
 @contextmanager
 def _by_value(modules: list[ModuleType]) -> Iterator[None]:
+    """cloudpickle's registry is one a process: the user's own entries stay, threads take turns."""
     import cloudpickle
 
-    with ExitStack() as stack:
+    with _registry, ExitStack() as stack:
+        registered = cloudpickle.list_registry_pickle_by_value()
         for module in modules:
-            cloudpickle.register_pickle_by_value(module)
-            stack.callback(cloudpickle.unregister_pickle_by_value, module)
+            if module.__name__ not in registered:
+                cloudpickle.register_pickle_by_value(module)
+                stack.callback(cloudpickle.unregister_pickle_by_value, module)
         yield
 
 

@@ -19,6 +19,7 @@ __all__ = ["Scratch"]
 
 _PREFIX = "minimr-run-"  # nobody else's: a cluster's home in the same place has a lock as well
 _LOCK, _BESIDE = "held-by-a-run", "beside"
+_NOT_YET_HELD = "not-yet-held"
 
 
 class Scratch:
@@ -26,8 +27,11 @@ class Scratch:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Under the name that others look for only once it is held: else they take it for a dead one.
+        unseen = path / _NOT_YET_HELD
+        self._lock = os.open(unseen, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        unseen.rename(path / _LOCK)
 
     @classmethod
     def open(cls) -> "Scratch":

@@ -5,6 +5,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import cloudpickle
 import pytest
 
 import minimr
@@ -72,3 +73,15 @@ def test_what_cannot_travel_is_said_in_one_line() -> None:
     with pytest.raises(JobUsageError, match="--processes 0") as caught:
         pack_job(job)
     assert "\n" not in caught.value.message
+
+
+def test_a_module_that_the_user_sends_by_value_stays_so() -> None:
+    module = sys.modules[__name__]
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        pack_job(minimr.Job("scaled", map=partial(scaled, 3)))
+        assert __name__ in cloudpickle.list_registry_pickle_by_value()
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
+    pack_job(minimr.Job("scaled", map=partial(scaled, 3)))
+    assert __name__ not in cloudpickle.list_registry_pickle_by_value()
