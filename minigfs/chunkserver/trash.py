@@ -5,11 +5,11 @@
     chunks/<handle>.chunk  -- deleted -->  trash/<handle>.<milliseconds>.chunk  -- later -->  gone
                            <-- restored --
 
-A file rests for ``REST_MS``. When the disk has less than ``FREE_PERCENT`` left, the oldest go first
-and at once, so the trash never takes space that new data needs. What belonged to a file that was
-never published does not come here at all. Everything is told by the names, so a restart knows
-what a crash left; when a rename is lost in a crash, the file stands where it was and the master
-orders its deletion again.
+A file rests for ``REST_MS``. When the disk runs short of space the oldest go first and at once,
+so the trash never takes space that new data needs. What belonged to a file that was never
+published does not come here at all. Everything is told by the names, so a restart knows what a
+crash left; when a rename is lost in a crash, the file stands where it was and the master orders its
+deletion again.
 """
 
 import logging
@@ -17,16 +17,16 @@ import re
 import threading
 from dataclasses import dataclass
 
+from minigfs.disk_room import short_at_bytes
 from minigfs.ids import ChunkHandle
 from minigfs.ports import Clock, Disk
 
-__all__ = ["FREE_PERCENT", "REST_MS", "TRASH", "Trash", "Trashed"]
+__all__ = ["REST_MS", "TRASH", "Trash", "Trashed"]
 
 logger = logging.getLogger(__name__)
 
 TRASH = "trash"
 REST_MS = 3 * 24 * 3_600_000  # GFS section 4.4
-FREE_PERCENT = 10  # above the 5 % at which the server takes no more data
 
 _NAME = re.compile(r"([0-9a-f]{16})\.(\d{1,15})\.chunk")
 
@@ -104,7 +104,7 @@ class Trash:
         return removed
 
     def _is_short_of_space(self) -> bool:
-        return self._disk.free_bytes() * 100 < self._disk.capacity_bytes() * FREE_PERCENT
+        return self._disk.free_bytes() < short_at_bytes(self._disk.capacity_bytes())
 
     def _remove(self, trashed: Trashed) -> None:
         if self._disk.exists(trashed.path):

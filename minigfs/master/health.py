@@ -62,7 +62,7 @@ class HealthTally:
         if alive_count < replication:
             reasons.append(f"{alive_count} chunkservers are alive, new files ask for {replication}")
         reasons += [
-            f"chunkserver {name} has 5 % of its disk left: it takes no data" for name in full
+            f"chunkserver {name} has a full disk: it takes no data" for name in full
         ]
         if may_still_report and (self.missing_count or alive_count < replication):
             reasons.append("waiting for chunkservers")

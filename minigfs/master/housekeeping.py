@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from minigfs.disk_room import short_at_bytes
 from minigfs.errors import MinigfsError
 from minigfs.master import commands
 from minigfs.master.repair_work import RepairWork
@@ -24,7 +25,6 @@ TICK_MS = 1_000
 CREATIONS_HALVED_TICKS = 10
 DISCARDS_MAX = 1_000  # per tick
 EXPIRED_MAX = 100  # things of the trash in one step
-FREE_PERCENT = 10  # with less of all disks free, the trash is emptied before its time
 GIVEN_UP_MAX = 10  # then, at a time: what they free shows only after a while
 FOR_EVER_MS = 2**62
 REAP_PAUSE_MS = 40  # between steps: taking a tree apart leaves the masters most of their time
@@ -105,7 +105,7 @@ class Housekeeping:
             if server.is_alive(self._tenure.now_ms)
         ]
         free_bytes = sum(beat.free_bytes for beat in beats)
-        return free_bytes * 100 < sum(beat.capacity_bytes for beat in beats) * FREE_PERCENT
+        return free_bytes < sum(short_at_bytes(beat.capacity_bytes) for beat in beats)
 
     async def _reap_until(self, until_ms: int) -> None:
         """Take apart what is condemned until the next tick, or wait for it."""

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from minigfs.disk_room import full_at_bytes
 from minigfs.errors import NoSpace, NotEnoughChunkservers
 from minigfs.ids import ChunkserverId
 
@@ -39,8 +40,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_full(self) -> bool:
-        """At 5 % free, servers stop taking data: the master on the same disk must still work."""
-        return self.free_bytes * 20 <= self.capacity_bytes
+        return self.free_bytes <= full_at_bytes(self.capacity_bytes)
 
 
 def choose_replica_sets(
@@ -68,7 +68,7 @@ def choose_replica_sets(
         )
     usable = [c for c in allowed if not c.is_full]
     if not usable:
-        raise NoSpace(f"all {len(allowed)} chunkservers are 95 % full: free space, or add one")
+        raise NoSpace(f"the disks of all {len(allowed)} chunkservers are full: free space, or add one")
     creations = {c.chunkserver_id: c.recent_creations for c in usable}
     sets = [_choose_one(usable, creations, replication) for _ in range(count)]
     return tuple(_rotate(chosen, draw_u64() % len(chosen)) for chosen in sets)

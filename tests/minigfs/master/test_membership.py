@@ -290,4 +290,4 @@ def test_a_server_without_space_is_named_and_makes_the_cluster_degraded() -> Non
         alive_count=3, replication=3, may_still_report=False, full=["here:1"]
     )
     assert word == "DEGRADED"
-    assert reasons == ("chunkserver here:1 has 5 % of its disk left: it takes no data",)
+    assert reasons == ("chunkserver here:1 has a full disk: it takes no data",)
