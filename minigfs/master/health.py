@@ -61,9 +61,7 @@ class HealthTally:
             reasons.append(f"{self.few_count} chunks have fewer replicas than their files ask for")
         if alive_count < replication:
             reasons.append(f"{alive_count} chunkservers are alive, new files ask for {replication}")
-        reasons += [
-            f"chunkserver {name} has a full disk: it takes no data" for name in full
-        ]
+        reasons += [f"chunkserver {name} has a full disk: it takes no data" for name in full]
         if may_still_report and (self.missing_count or alive_count < replication):
             reasons.append("waiting for chunkservers")
         return ("DEGRADED" if word == "OK" and reasons else word), tuple(reasons)

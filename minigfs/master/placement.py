@@ -68,7 +68,9 @@ def choose_replica_sets(
         )
     usable = [c for c in allowed if not c.is_full]
     if not usable:
-        raise NoSpace(f"the disks of all {len(allowed)} chunkservers are full: free space, or add one")
+        raise NoSpace(
+            f"the disks of all {len(allowed)} chunkservers are full: free space, or add one"
+        )
     creations = {c.chunkserver_id: c.recent_creations for c in usable}
     sets = [_choose_one(usable, creations, replication) for _ in range(count)]
     return tuple(_rotate(chosen, draw_u64() % len(chosen)) for chosen in sets)
