@@ -27,7 +27,7 @@ class Scratch:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # Under the name that others look for only once it is held: else they take it for a dead one.
+        # Under the name that others look for only once held: else they take it for a dead one.
         unseen = path / _NOT_YET_HELD
         self._lock = os.open(unseen, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
