@@ -10,7 +10,6 @@ from minigfs.replication.admin import ListMasters, MasterList, RemoveMaster, Tra
 from minigfs.replication.host import MemberStatus
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.group import GroupCaller
-from minigfs.transport.security import Security
 
 __all__ = ["MasterAdmin"]
 
@@ -19,7 +18,7 @@ class MasterAdmin:
     """Thread-safe; ``close`` ends its connections. Errors are those of ``GroupCaller.call``."""
 
     def __init__(self, config: ClientConfig) -> None:
-        self._pool = ConnectionPool(Security(token=config.token, cluster_id=config.cluster_id))
+        self._pool = ConnectionPool(config.security())
         self._group = GroupCaller(self._pool, config.masters)
         self._timeout_ms = config.timeout_ms
 

@@ -26,7 +26,6 @@ from minigfs.ids import ChunkHandle, ChunkserverId
 from minigfs.master.examine_messages import Examine, Examined, ExaminedChunk, ExaminedServer
 from minigfs.master.messages import ReportDamage
 from minigfs.transport.client import ConnectionPool
-from minigfs.transport.security import Security
 
 __all__ = ["CheckedChunk", "Finding", "FindingKind", "ReplicaChecker"]
 
@@ -97,7 +96,7 @@ class ReplicaChecker:
 
     def __init__(self, config: ClientConfig, *, quick: bool = False) -> None:
         """``quick``: believe the sums that are stored with the chunks, read no data."""
-        self._pool = ConnectionPool(Security(token=config.token, cluster_id=config.cluster_id))
+        self._pool = ConnectionPool(config.security())
         self._masters = MasterCaller(config, self._pool)
         self._quick = quick
         self._workers = ThreadPoolExecutor(_CHUNKS_AT_ONCE, thread_name_prefix="minigfs-check")

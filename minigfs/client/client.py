@@ -67,7 +67,6 @@ from minigfs.master.tree_messages import (
 )
 from minigfs.ports import Buffer
 from minigfs.transport.client import ConnectionPool
-from minigfs.transport.security import Security, TlsFiles
 
 __all__ = ["MinigfsClient", "Usage"]
 
@@ -102,8 +101,7 @@ def _shared(config: ClientConfig) -> _Shared:
     known = _shared_by_config.get(config)
     if known is not None:
         return known
-    tls = TlsFiles(ca=config.tls_ca) if config.tls_ca else None
-    pool = ConnectionPool(Security(config.token, config.cluster_id, tls))
+    pool = ConnectionPool(config.security())
     masters = MasterCaller(config, pool)
     made = _Shared(
         pool=pool,

@@ -3,11 +3,14 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
 from minigfs.errors import InvalidConfig, NoCluster
+
+if TYPE_CHECKING:
+    from minigfs.transport.security import Security
 
 __all__ = ["DEFAULT_TIMEOUT_MS", "ClientConfig", "ClientFile"]
 
@@ -39,6 +42,13 @@ class ClientConfig:
     cluster_id: str = ""  # "" accepts any cluster that knows the token
     timeout_ms: int = DEFAULT_TIMEOUT_MS  # after this much waiting a call gives up
     tls_ca: str = ""  # whom to trust; "" speaks without TLS
+
+    def security(self) -> "Security":
+        """What every connection to the cluster is made with."""
+        from minigfs.transport.security import Security, TlsFiles
+
+        tls = TlsFiles(ca=self.tls_ca) if self.tls_ca else None
+        return Security(self.token, self.cluster_id, tls)
 
     @classmethod
     def discover(

@@ -41,7 +41,7 @@ class ClusterClient:
         Raises ``NoCluster`` that says how to start one; makes no connection.
         """
         config = ClientConfig.discover(home=home)
-        return cls(config.masters, Security(config.token, config.cluster_id))
+        return cls(config.masters, config.security())
 
     def submit(self, spec: JobSpec, job: Job) -> None:
         del job  # its code is in the specification

@@ -8,7 +8,6 @@ from minigfs.client.client import MinigfsClient
 from minigfs.client.config import ClientConfig
 from minigfs.master.messages import ClusterReport
 from minigfs.transport.messages import Message
-from minigfs.transport.security import Security
 from minimr.backends.master_link import MasterLink
 from minimr.ids import WorkerId
 from minimr.messages import JobStatus, ListJobs, ListWorkers, WorkerReport
@@ -68,7 +67,7 @@ class ClusterStatus(Message, frozen=True):
 
 def gather_status(config: ClientConfig, *, expected_workers: int = 0) -> ClusterStatus:
     """Ask the master. ``expected_workers`` is how many this machine's `up` has started."""
-    link = MasterLink(config.masters, Security(config.token, config.cluster_id))
+    link = MasterLink(config.masters, config.security())
     try:
         report = MinigfsClient(config).report()
         workers = link.call(ListWorkers(), timeout_ms=config.timeout_ms).workers
