@@ -237,6 +237,12 @@ class AppearsOnClose(io.BufferedIOBase):
     def full_name(self) -> str:
         return str(self.fs.unstrip_protocol(self.path))
 
+    def fsync(self) -> None:
+        """Hand on what is buffered; with the modes that change a file where it stands (``ab``,
+        ``r+b``) it is then in the file, durably. What is not published yet cannot be seen, or
+        outlive its writer, by any call."""
+        self.flush()
+
     def close(self) -> None:
         """Publish the file (or, without autocommit, only end the writing).
 

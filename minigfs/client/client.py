@@ -352,14 +352,16 @@ class MinigfsClient:
             timeout_ms=self._config.timeout_ms,
         )
 
-    def open_for_update(self, path: str) -> UpdatableFile:
-        """Write into a file at any offset, and truncate it. Raises ``FileMissing``."""
-        status = self.stat(path)
-        if status.kind is EntryKind.DIRECTORY:
-            raise IsDirectory(f"{path}: is a directory; name a file to write into")
+    def open_for_update(self, path: str, *, refuse_conflicts: bool = False) -> UpdatableFile:
+        """Write into a file at any offset, and truncate it. Raises ``FileMissing``.
+
+        With ``refuse_conflicts`` a flush raises ``PreconditionFailed``, and changes nothing, if
+        somebody else has changed a chunk meanwhile that it would change.
+        """
         return UpdatableFile(
             path,
-            status,
+            self.locations(path),
+            refuse_conflicts=refuse_conflicts,
             pool=self._shared.pool,
             masters=self._masters,
             leases=self._shared.leases,

@@ -1,15 +1,18 @@
 """Writes and truncations that are not in the file yet, and the chunks they change. Pure.
 
 They are kept as what was asked for, not as what comes of it: when somebody else has changed the
-file meanwhile, they are made again on what is there now.
+file meanwhile, they are made again on what is there now. The bytes lie in a scratch file of the
+owner's choice, so that many of them need not be in memory.
 """
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from minigfs.ports import Buffer
 
-__all__ = ["Edits", "NewChunk"]
+__all__ = ["Edits", "NewChunk", "Scratch"]
 
 ReadBase = Callable[[int, int], bytes]  # (offset, length) of the file as it is
 
@@ -23,36 +26,72 @@ class NewChunk:
     length_bytes: int
 
 
+class Scratch(Protocol):
+    """What is asked of a file that keeps bytes for a while."""
+
+    def seek(self, offset: int, /) -> object: ...
+
+    def write(self, data: Buffer, /) -> object: ...
+
+    def readinto(self, target: memoryview, /) -> object: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    start: int  # in the file
+    end: int
+    place: int  # of the bytes, in the scratch file
+
+
 class Edits:
     """In the order they were made; what comes later wins."""
 
-    def __init__(self) -> None:
-        self._writes: list[tuple[int, bytes]] = []
+    def __init__(self, make_scratch: Callable[[], Scratch] = io.BytesIO) -> None:
+        """``make_scratch`` is asked once there is something to keep."""
+        self._make_scratch = make_scratch
+        self._scratch: Scratch | None = None
+        self._scratch_bytes = 0
+        self._writes: list[_Write] = []
         self._limit: int | None = None  # of what was there nothing behind this is left
         self._size_min = 0
-        self.pending_bytes = 0
+
+    def close(self) -> None:
+        """Forget the bytes."""
+        scratch, self._scratch = self._scratch, None
+        if scratch is not None:
+            scratch.close()
+
+    __del__ = close
 
     def __bool__(self) -> bool:
         return bool(self._writes) or self._limit is not None
 
     def write(self, offset: int, data: Buffer) -> None:
-        kept = bytes(data)
-        if not kept:
-            return
-        if self._writes and sum(_span(self._writes[-1])) == offset:
-            last_offset, last = self._writes.pop()
-            kept, offset = last + kept, last_offset
-            self.pending_bytes -= len(last)
-        self._writes.append((offset, kept))
-        self.pending_bytes += len(kept)
-        self._size_min = max(self._size_min, offset + len(kept))
+        with memoryview(data).cast("B") as view:
+            if not view:
+                return
+            place, end = self._scratch_bytes, offset + len(view)
+            self._scratch = self._scratch or self._make_scratch()
+            self._scratch.seek(place)
+            self._scratch.write(view)
+            self._scratch_bytes += len(view)
+        if self._writes:
+            last = self._writes[-1]
+            if last.end == offset and last.place + last.end - last.start == place:
+                self._writes.pop()
+                offset, place = last.start, last.place
+        self._writes.append(_Write(offset, end, place))
+        self._size_min = max(self._size_min, end)
 
     def truncate(self, size: int) -> None:
         self._limit = size if self._limit is None else min(self._limit, size)
         self._writes = [
-            (offset, data[: size - offset]) for offset, data in self._writes if offset < size
+            _Write(write.start, min(write.end, size), write.place)
+            for write in self._writes
+            if write.start < size
         ]
-        self.pending_bytes = sum(len(data) for _, data in self._writes)
         self._size_min = size
 
     def size(self, base_bytes: int) -> int:
@@ -86,27 +125,27 @@ class Edits:
 
     def content(self, chunk: NewChunk, base_bytes: int, read: ReadBase) -> bytearray:
         """The bytes of a chunk to be made."""
-        start, end = chunk.start_bytes, chunk.start_bytes + chunk.length_bytes
         content = bytearray(chunk.length_bytes)
+        self.fill(chunk.start_bytes, memoryview(content), base_bytes, read)
+        return content
+
+    def fill(self, start: int, target: memoryview, base_bytes: int, read: ReadBase) -> None:
+        """Put the bytes from ``start`` on of the file as it will be into zeros."""
+        end = start + len(target)
         old_end = min(end, self._left(base_bytes))
         if old_end > start and not self._covers(start, old_end):
-            content[: old_end - start] = read(start, old_end - start)
-        for offset, data in self._writes:
-            low, high = max(offset, start), min(offset + len(data), end)
-            if low < high:
-                content[low - start : high - start] = data[low - offset : high - offset]
-        return content
+            target[: old_end - start] = read(start, old_end - start)
+        for write in self._writes:
+            low, high = max(write.start, start), min(write.end, end)
+            if low < high and self._scratch is not None:
+                self._scratch.seek(write.place + low - write.start)
+                self._scratch.readinto(target[low - start : high - start])
 
     def _left(self, base_bytes: int) -> int:
         return base_bytes if self._limit is None else min(base_bytes, self._limit)
 
     def _touches(self, start: int, end: int) -> bool:
-        return any(offset < end and offset + len(data) > start for offset, data in self._writes)
+        return any(write.start < end and write.end > start for write in self._writes)
 
     def _covers(self, start: int, end: int) -> bool:
-        return any(offset <= start and offset + len(data) >= end for offset, data in self._writes)
-
-
-def _span(write: tuple[int, bytes]) -> tuple[int, int]:
-    offset, data = write
-    return offset, len(data)
+        return any(write.start <= start and write.end >= end for write in self._writes)

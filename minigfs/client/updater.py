@@ -8,10 +8,14 @@
 Nothing is visible before ``flush`` returns, and then all of it is, durably: hflush and fsync are
 one. A flush that fails has changed nothing, and may be repeated. When another writer has changed
 the file meanwhile, the edits are made again on what is there now, so writers at different offsets
-do not undo each other; at the same offset the last flush wins. A chunk costs as much as a whole one
+do not undo each other; at the same offset the last flush wins. Whoever asks for it is refused
+instead when a chunk that the edits change is not the one that was there at the opening. Reads see
+the file as it was then, or at the last flush, with the edits. What is not flushed lies in memory,
+and beyond 64 MiB in this machine's temporary directory. A chunk costs as much as a whole one
 however few of its bytes change; whoever only adds to a file is better off with an ``Appender``.
 """
 
+import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,13 +23,20 @@ from types import TracebackType
 from typing import Self
 
 from minigfs.client.allocation import ChunkAllocator, NewFile
-from minigfs.client.edits import Edits, NewChunk
+from minigfs.client.edits import Edits, NewChunk, Scratch
 from minigfs.client.leases import WriterLeases
 from minigfs.client.masters import MasterCaller
 from minigfs.client.patience import Patience
 from minigfs.client.reader import FileReader
 from minigfs.client.upload import ChunkUpload, UploadContext
-from minigfs.errors import FileMissing, MinigfsError, UsageError, WriterFenced
+from minigfs.errors import (
+    FileMissing,
+    MinigfsError,
+    PreconditionFailed,
+    UsageError,
+    WriterFenced,
+)
+from minigfs.ids import ChunkHandle
 from minigfs.master.append_messages import PatchedChunk, PatchFile, SealFile
 from minigfs.master.growth import NO_CHUNK
 from minigfs.master.messages import FileStatus, Located
@@ -34,7 +45,7 @@ from minigfs.transport.client import ConnectionPool
 
 __all__ = ["UpdatableFile"]
 
-_PENDING_BYTES_MAX = 64 * 1024 * 1024  # then what was written is flushed
+_MEMORY_BYTES_MAX = 64 * 1024 * 1024  # of what was written; more lies on the disk
 _PIECE_BYTES = 1024 * 1024
 
 
@@ -47,8 +58,9 @@ class UpdatableFile:
     def __init__(
         self,
         path: str,
-        status: FileStatus,
+        located: Located,
         *,
+        refuse_conflicts: bool,
         pool: ConnectionPool,
         masters: MasterCaller,
         leases: WriterLeases,
@@ -57,15 +69,18 @@ class UpdatableFile:
         timeout_ms: int,
     ) -> None:
         self.path = path
-        self._file_id = status.file_id
-        self._size_bytes = status.size_bytes
+        self._file_id = located.status.file_id
+        self._size_bytes = located.status.size_bytes
+        self._refuses_conflicts = refuse_conflicts
+        self._seen = tuple(chunk.handle for chunk in located.chunks)
         self._pool = pool
         self._masters = masters
         self._leases = leases
         self._locate = locate
         self._open_reader = open_reader
         self._timeout_ms = timeout_ms
-        self._edits = Edits()
+        self._edits = Edits(_scratch_file)
+        self._reader: FileReader | None = None  # of the file without the edits
         self._position = 0
         self._lock = threading.RLock()
         self._is_open = True
@@ -83,8 +98,6 @@ class UpdatableFile:
             if offset < 0:
                 raise UsageError(f"{self.path}: cannot write at {offset}")
             self._edits.write(offset, view)
-            if self._edits.pending_bytes > _PENDING_BYTES_MAX:
-                self.flush()
             return len(view)
 
     def write(self, data: Buffer) -> int:
@@ -95,16 +108,29 @@ class UpdatableFile:
             return count
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """The bytes ``[offset, offset + length)``, fewer only where the file ends. Flushes."""
+        """The bytes ``[offset, offset + length)`` with the edits, fewer only where they end."""
         with self._lock:
-            self.flush()
-            with self._open_reader(self.path) as reader:
+            self._check_open()
+            if offset < 0 or length < 0:
+                raise UsageError(f"{self.path}: cannot read {length} bytes at {offset}")
+            reader = self._base()
+            content = bytearray(max(0, min(length, self.size_bytes - offset)))
+            self._edits.fill(offset, memoryview(content), reader.size_bytes, reader.read_at)
+            return bytes(content)
+
+    def _base(self) -> FileReader:
+        if self._reader is None:
+            reader = self._open_reader(self.path)
+            try:
                 self._check_same(reader.status)
-                self._size_bytes = reader.size_bytes
-                return reader.read_at(offset, length)
+            except BaseException:
+                reader.close()
+                raise
+            self._reader, self._size_bytes = reader, reader.size_bytes
+        return self._reader
 
     def read(self, length: int = -1) -> bytes:
-        """What follows the position, to the end if ``length`` is negative. Flushes."""
+        """What follows the position, to the end if ``length`` is negative."""
         with self._lock:
             self._check_open()
             left = max(self.size_bytes - self._position, 0)
@@ -152,7 +178,7 @@ class UpdatableFile:
                         raise
                 else:
                     self._size_bytes = status.size_bytes
-                    self._edits = Edits()
+                    self._begin_anew()
                     return
 
     fsync = flush
@@ -163,12 +189,21 @@ class UpdatableFile:
             if self._is_open:
                 self.flush()
                 self._is_open = False
+                self._begin_anew()
 
     def discard(self) -> None:
         """End without what was not flushed."""
         with self._lock:
-            self._edits = Edits()
             self._is_open = False
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Nothing is edited."""
+        edits, self._edits = self._edits, Edits(_scratch_file)
+        edits.close()
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
 
     def __enter__(self) -> Self:
         return self
@@ -198,6 +233,8 @@ class UpdatableFile:
         base_bytes = located.status.size_bytes
         starts = [located.start_bytes(chunk.index) for chunk in located.chunks]
         kept_count, chunks = self._edits.plan(starts, base_bytes, located.chunk_bytes)
+        if self._refuses_conflicts:
+            self._check_unchanged(located, chunks)
         file = NewFile(
             path=self.path,
             exclusive=False,
@@ -225,7 +262,18 @@ class UpdatableFile:
             self._give_up(allocator)
             raise
         self._done(allocator)
+        self._seen = _patched(self._seen[:kept_count], replaced)
         return status
+
+    def _check_unchanged(self, located: Located, chunks: list[NewChunk]) -> None:
+        standing = tuple(chunk.handle for chunk in located.chunks)
+        for chunk in chunks:
+            place = slice(chunk.index, chunk.index + 1)
+            if standing[place] != self._seen[place]:
+                raise PreconditionFailed(
+                    f"{self.path}: chunk {chunk.index} was changed by others since the file was "
+                    f"opened; open it again and repeat the changes"
+                )
 
     def _located(self) -> Located:
         """All chunks of the file, none of them open."""
@@ -274,3 +322,17 @@ class UpdatableFile:
         file_id = allocator.end()
         if file_id is not None:
             self._leases.closed(file_id)
+
+
+def _scratch_file() -> Scratch:
+    return tempfile.SpooledTemporaryFile(_MEMORY_BYTES_MAX, prefix="minigfs-")
+
+
+def _patched(
+    handles: tuple[ChunkHandle, ...], replaced: tuple[PatchedChunk, ...]
+) -> tuple[ChunkHandle, ...]:
+    """What a reader of the file has seen of it, after its own patch."""
+    patched = list(handles)
+    for one in sorted(replaced, key=lambda one: one.index):
+        patched[one.index : one.index + 1] = [one.chunk.handle]
+    return tuple(patched)

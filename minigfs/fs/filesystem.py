@@ -24,8 +24,9 @@ from minigfs.files import (
     write_whole,
 )
 from minigfs.fs.append_file import AppendFile, Appends
+from minigfs.fs.rewrite_file import Rewrite, RewriteFile, open_to_append
 from minigfs.fs.tree_changes import TreeChanges
-from minigfs.fs.update_file import Rewrite, UpdateFile, open_to_append
+from minigfs.fs.update_file import UpdateFile, Updates
 
 if TYPE_CHECKING:
     from minigfs.client.reader import FileReader
@@ -66,7 +67,7 @@ class MinigfsFileSystem(TreeChanges):
         cache_type: str | None = None,
         replication: int | None = None,
         **cache_hints: Any,  # the client reads ahead by itself
-    ) -> ReadFile | WriteFile | AppendFile | UpdateFile:
+    ) -> ReadFile | WriteFile | AppendFile | UpdateFile | RewriteFile:
         buffer_bytes = block_size or BUFFER_BYTES
         if cache_hints and mode != "rb":
             raise TypeError(f"{path}: unknown options for writing: {', '.join(cache_hints)}")
@@ -82,8 +83,10 @@ class MinigfsFileSystem(TreeChanges):
             return open_to_append(self, path, buffer_bytes)
         updating = f"{mode[:1]}+b"
         if mode in (updating, f"{mode[:1]}b+") and mode[:1] in ("r", "w", "x"):
+            if updating == "r+b" and autocommit:
+                return UpdateFile(self, path, Updates(self.client, path))
             rewrite = Rewrite(self.client, path, updating)
-            file = UpdateFile(self, path, updating, rewrite, autocommit=autocommit)
+            file = RewriteFile(self, path, updating, rewrite, autocommit=autocommit)
             if mode.startswith("r") and not autocommit:  # which fsspec takes for reading only
                 self.transaction.files.append(file)
             return file

@@ -1,160 +1,106 @@
-"""Files changed at any place: modes ``r+b``, ``w+b``, ``x+b``; and ``ab`` in a transaction.
+"""Mode ``r+b``: a published file changed where it stands (ADR 5).
 
-What is published never changes: a changed file is a new one, which takes the place of the old when
-it is closed. So a reader sees the old bytes or the new, never some of both, and an exception
-changes nothing, as with ``wb``. Whoever finds at the end that another file took the path meanwhile
-is refused with ``PreconditionFailed``, or ``FileExists`` where there was none: no change is lost
-silently.
-
-It costs a copy of the whole file, which lies in this machine's temporary directory while the file
-is open. (Appending outside of transactions does not: `minigfs.fs.append_file`.)
+Only the chunks that change are made anew. What was changed appears at once when the file is closed,
+or by ``fsync`` before; an exception changes nothing more. Others may write into and append to the
+file meanwhile: whoever finds that a chunk it would change was changed since is refused with
+``PreconditionFailed``, so no change is lost silently.
 """
 
 import io
-import os
-import tempfile
 from typing import TYPE_CHECKING, Any
 
-from minigfs.errors import FileMissing
-from minigfs.files import BUFFER_BYTES, COPY_BYTES, AppearsOnClose, RawWriter, WriteFile
+from minigfs.files import BUFFER_BYTES, AppearsOnClose
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from _typeshed import ReadableBuffer
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
     from minigfs.client.client import MinigfsClient
-    from minigfs.client.reader import FileReader
+    from minigfs.client.updater import UpdatableFile
     from minigfs.client.writer import FileWriter
-    from minigfs.master.messages import FileStatus
 
-__all__ = ["Rewrite", "UpdateFile", "open_to_append"]
+__all__ = ["UpdateFile", "Updates"]
 
 
-class Rewrite:
-    """The private copy, and how it becomes the file; see `minigfs.files.Unpublished`."""
+class Updates(io.RawIOBase):
+    """An `UpdatableFile` as `io` wants it, until it is closed or given up; then writes vanish."""
 
-    def __init__(self, client: "MinigfsClient", path: str, mode: str) -> None:
-        self._client = client
-        self._path = path
-        self._writer: FileWriter | None = None
-        self.basis: FileStatus | None = None
-        self.is_changed = mode[0] != "r"
-        self.pending = True
-        # It has no name in any directory and vanishes with the process.
-        self.raw = tempfile.TemporaryFile(prefix="minigfs-", buffering=0)  # noqa: SIM115
-        try:
-            if mode[0] == "r":
-                self._fetch()
-            else:  # refused now if it cannot be
-                self._writer = client.open_writer(path, exclusive=mode[0] == "x")
-        except BaseException:
-            self.raw.close()
-            raise
+    def __init__(self, client: "MinigfsClient", path: str) -> None:
+        self._file: UpdatableFile | None = client.open_for_update(path, refuse_conflicts=True)
+        self._position = 0
 
-    def _fetch(self) -> None:
-        with self._client.open_reader(self._path) as reader:
-            self.basis = reader.status
-            for block in _blocks(reader):
-                self.raw.write(block)
-        self.raw.seek(0)
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if self._file is not None:
+            self._position = self._file.seek(offset, whence)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        content = self._file.read(memoryview(buffer).nbytes) if self._file is not None else b""
+        with memoryview(buffer).cast("B") as view:
+            view[: len(content)] = content
+        self._position += len(content)
+        return len(content)
+
+    def write(self, buffer: "ReadableBuffer") -> int:
+        with memoryview(buffer).cast("B") as view:
+            if self._file is not None:
+                self._file.write(view)
+            self._position += len(view)
+            return len(view)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        size = self._position if size is None else size
+        if self._file is not None:
+            self._file.truncate(size)
+        return size
+
+    def put_in(self) -> None:
+        """Have the changes in the file, durably."""
+        if self._file is not None:
+            self._file.flush()
+
+    @property
+    def pending(self) -> bool:
+        return self._file is not None
 
     def publish(self) -> None:
-        writer = self.hand_over()
-        if writer is None:
-            return
-        if self.basis is None:
-            writer.close()
-        else:
-            with self._client.transaction() as change:
-                change.require(self.basis)
-                change.publish(writer)
-
-    def hand_over(self) -> "FileWriter | None":
-        """A writer with the private copy's bytes; None if they are those of the file."""
-        if not self.pending:
-            return None
-        self.pending = False
-        if not self.is_changed:
-            return None
-        writer, self._writer = self._writer, None
-        writer = writer or self._client.open_writer(self._path)
-        try:
-            buffer = memoryview(bytearray(COPY_BYTES))
-            offset = 0
-            while count := os.preadv(self.raw.fileno(), [buffer], offset):
-                writer.write(buffer[:count])
-                offset += count
-        except BaseException:
-            writer.discard()
-            raise
-        return writer
-
-    def abandon(self) -> None:
-        self.pending = False
-        self._writer = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def discard(self) -> None:
-        self.pending = False
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.discard()
+        file, self._file = self._file, None
+        if file is not None:
+            file.discard()
+
+    def abandon(self) -> None:
+        self.discard()  # nobody has to be asked
+
+    def hand_over(self) -> "FileWriter | None":
+        raise AssertionError("a transaction changes a file by writing it anew")
 
 
 class UpdateFile(AppearsOnClose, io.BufferedRandom):  # type: ignore[override]  # its mode
-    """A file open for reading and writing; what was changed appears at its path on `close`."""
+    """A file open for reading and writing in place."""
 
-    def __init__(
-        self, fs: Any, path: str, mode: str, rewrite: Rewrite, *, autocommit: bool
-    ) -> None:
-        self._unpublished = rewrite
-        super().__init__(rewrite.raw, BUFFER_BYTES)
-        self.begin(fs, path, mode, autocommit=autocommit)
-        self.basis = rewrite.basis
+    def __init__(self, fs: Any, path: str, raw: Updates) -> None:
+        self._unpublished = raw
+        super().__init__(raw, BUFFER_BYTES)
+        self.begin(fs, path, "r+b", autocommit=True)
 
-    def write(self, content: "ReadableBuffer", /) -> int:
-        self._change()
-        return super().write(content)
-
-    def truncate(self, size: int | None = None, /) -> int:
-        self._change()
-        return super().truncate(size)
-
-    def _change(self) -> None:
-        assert isinstance(self._unpublished, Rewrite)
-        self._unpublished.is_changed = True
-
-    def _end(self) -> None:
-        """Without autocommit the private copy is still to be read, by the transaction."""
-        if self.autocommit or not self._unpublished.pending:
-            super()._end()
-
-
-def open_to_append(fs: Any, path: str, buffer_bytes: int) -> WriteFile:
-    """A file whose bytes come after those of the file at the path, if there is one.
-
-    They appear with the transaction, all together, as a new file.
-    """
-    client: MinigfsClient = fs.client
-    try:
-        reader = client.open_reader(path)
-    except FileMissing:
-        raw = RawWriter(client.open_writer(path, exclusive=True))
-        return WriteFile(fs, path, raw, buffer_bytes, autocommit=False, mode="ab")
-    with reader:
-        writer = client.open_writer(path, replication=reader.status.replication)
-        try:
-            for block in _blocks(reader):
-                writer.write(block)
-        except BaseException:
-            writer.discard()
-            raise
-    file = WriteFile(fs, path, RawWriter(writer), buffer_bytes, autocommit=False, mode="ab")
-    file.basis = reader.status
-    return file
-
-
-def _blocks(reader: "FileReader") -> "Iterator[memoryview]":
-    """All the bytes, cut small enough for any memory."""
-    for offset in range(0, reader.size_bytes, COPY_BYTES):
-        yield from reader.buffers(offset, min(COPY_BYTES, reader.size_bytes - offset))
+    def fsync(self) -> None:
+        """Have what was changed so far in the file: all of it at once, and durable."""
+        self.flush()
+        assert isinstance(self._unpublished, Updates)
+        self._unpublished.put_in()

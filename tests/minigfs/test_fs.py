@@ -292,7 +292,7 @@ def test_exclusive_creation_is_decided_by_the_master(fs: MinigfsFileSystem, root
     assert fs.cat_file(f"{root}/f") == b"first"
 
 
-def test_a_file_changed_at_any_place_takes_the_place_of_the_old_one_when_closed(
+def test_changes_at_any_place_of_a_file_appear_when_it_is_closed(
     fs: MinigfsFileSystem, root: str
 ) -> None:
     fs.pipe_file(f"{root}/f", BIG)
@@ -330,6 +330,59 @@ def test_a_file_that_is_only_looked_at_is_not_written_again(
     with fs.open(f"{root}/f", "r+b") as file:
         assert file.read() == b"content"
     assert fs.info(f"{root}/f")["file_id"] == before
+
+
+def handles(fs: MinigfsFileSystem, path: str) -> list[int]:
+    return [chunk.handle for chunk in fs.client.locations(path).chunks]
+
+
+def test_a_file_is_changed_in_place_and_only_the_chunks_that_change_are_made_anew(
+    fs: MinigfsFileSystem, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs.pipe_file(f"{root}/f", BIG)
+    before, key, info = handles(fs, f"{root}/f"), fs.ukey(f"{root}/f"), fs.info(f"{root}/f")
+    monkeypatch.setattr("minigfs.client.updater._MEMORY_BYTES_MAX", 5)  # the rest on the disk
+    with fs.open(f"{root}/f", "r+b") as file:
+        file.seek(CHUNK_BYTES)
+        file.write(b"in place" * 3)
+        file.seek(CHUNK_BYTES + 4)
+        assert file.read(8) == b"lacein p"
+        assert file.read(20)[-4:] == BIG[CHUNK_BYTES + 28 :][:4]
+    after = handles(fs, f"{root}/f")
+    assert [index for index in range(4) if before[index] != after[index]] == [1]
+    assert fs.info(f"{root}/f")["file_id"] == info["file_id"]
+    assert fs.ukey(f"{root}/f") != key
+    assert fs.cat_file(f"{root}/f", CHUNK_BYTES, CHUNK_BYTES + 24) == b"in place" * 3
+
+
+def test_changes_are_in_a_file_after_fsync_and_others_write_beside_them(
+    fs: MinigfsFileSystem, root: str
+) -> None:
+    fs.pipe_file(f"{root}/f", BIG)
+    first, second = fs.open(f"{root}/f", "r+b"), fs.open(f"{root}/f", "r+b")
+    first.write(b"first")
+    first.fsync()
+    assert fs.cat_file(f"{root}/f", 0, 5) == b"first"
+    second.seek(2 * CHUNK_BYTES)
+    second.write(b"second")
+    with fs.open(f"{root}/f", "ab") as file:
+        file.write(b"appended")
+    first.write(b" again")
+    first.close()
+    second.close()
+    expected = bytearray(BIG + b"appended")
+    expected[:11] = b"first again"
+    expected[2 * CHUNK_BYTES : 2 * CHUNK_BYTES + 6] = b"second"
+    assert fs.cat_file(f"{root}/f") == expected
+    third = fs.open(f"{root}/f", "r+b")
+    third.write(b"third")
+    del third
+    with pytest.raises(Boom), fs.open(f"{root}/f", "r+b") as file:  # noqa: PT012
+        file.write(b"4")
+        file.fsync()
+        file.write(b"5")
+        raise Boom
+    assert fs.cat_file(f"{root}/f", 0, 5) == b"4irst"
 
 
 def test_no_update_is_lost_silently_and_none_is_made_by_an_exception(

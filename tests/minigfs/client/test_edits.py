@@ -68,5 +68,4 @@ def test_writes_that_follow_each_other_are_kept_as_one() -> None:
     edits = Edits()
     for position in range(100):
         edits.write(position, b"x")
-    assert edits.pending_bytes == 100
     assert len(edits._writes) == 1
