@@ -62,12 +62,14 @@ class TaskCommit:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRecord:
     """``output_lost``: the commit's map output is gone and needed. The commit still counts until
-    another attempt takes its place: some reduces may have used it."""
+    another attempt takes its place: some reduces may have used it. ``user_error`` is what the user's
+    function last failed with, if the failure names its record."""
 
     commit: TaskCommit | None = None
     output_lost: bool = False
     ended: tuple[tuple[AttemptId, AttemptEnd], ...] = ()  # every other attempt, in order
     marks: tuple[str, ...] = ()  # of records at which executors died, one for each time
+    user_error: str = ""
 
     def end_of(self, attempt: AttemptId) -> AttemptEnd | None:
         """How ``attempt`` ended; None while it runs, or if it never existed."""

@@ -163,14 +163,15 @@ def _fail(record: JobRecord, command: FailAttempt) -> JobRecord:
     after = _end(record, command.attempt, _end_of_failure(record, command.failure))
     if after is record:
         return record
-    after = _note_mark(after, task, command.failure)
+    after = _note_place(after, task, command.failure)
     if command.failure.damaged_count:
         damaged = {"shuffle.bad_frames": command.failure.damaged_count}
         after = replace(after, counters=_added(after.counters, damaged))
     after = _count_backup(record, after, wasted=command.attempt in command.backups)
     for lost in command.lost:
         after = _lose_attempt(after, lost)
-    return _judge(after, task, command.failure)
+    is_same_bug = _user_error(command.failure) == record.task(task).user_error != ""
+    return _judge(after, task, command.failure, is_certain=is_same_bug)
 
 
 def _end_of_failure(record: JobRecord, failure: Failure) -> AttemptEnd:
@@ -179,13 +180,23 @@ def _end_of_failure(record: JobRecord, failure: Failure) -> AttemptEnd:
     return AttemptEnd.EXCUSED if is_bad_record else END_OF_FAILURE[failure.kind]
 
 
-def _note_mark(record: JobRecord, task: TaskId, failure: Failure) -> JobRecord:
-    """Remember the record at which an attempt's process died."""
-    if failure.kind is not FailureKind.DIED or not failure.mark:
-        return record
+def _note_place(record: JobRecord, task: TaskId, failure: Failure) -> JobRecord:
+    """Remember the record at which an attempt's process died, or its function failed."""
     before = record.task(task)
-    after = replace(before, marks=(*before.marks, failure.mark))
+    if failure.kind is FailureKind.DIED and failure.mark:
+        after = replace(before, marks=(*before.marks, failure.mark))
+    elif failure.kind is FailureKind.USER:
+        after = replace(before, user_error=_user_error(failure))
+    else:
+        return record
     return replace(record, tasks=record.tasks.set(task, after))
+
+
+def _user_error(failure: Failure) -> str:
+    """What tells one bug in a user's function from another: the message names the record and its
+    place; "" if it names none."""
+    is_placed = failure.kind is FailureKind.USER and (failure.record or failure.url)
+    return failure.error if is_placed else ""
 
 
 def _lose(record: JobRecord, command: LoseAttempts) -> JobRecord:
@@ -341,11 +352,15 @@ def _added(sums: Map[Any, int], more: Mapping[Any, int]) -> Map[Any, int]:
     return changed.finish()
 
 
-def _judge(record: JobRecord, task: TaskId, failure: Failure) -> JobRecord:
-    """Stop the job when one of its open tasks has failed or been lost too often."""
+def _judge(
+    record: JobRecord, task: TaskId, failure: Failure, *, is_certain: bool = False
+) -> JobRecord:
+    """Stop the job when one of its open tasks has failed or been lost too often; ``is_certain``:
+    it would fail in the same way again."""
     ends = record.task(task)
     too_many = (
-        failure.is_final
+        is_certain
+        or failure.is_final
         or ends.count(AttemptEnd.FAILED) >= record.spec.attempt_limit
         or ends.count(AttemptEnd.EXCUSED, AttemptEnd.LOST) >= TASK_END_COUNT_MAX
     )

@@ -17,6 +17,7 @@ from minimr.ids import JobId, TaskPhase
 from minimr.messages import (
     Assignment,
     CancelJob,
+    Failure,
     FailureKind,
     GetJob,
     GetJobSpec,
@@ -182,6 +183,39 @@ def test_a_user_failure_is_tried_four_times_then_fails_the_job(stand: Stand) -> 
     assert final.counters["map.attempts.failed"] == 4
     assert [spec.job_id for spec in stand.discarded] == [JOB]
     assert stand.poll(ALICE) is None
+
+
+def bug(record: str, where: str = "byte 7") -> Failure:
+    error = f"map raised IndexError on record {record} in file:///in at {where}"
+    return Failure(kind=FailureKind.USER, error=error, record=record, url="file:///in", offset=7)
+
+
+def test_the_same_error_on_the_same_record_is_not_tried_a_third_time(stand: Stand) -> None:
+    stand.submit(make_spec(maps=2))
+    for worker in (ALICE, BOB):
+        stand.fail(worker, stand.take(worker), bug("b'short'"))
+    final = status(stand)
+    assert final.state is JobState.FAILED
+    assert final.failure == bug("b'short'")
+    assert final.counters["map.attempts.failed"] == 2
+
+
+def test_errors_that_differ_or_alternate_with_other_failures_use_all_attempts(stand: Stand) -> None:
+    stand.submit(make_spec(maps=1))
+    for what in (bug("b'one'"), bug("b'two'"), failure(FailureKind.DIED)):
+        stand.fail(ALICE, stand.take(ALICE), what)
+    assert status(stand).state is JobState.RUNNING
+    stand.fail(ALICE, stand.take(ALICE), bug("b'one'"))
+    assert status(stand).counters["map.attempts.failed"] == 4
+
+
+def test_the_first_of_two_equal_errors_survives_a_failover(stand: Stand) -> None:
+    stand.submit(make_spec(maps=1))
+    stand.fail(ALICE, stand.take(ALICE), bug("b'short'"))
+    stand.open_term()
+    stand.hello(ALICE)
+    stand.fail(ALICE, stand.take(ALICE), bug("b'short'"))
+    assert status(stand).state is JobState.FAILED
 
 
 def test_an_executor_that_died_counts_as_a_failure(stand: Stand) -> None:
