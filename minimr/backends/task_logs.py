@@ -19,7 +19,7 @@ from minigfs.transport.bulk_server import BulkHandler
 from minigfs.transport.messages import Message, Request
 from minigfs.transport.stream import Stream
 from minimr.ids import AttemptId, JobId
-from minimr.shuffle.fetch import job_directory
+from minimr.shuffle.places import job_directory
 
 __all__ = ["FetchTaskLogs", "TaskLog", "TaskLogList", "TaskLogs", "task_stem"]
 

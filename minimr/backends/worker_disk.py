@@ -21,7 +21,7 @@ from pathlib import Path
 from minigfs.errors import InvalidConfig, Unreachable
 from minigfs.transport.bulk_server import BulkServer
 from minimr.ids import JobId, WorkerId
-from minimr.shuffle.fetch import job_directory
+from minimr.shuffle.places import job_directory
 
 __all__ = ["WorkerDisk"]
 

@@ -62,8 +62,8 @@ class TaskCommit:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRecord:
     """``output_lost``: the commit's map output is gone and needed. The commit still counts until
-    another attempt takes its place: some reduces may have used it. ``user_error`` is what the user's
-    function last failed with, if the failure names its record."""
+    another attempt takes its place: some reduces may have used it. ``user_error`` is what the
+    user's function last failed with, if the failure names its record."""
 
     commit: TaskCommit | None = None
     output_lost: bool = False

@@ -6,7 +6,6 @@ one range in pieces, with the part of the index that describes it; whoever reads
 fetched stays in memory up to a bound for all outputs together, and goes to local files beyond it.
 """
 
-import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +20,11 @@ from minigfs.transport.client import ConnectionPool
 from minigfs.transport.messages import Empty, Message, Request
 from minigfs.transport.stream import Stream
 from minimr.errors import SegmentDamaged, SegmentUnavailable
-from minimr.ids import AttemptId, JobId
+from minimr.ids import AttemptId
 from minimr.messages import MapOutput
 from minimr.pairs import Pairs
 from minimr.shuffle.merge import SortedRun, run_of
+from minimr.shuffle.places import segment_path
 from minimr.shuffle.segment import (
     FrameRef,
     SegmentReader,
@@ -40,16 +40,12 @@ __all__ = [
     "MapOutputsLost",
     "SegmentFetcher",
     "SegmentHeader",
-    "job_directory",
     "segment_handlers",
-    "segment_path",
 ]
 
 PIECE_BYTES = 1 << 20
 FETCH_THREAD_COUNT = 4  # enough to keep a disk and a network busy
 FETCH_TIMEOUT_MS = 10_000  # for the next piece, not for all of them
-
-_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
 
 class SegmentHeader(Message, frozen=True):
@@ -78,18 +74,6 @@ class MapOutputsLost(SegmentUnavailable):
         super().__init__(message)
         self.map_indexes = map_indexes
         self.damaged_count = damaged_count
-
-
-def job_directory(scratch: Path, job_id: JobId) -> Path:
-    """Where a worker keeps its segments of a job; `SegmentUnavailable` for a name of no job."""
-    if not _JOB_ID.fullmatch(job_id):
-        raise SegmentUnavailable(f"{job_id!r} is not the id of a job")
-    return scratch / job_id
-
-
-def segment_path(scratch: Path, attempt: AttemptId) -> Path:
-    """The segment file of an attempt below a worker's segment directory."""
-    return job_directory(scratch, attempt.task.job_id) / f"{attempt.file_stem}.segment"
 
 
 def segment_handlers(scratch: Path) -> Mapping[type[Request[Any]], BulkHandler]:

@@ -16,7 +16,7 @@ from minimr.formats.storage import is_local
 from minimr.messages import MapAssignment, MapOutput, MapResult, Nearness
 from minimr.pairs import Pairs
 from minimr.shuffle.buffer import MapOutputBuffer
-from minimr.shuffle.fetch import segment_path
+from minimr.shuffle.places import segment_path
 from minimr.shuffle.segment import SegmentSummary
 from minimr.tasks.bad_records import RecordMapper
 from minimr.tasks.context import AttemptContext

@@ -15,9 +15,10 @@ from minimr.counters import collecting, increment
 from minimr.messages import Amount, HotKey, ReduceAssignment, ReduceResult
 from minimr.pairs import Pairs, without_order
 from minimr.shuffle.combine import aggregate_stream, whole_groups
-from minimr.shuffle.fetch import FetchedPartition, job_directory
+from minimr.shuffle.fetch import FetchedPartition
 from minimr.shuffle.hot_keys import HotKeys
 from minimr.shuffle.merge import MemoryMeter, merge_runs
+from minimr.shuffle.places import job_directory
 from minimr.tasks.context import AttemptContext
 from minimr.tasks.failures import shown
 from minimr.tasks.part_output import part_output

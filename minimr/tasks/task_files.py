@@ -8,7 +8,7 @@ from minigfs.errors import MinigfsError
 from minimr.errors import JobUsageError
 from minimr.formats.storage import is_local, local_path
 from minimr.messages import BroadcastFile
-from minimr.shuffle.fetch import job_directory
+from minimr.shuffle.places import job_directory
 from minimr.tasks.context import AttemptContext
 from minimr.tasks.failures import InputFailed
 

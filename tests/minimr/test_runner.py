@@ -3,6 +3,8 @@
 import gzip
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -259,3 +261,13 @@ def test_the_plan_uses_threads_processes_or_nothing_as_the_job_asks(
     assert slots(batches, large) == (cores, False)
     assert slots(batches, large, processes=0) == (0, False)
     assert slots(batches, large, processes=3) == (3, True)
+
+
+def test_a_client_of_a_cluster_loads_no_arrow() -> None:
+    """Half of a small job's time would be imports that only its executors need."""
+    code = (
+        "import sys, minimr.cli.run, minimr.runner, minimr.backends.cluster_client, minigfs.fs\n"
+        "sys.exit(', '.join({'numpy', 'pyarrow', 'polars'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -20,10 +20,9 @@ from minimr.shuffle.fetch import (
     FetchedPartition,
     MapOutputsLost,
     SegmentFetcher,
-    job_directory,
     segment_handlers,
-    segment_path,
 )
+from minimr.shuffle.places import job_directory, segment_path
 from minimr.shuffle.segment import SegmentWriter
 
 MEMORY_BYTES = 16 << 20

@@ -9,9 +9,10 @@ from minimr.ids import AttemptId, JobId, TaskId, TaskPhase, WorkerId
 from minimr.messages import MapOutput
 from minimr.pairs import from_python
 from minimr.shuffle.buffer import MapOutputBuffer
-from minimr.shuffle.fetch import SegmentFetcher, segment_path
+from minimr.shuffle.fetch import SegmentFetcher
 from minimr.shuffle.merge import MemoryMeter, merge_runs
 from minimr.shuffle.partitioners import hashed_partitions
+from minimr.shuffle.places import segment_path
 from minimr.shuffle.segment import SegmentReader
 
 PARTITION_COUNT = 2_000

@@ -1,0 +1,23 @@
+"""Where a worker keeps what belongs to a job. Imports no Arrow: clients of a cluster need none."""
+
+import re
+from pathlib import Path
+
+from minimr.errors import SegmentUnavailable
+from minimr.ids import AttemptId, JobId
+
+__all__ = ["job_directory", "segment_path"]
+
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
+
+
+def job_directory(scratch: Path, job_id: JobId) -> Path:
+    """Where a worker keeps its segments of a job; `SegmentUnavailable` for a name of no job."""
+    if not _JOB_ID.fullmatch(job_id):
+        raise SegmentUnavailable(f"{job_id!r} is not the id of a job")
+    return scratch / job_id
+
+
+def segment_path(scratch: Path, attempt: AttemptId) -> Path:
+    """The segment file of an attempt below a worker's segment directory."""
+    return job_directory(scratch, attempt.task.job_id) / f"{attempt.file_stem}.segment"
