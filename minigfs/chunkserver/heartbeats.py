@@ -58,9 +58,11 @@ class Heartbeats:
         describe: Describe,
         history: SeenHistory,
         catalogue: Catalogue,
+        disk_failed: Callable[[OSError], None],
         clock: Clock | None = None,
     ) -> None:
-        """``describe`` makes the heartbeat around a report: who and where this server is."""
+        """``describe`` makes the heartbeat around a report: who and where this server is.
+        ``disk_failed`` is told what the disk raised when an order was carried out."""
         self._store = store
         self._history = history
         self._copies = copies
@@ -68,6 +70,7 @@ class Heartbeats:
         self._open_chunks = open_chunks
         self._masters = GroupCaller(pool, masters)
         self._describe = describe
+        self._disk_failed = disk_failed
         self._clock: Clock = clock or SystemClock()
         self._heard_ms = self._clock.monotonic_ms()
         self._stopping = threading.Event()
@@ -91,7 +94,7 @@ class Heartbeats:
 
     @property
     def silence_ms(self) -> int:
-        """How long ago a master answered; at first, since this server started."""
+        """How long ago a master answered that is believed; at first, since this server started."""
         return self._clock.monotonic_ms() - self._heard_ms
 
     def _run(self) -> None:
@@ -107,13 +110,20 @@ class Heartbeats:
                 self._store.owe_full_report()
                 self._trash_untold = self._store.trash.handles()
                 pause = 0.0
-            if reply.catalogue is not None:
-                self._catalogue.store(reply.catalogue)
-            for handle in reply.restore:
-                self._store.restore(handle)
-            self._open_chunks.carry_out(reply.seal)
-            self._delete(reply.delete, frozenset(reply.delete_at_once))
-            self._copies.take(reply.copy)
+            try:
+                self._obey(reply)
+            except OSError as error:  # the master repeats what it does not hear to be done
+                logger.error("an order of the master cannot be carried out: %s", error)
+                self._disk_failed(error)
+
+    def _obey(self, reply: HeartbeatReply) -> None:
+        if reply.catalogue is not None:
+            self._catalogue.store(reply.catalogue)
+        for handle in reply.restore:
+            self._store.restore(handle)
+        self._open_chunks.carry_out(reply.seal)
+        self._delete(reply.delete, frozenset(reply.delete_at_once))
+        self._copies.take(reply.copy)
 
     def _stops_in(self, seconds: float) -> bool:
         self._woken.wait(seconds)
@@ -140,7 +150,6 @@ class Heartbeats:
             log("no master takes the heartbeat: %s", error)
             self._is_connected = False
             return None
-        self._heard_ms = self._clock.monotonic_ms()
         if not self._is_connected:
             logger.info("the master at %s leads", self._masters.leader)
         self._is_connected = True
@@ -149,6 +158,7 @@ class Heartbeats:
         self._copies.delivered(copied)
         if not self._history.believes(reply, seen, self._masters.leader):
             return HeartbeatReply(send_full_report=reply.send_full_report, delete=())
+        self._heard_ms = self._clock.monotonic_ms()
         return reply
 
     def _delete(self, handles: Sequence[ChunkHandle], at_once: Container[ChunkHandle]) -> None:

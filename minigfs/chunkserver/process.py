@@ -113,6 +113,7 @@ class Chunkserver:
             history=SeenHistory(disk, SystemClock()),
             copies=self._copies,
             catalogue=self._catalogue,
+            disk_failed=self._end_if_disk_failed,
         )
         appends = AppendService(
             self._store,
@@ -223,8 +224,6 @@ class Chunkserver:
         def guarded(request: Request[Any], stream: Stream) -> None:
             try:
                 handle(request, stream)
-            except MinigfsError:
-                raise
             except OSError as error:
                 self._end_if_disk_failed(error)
                 raise
@@ -232,7 +231,8 @@ class Chunkserver:
         return guarded
 
     def _end_if_disk_failed(self, error: OSError) -> None:
-        if error.errno in _DISK_FAILURES:
+        is_of_disk = not isinstance(error, MinigfsError)  # damage has an errno as well
+        if is_of_disk and error.errno in _DISK_FAILURES:
             logger.critical("the disk of %s failed: %s", self._options.directory, error)
             self.disk_failure = error
             self.request_stop()

@@ -1,7 +1,5 @@
 """Whoever speaks to a cluster with TLS speaks TLS: files, administration, checks, jobs."""
 
-import asyncio
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -18,9 +16,9 @@ from minigfs.errors import FileMissing
 from minigfs.master.examine_messages import Examine
 from minigfs.master.messages import GetClusterReport, Stat
 from minigfs.replication.admin import ListMasters
-from minigfs.transport.control_server import ControlServer
 from minigfs.transport.messages import Message
 from minigfs.transport.security import Security, TlsFiles
+from tests.served import served
 
 TOKEN = b"the cluster's token"
 
@@ -39,18 +37,10 @@ def config(tmp_path: Path) -> Iterator[ClientConfig]:
 
     handlers = dict.fromkeys((Examine, GetClusterReport, ListMasters, Stat), find_nothing)
     tls = TlsFiles(ca=ca, certificate=both, key=both)
-    server = ControlServer(handlers, Security(TOKEN, "c1", tls))
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    address = asyncio.run_coroutine_threadsafe(server.start("127.0.0.1:0"), loop).result(10)
-    yield ClientConfig(
-        masters=(address,), token=TOKEN, cluster_id="c1", timeout_ms=3_000, tls_ca=ca
-    )
-    asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
+    with served(handlers, Security(TOKEN, "c1", tls)) as address:
+        yield ClientConfig(
+            masters=(address,), token=TOKEN, cluster_id="c1", timeout_ms=3_000, tls_ca=ca
+        )
 
 
 def check(config: ClientConfig) -> None:
