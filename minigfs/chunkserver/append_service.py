@@ -205,7 +205,7 @@ class AppendService:
         stream.send(Empty())
 
     def _freeze(self, request: FreezeChunk, stream: Stream) -> None:
-        replica = self._open.find(request.handle)
+        replica = self._open.find_or_bar(request.handle)
         if replica is None or replica.version != request.version:
             stream.send(FrozenReplica(is_here=False))
             return

@@ -2,7 +2,8 @@
 
 Only a replica that was installed since this process started takes mutations. After a restart all
 are frozen: what happened to the others meanwhile is not known here, and the master will say what to
-keep. Thread-safe.
+keep. One that is not what was sealed elsewhere is set aside, or the copy that repair makes of the
+chunk would never be read. Thread-safe.
 """
 
 import logging
@@ -23,9 +24,8 @@ logger = logging.getLogger(__name__)
 
 _OPEN = "open"
 _QUARANTINE = "quarantine"
-_REPORTED_MAX = (
-    1_000  # a full disk of crashed replicas is told bit by bit, as orders are carried out
-)
+_REPORTED_MAX = 1_000  # crashed replicas are told bit by bit, as orders are carried out
+_BARRED_MAX = 10_000  # an order that is so many chunks late does not come any more
 
 
 class OpenChunks:
@@ -37,6 +37,7 @@ class OpenChunks:
         self._lock = threading.Lock()  # over installing and removing, not over mutations
         self._replicas: dict[ChunkHandle, OpenReplica] = {}
         self._members: dict[ChunkHandle, tuple[ChunkMember, ...]] = {}
+        self._barred: dict[ChunkHandle, None] = {}  # said not to be here, the latest last
 
     def open(self) -> None:
         """Find what the last process left; what is not sound is set aside."""
@@ -53,11 +54,15 @@ class OpenChunks:
                 logger.warning("quarantine %s: %s", name, error)
                 self._disk.rename(path, f"{_QUARANTINE}/{name}")
                 continue
+            handle = replica.header.handle
             if replica.header.sealed:
                 replica.close()
-                self._store.take_over(path, replica.header.handle)
+                self._store.take_over(path, handle)
+            elif self._store.find(handle) is not None:  # a copy of what was sealed elsewhere
+                replica.close()
+                self._store.trash.put(path, handle)
             else:
-                self._replicas[replica.header.handle] = replica
+                self._replicas[handle] = replica
         for name in names:
             if name.endswith(INTENT_SUFFIX):  # it was carried out, or came to nothing
                 self._disk.remove(f"{_OPEN}/{name}")
@@ -70,6 +75,8 @@ class OpenChunks:
                 if self._members.get(order.handle) != order.members or known.is_frozen:
                     raise WriterFenced(f"chunk {order.handle:x} was open here before")
                 return
+            if order.handle in self._barred:
+                raise WriterFenced(f"chunk {order.handle:x} was given up meanwhile")
             if order.handle <= 0 or not order.members:
                 raise ProtocolError(f"chunk {order.handle} cannot be opened")
             self._store.check_free_space()
@@ -81,6 +88,19 @@ class OpenChunks:
 
     def find(self, handle: ChunkHandle) -> OpenReplica | None:
         return self._replicas.get(handle)
+
+    def find_or_bar(self, handle: ChunkHandle) -> OpenReplica | None:
+        """The replica; if there is none, there never will be: an order to install it that is
+        still under way is refused, since the master is about to give the chunk up."""
+        replica = self._replicas.get(handle)
+        if replica is None:
+            with self._lock:  # which an installation holds until it is through
+                replica = self._replicas.get(handle)
+                if replica is None:
+                    self._barred[handle] = None
+                    while len(self._barred) > _BARRED_MAX:
+                        del self._barred[next(iter(self._barred))]
+        return replica
 
     def get(self, handle: ChunkHandle, version: ChunkVersion) -> OpenReplica:
         """Raises ``WriterFenced`` if the chunk is not open here in this version."""
@@ -114,12 +134,18 @@ class OpenChunks:
                 self._forget(handle)
 
     def carry_out(self, orders: Iterable[SealOrder]) -> None:
-        """Of a heartbeat's reply. A replica that cannot be sealed is frozen, and stays."""
+        """Of a heartbeat's reply. A replica that is not what was sealed is set aside."""
         for order in orders:
+            replica = self._replicas.get(order.handle)
+            if replica is not None and replica.length_bytes < order.length_bytes:
+                logger.warning("chunk %x was sealed without this server", order.handle)
+                self.delete(order.handle)
+                continue
             try:
                 self.seal(order)
             except CorruptChunk as error:
-                logger.error("chunk %x cannot be sealed: %s", order.handle, error)
+                logger.error("quarantine open chunk %x: %s", order.handle, error)
+                self._quarantine(order.handle)
 
     def reports(self) -> tuple[ReplicaReport, ...]:
         with self._lock:
@@ -132,6 +158,12 @@ class OpenChunks:
             )
             for replica in replicas
         )
+
+    def _quarantine(self, handle: ChunkHandle) -> None:
+        path = _path(handle)
+        with self._lock:
+            self._disk.rename(path, f"{_QUARANTINE}/{path.rpartition('/')[2]}")
+            self._forget(handle)
 
     def _forget(self, handle: ChunkHandle) -> None:
         self._replicas.pop(handle).close()

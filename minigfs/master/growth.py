@@ -142,7 +142,8 @@ def orders_for_open_replicas(
     """What a chunkserver should do with the open replicas it reports: seal these, delete those.
 
     A replica missed the end of its chunk when its server, or the master, was away. One that has
-    all that was kept becomes a sealed replica. Deleted is only what no file has any more.
+    all that was kept becomes a sealed replica; any other is set aside there, and repair makes a
+    copy. Deleted is only what no file has any more.
     """
     seal: list[SealOrder] = []
     delete: list[ChunkHandle] = []
@@ -151,7 +152,7 @@ def orders_for_open_replicas(
         if chunk is None:
             if report.handle < state.next_handle:
                 delete.append(report.handle)
-        elif not chunk.is_open and chunk.length_bytes <= report.length_bytes:
+        elif not chunk.is_open:
             order = SealOrder(
                 handle=chunk.handle,
                 version=chunk.version,

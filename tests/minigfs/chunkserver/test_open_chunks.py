@@ -1,11 +1,15 @@
 """An open replica after a crash: every acknowledged byte, and never a wrong one."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
 import pytest
 from xxhash import xxh3_64_intdigest
 
 from minigfs.chunkserver.append_messages import BatchRecord
+from minigfs.chunkserver.checksum import block_sums
+from minigfs.chunkserver.messages import WriteChunk
 from minigfs.chunkserver.mutations import Batch
 from minigfs.chunkserver.open_chunks import OpenChunks
 from minigfs.chunkserver.open_replica import OpenReplica
@@ -132,6 +136,70 @@ def test_a_record_damaged_on_its_way_is_refused_and_the_replica_stays_whole() ->
         replica.apply(batch, (b"abc",), 0)
     append(replica, 1)
     assert content_of(replica) == whole(2)
+
+
+def short_of_the_log() -> SealOrder:
+    """An order for more than any replica here has."""
+    return SealOrder(handle=HANDLE, version=V2, length_bytes=CHUNK_BYTES, digest=1)
+
+
+def test_a_replica_that_is_not_what_was_sealed_makes_way_for_a_copy() -> None:
+    """It missed the last mutations. While it lay there, reads of a copy would be refused."""
+    store, open_chunks = open_all(SimDisk())
+    append(install(open_chunks), 0)
+    open_chunks.carry_out([short_of_the_log()])
+    assert open_chunks.find(HANDLE) is None
+    assert open_chunks.reports() == ()
+    assert store.trash.handles() == (HANDLE,)
+
+
+def test_a_leftover_beside_a_sealed_chunk_is_set_aside_at_the_start() -> None:
+    disk = SimDisk()
+    store, open_chunks = open_all(disk)
+    append(install(open_chunks), 0)
+    request = WriteChunk(
+        handle=HANDLE,
+        version=V2,
+        file_id=FileId(3),
+        index=0,
+        path_hint="/a",
+        chunk_bytes=CHUNK_BYTES,
+        chain=(),
+    )
+    with store.create(request) as incoming:
+        incoming.append(0, b"abc", block_sums(b"abc", handle=HANDLE, first_block=0))
+        incoming.seal()
+    store, open_chunks = open_all(disk)
+    assert open_chunks.find(HANDLE) is None
+    assert sealed_content(store) == b"abc"
+
+
+def test_what_was_said_not_to_be_here_is_never_installed() -> None:
+    """The master has given the chunk up; an order of before, still under way, must not open it:
+    records would be acknowledged that no file has."""
+    _, open_chunks = open_all(SimDisk())
+    assert open_chunks.find_or_bar(HANDLE) is None
+    with pytest.raises(WriterFenced):
+        install(open_chunks)
+
+
+def test_an_installation_under_way_is_waited_for_before_it_is_said_not_to_be_here() -> None:
+    disk = SimDisk()
+    _, open_chunks = open_all(disk)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait_in_sync(operation: str, _path: str) -> None:
+        if operation == "sync":
+            begun.set()
+            go_on.wait(10)
+
+    disk.before_change = wait_in_sync
+    with ThreadPoolExecutor(2) as threads:
+        installed = threads.submit(install, open_chunks)
+        assert begun.wait(10)
+        found = threads.submit(open_chunks.find_or_bar, HANDLE)
+        go_on.set()
+        assert found.result(10) is installed.result(10)
 
 
 def run_until_crash(disk: SimDisk, step: int) -> int:

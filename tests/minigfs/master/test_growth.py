@@ -136,8 +136,16 @@ def test_open_replicas_are_told_to_seal_to_wait_or_to_go(driver: Growing) -> Non
     orders, deletions = orders_for_open_replicas(driver.state, reports)
     assert [(o.handle, o.version, o.length_bytes) for o in orders] == [(sealed, V2, 5)]
     assert deletions == (gone,)
+
+
+def test_a_replica_that_lacks_some_of_what_was_sealed_is_told_so(driver: Growing) -> None:
+    """Else it would stay for ever, and be taken for a chunk that is still open."""
+    file_id = driver.write("/a", 0)
+    sealed = driver.append_chunk(file_id)
+    driver.seal(file_id, sealed, 5)
     short = ReplicaReport(handle=sealed, version=V1, length_bytes=4)
-    assert orders_for_open_replicas(driver.state, [short]) == ((), ())
+    (order,), deletions = orders_for_open_replicas(driver.state, [short])
+    assert (order.handle, order.length_bytes, deletions) == (sealed, 5, ())
 
 
 def patch_of(
