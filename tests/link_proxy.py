@@ -130,8 +130,10 @@ class LinkProxy:
             self._connections.add(task)
             try:
                 await self._carry(self._fronts[name], reader, writer)
-            except (OSError, asyncio.CancelledError):
-                pass  # one end is gone, or the proxy ends: the close below tells the other
+            except OSError:
+                pass  # one end is gone: the close below tells the other
+            except asyncio.CancelledError:
+                writer.transport.abort()  # the proxy ends: no waiting for who does not read
             finally:
                 self._connections.discard(task)
                 writer.close()
@@ -157,6 +159,9 @@ class LinkProxy:
         ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            far_writer.transport.abort()
+            raise
         finally:
             far_writer.close()
             for way in ways:

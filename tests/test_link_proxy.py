@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
 import pytest
 
 from tests.link_proxy import LinkProxy
@@ -162,3 +163,19 @@ def test_an_end_that_closes_closes_the_other(links: LinkProxy, front: str) -> No
     links.serve("a", "127.0.0.1:1", NOBODY)  # where nobody listens
     with _connect(front) as connection:
         assert connection.recv(1) == b""
+
+
+def test_what_nobody_reads_keeps_no_connection_open(server: _EchoServer) -> None:
+    with LinkProxy() as links:
+        address = links.add_front("a")
+        host, server_port = server.server_address[:2]
+        links.serve("a", f"{host!s}:{server_port}", NOBODY)
+        connection = _connect(address)
+        connection.settimeout(QUIET_S)
+        with pytest.raises(TimeoutError):  # every buffer on the way and back is full
+            connection.sendall(bytes(64 << 20))
+    port = int(address.rpartition(":")[2])
+    assert port not in {
+        socket.laddr.port for socket in psutil.Process().net_connections("tcp") if socket.laddr
+    }
+    connection.close()
