@@ -7,10 +7,14 @@ able to die. ``MINIMR_HOME`` style discovery works through ``home`` (``client.js
     with StorageCluster(tmp_path, chunk_bytes=64 * 1024) as cluster:
         cluster.client.open_writer("/a") ...
         cluster.kill_chunkserver(0)
+
+With ``links`` every process advertises the front of a ``LinkProxy``, so that a chunkserver can be
+cut off from the master and from its peers while clients still reach it.
 """
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -23,6 +27,7 @@ from typing import Self
 from minigfs.client.client import MinigfsClient
 from minigfs.client.config import ClientConfig
 from minigfs.transport.security import create_token, load_token
+from tests.link_proxy import LinkProxy
 
 __all__ = ["ChunkserverHandle", "StorageCluster"]
 
@@ -37,12 +42,17 @@ from minigfs.master.process import FileSystemService, MasterOptions, serve_maste
 from minigfs.ports import SystemClock, SystemRng
 from minigfs.transport.security import Security, load_token
 told = json.loads(sys.argv[1])
+if told["crashes"]:
+    from minigfs.replication import founding
+    from tests.crashing_disk import CrashingDisk
+    founding.RealDisk = CrashingDisk
 config = FileSystemConfig(
     cluster_id=told["cluster_id"], chunk_bytes=told["chunk_bytes"], replication=told["replication"]
 )
 options = MasterOptions(
     directory=Path(told["directory"]),
     listen=told["listen"],
+    advertise=told["advertise"],
     security=Security(load_token(told["token_file"]), told["cluster_id"]),
     config=config,
 )
@@ -59,6 +69,10 @@ from pathlib import Path
 from minigfs.chunkserver.process import ChunkserverOptions, serve_chunkserver
 from minigfs.transport.security import Security, load_token
 told = json.loads(sys.argv[1])
+if told["crashes"]:
+    from minigfs.chunkserver import process
+    from tests.crashing_disk import CrashingDisk
+    process.RealDisk = CrashingDisk
 logging.basicConfig(level=logging.INFO)
 if told["file_bytes_max"]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (told["file_bytes_max"],) * 2)
@@ -66,6 +80,7 @@ serve_chunkserver(
     ChunkserverOptions(
         directory=Path(told["directory"]),
         listen=told["listen"],
+        advertise=told["advertise"],
         masters=(told["master"],),
         security=Security(load_token(told["token_file"]), told["cluster_id"]),
         host=told["host"],
@@ -81,7 +96,9 @@ class ChunkserverHandle:
 
     directory: Path
     host: str
-    address: str = "127.0.0.1:0"
+    listen: str = "127.0.0.1:0"
+    address: str = ""
+    """Where others reach it."""
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def chunk_files(self) -> list[Path]:
@@ -103,18 +120,25 @@ class StorageCluster:
         file_bytes_max: int = 0,
         lends: bool = True,
         repairs: bool = True,
+        links: bool = False,
+        crashes: bool = False,
     ) -> None:
         """``file_bytes_max`` limits every file of the chunkservers (RLIMIT_FSIZE); 0: no limit.
         Without ``lends`` their directories are too deep for Unix sockets: all reads use TCP.
-        Without ``repairs`` what is damaged stays so, for a test to look at."""
+        Without ``repairs`` what is damaged stays so, for a test to look at. With ``links`` there
+        is a ``LinkProxy`` between all processes, and nothing is lent. With ``crashes`` all disks
+        are ``CrashingDisk``, to be armed."""
         self.root = root
+        self.links = LinkProxy() if links else None
         self.chunk_bytes = chunk_bytes
         self.replication = replication
-        self.master_address = "127.0.0.1:0"
+        self.master_address = ""  # where others reach it
+        self._master_listen = "127.0.0.1:0"
         self.master_process: subprocess.Popen[bytes] | None = None
         self.chunkservers = [
             ChunkserverHandle(
-                directory=(root if lends else root / ("deep" * 27)) / f"chunkserver-{n}",
+                directory=(root if lends and not links else root / ("deep" * 27))
+                / f"chunkserver-{n}",
                 host=f"host-{n}",
             )
             for n in range(chunkservers)
@@ -124,6 +148,7 @@ class StorageCluster:
         self._timeout_ms = timeout_ms
         self._file_bytes_max = file_bytes_max
         self._repairs = repairs
+        self._crashes = crashes
 
     @property
     def config(self) -> ClientConfig:
@@ -142,10 +167,15 @@ class StorageCluster:
         self.root.mkdir(parents=True, exist_ok=True)
         if not self.token_file.exists():
             create_token(self.token_file)
+        if self.links is not None:
+            self.links.__enter__()
+            self.master_address = self.links.add_front("master")
+            for server in self.chunkservers:
+                server.address = self.links.add_front(server.host)
         try:
             self.start()
         except BaseException:
-            self.kill_everything()
+            self._end()
             raise
         return self
 
@@ -155,7 +185,12 @@ class StorageCluster:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self.kill_everything()
+        if self.links is not None:
+            self.links.__exit__(None, None, None)
 
     def start(self) -> None:
         """Start whatever does not run, and wait until the master counts every chunkserver."""
@@ -175,12 +210,19 @@ class StorageCluster:
             "chunk_bytes": self.chunk_bytes,
             "replication": self.replication,
             "directory": str(directory),
-            "listen": self.master_address,
+            "listen": self._master_listen,
+            "advertise": None if self.links is None else self.master_address,
             "token_file": str(self.token_file),
+            "crashes": self._crashes,
             "repairs": self._repairs,
         }
-        self.master_process = _spawn(MASTER_PROGRAM, told, self.root / "master.log")
-        self.master_address = _bound_address(self.master_process, self.root / "master.log")
+        log = self.root / "master.log"
+        self.master_process = process = _spawn(MASTER_PROGRAM, told, log)
+        self._link("master", self._master_listen, process)
+        self._master_listen = _bound_address(process, log)
+        self._link("master", self._master_listen, process)
+        if self.links is None:
+            self.master_address = self._master_listen
         client_file = {
             "cluster_id": CLUSTER_ID,
             "masters": [self.master_address],
@@ -200,6 +242,29 @@ class StorageCluster:
     def kill_master(self) -> None:
         _kill(self.master_process)
         self.master_process = None
+
+    def pause_chunkserver(self, number: int) -> None:
+        _running(self.chunkservers[number].process).send_signal(signal.SIGSTOP)
+
+    def resume_chunkserver(self, number: int) -> None:
+        _running(self.chunkservers[number].process).send_signal(signal.SIGCONT)
+
+    def fill_disk(self, number: int, file_bytes_max: int = 4096) -> None:
+        """No file of a chunkserver can grow beyond so many bytes, until ``free_disk``."""
+        self._limit_files(number, file_bytes_max)
+
+    def free_disk(self, number: int) -> None:
+        self._limit_files(number, resource.RLIM_INFINITY)
+
+    def _limit_files(self, number: int, bytes_max: int) -> None:
+        pid = _running(self.chunkservers[number].process).pid
+        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (bytes_max, hard))
+
+    def isolate_chunkserver(self, number: int) -> None:
+        """Clients reach it as before; the master and the other chunkservers do not."""
+        assert self.links is not None
+        self.links.isolate(self.chunkservers[number].host)
 
     def kill_everything(self) -> None:
         self.kill_master()
@@ -222,18 +287,29 @@ class StorageCluster:
         told = {
             "cluster_id": CLUSTER_ID,
             "directory": str(server.directory),
-            "listen": server.address,
+            "listen": server.listen,
+            "advertise": "" if self.links is None else server.address,
             "master": self.master_address,
             "token_file": str(self.token_file),
             "host": server.host,
+            "crashes": self._crashes,
             "file_bytes_max": self._file_bytes_max,
         }
         server.process = _spawn(CHUNKSERVER_PROGRAM, told, self.root / f"chunkserver-{number}.log")
+        self._link(server.host, server.listen, server.process)
 
     def _learn_address(self, number: int) -> None:
         server = self.chunkservers[number]
         assert server.process is not None
-        server.address = _bound_address(server.process, self.root / f"chunkserver-{number}.log")
+        server.listen = _bound_address(server.process, self.root / f"chunkserver-{number}.log")
+        self._link(server.host, server.listen, server.process)
+        if self.links is None:
+            server.address = server.listen
+
+    def _link(self, name: str, listens: str, process: subprocess.Popen[bytes]) -> None:
+        """Told twice at a first start: a process may connect before its own address is known."""
+        if self.links is not None:
+            self.links.serve(name, listens, process.pid)
 
 
 def _spawn(program: str, told: dict[str, object], log: Path) -> subprocess.Popen[bytes]:
@@ -255,6 +331,11 @@ def _bound_address(process: subprocess.Popen[bytes], log: Path) -> str:
     process.stdout.close()
     assert line, f"the process ended at its start:\n{log.read_text()}"
     return line
+
+
+def _running(process: subprocess.Popen[bytes] | None) -> subprocess.Popen[bytes]:
+    assert process is not None, "it does not run"
+    return process
 
 
 def _kill(process: subprocess.Popen[bytes] | None) -> None:

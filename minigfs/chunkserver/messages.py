@@ -142,7 +142,7 @@ class VerifyChunk(Request[ChunkVerified], frozen=True, tag="chunk.verify"):
 
 
 class PingChunkserver(Request[Empty], frozen=True, tag="chunk.ping"):
-    """Is anybody there?"""
+    """Is anybody there? See ``liveness``."""
 
 
 def chain_timeout_ms(servers_below: int) -> int:

@@ -18,6 +18,7 @@ from typing import Self
 
 from msgspec.structs import replace as with_fields
 
+from minigfs.chunkserver.liveness import watch_server
 from minigfs.chunkserver.messages import (
     ChainFailure,
     ChunkData,
@@ -104,7 +105,12 @@ class _Below:
         self._timeout_ms = chain_timeout_ms(len(rest))
         forwarded = with_fields(request, chain=tuple(rest))
         try:
-            self._stream = pool.open_stream(self._address, forwarded, timeout_ms=self._timeout_ms)
+            self._stream = pool.open_stream(
+                self._address,
+                forwarded,
+                timeout_ms=self._timeout_ms,
+                watch=watch_server(pool, self._address),
+            )
         except MinigfsError as error:
             raise self._failed(error) from error
 

@@ -9,6 +9,7 @@ forgotten: the server may be back.
 """
 
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from minigfs.client.leases import WriterLeases
@@ -78,13 +79,15 @@ class ChunkAllocator:
                 (chunk,) = self._ask(index, 1)
             return chunk
 
-    def replace(self, failed: LocatedChunk, address: str) -> LocatedChunk:
-        """Another chunk for the same index, without the server at ``address``.
+    def replace(self, failed: LocatedChunk, addresses: Collection[str]) -> LocatedChunk:
+        """Another chunk for the same index, without the servers at ``addresses``.
 
         Raises ``NotEnoughChunkservers``, and then excludes nobody any more.
         """
         with self._lock:
-            self._excluded.update(r.chunkserver_id for r in failed.replicas if r.address == address)
+            self._excluded.update(
+                r.chunkserver_id for r in failed.replicas if r.address in addresses
+            )
             try:
                 (chunk,) = self._ask(failed.index, 1)
             except NotEnoughChunkservers:

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from minigfs.chunkserver.checksum import block_sums, digest_of_table
+from minigfs.chunkserver.liveness import silent_servers
 from minigfs.chunkserver.messages import (
     ChunkData,
     ChunkWritten,
@@ -50,12 +51,32 @@ class UploadContext:
 
 
 class _Failed(Exception):
-    """A server of the chain failed; ``address`` says which, ``error`` how."""
+    """Servers of the chain failed; ``addresses`` says which, ``error`` how."""
 
-    def __init__(self, address: str, error: MinigfsError) -> None:
+    def __init__(self, error: MinigfsError, *addresses: str) -> None:
         super().__init__(str(error))
-        self.address = address
+        self.addresses = addresses
         self.error = error
+
+
+class _ChainWatch:
+    """Finds all servers of a chain that hang at once, not one after the other."""
+
+    def __init__(self, pool: ConnectionPool, chain: tuple[str, ...]) -> None:
+        self._pool = pool
+        self._chain = chain
+        self._silent: tuple[str, ...] = ()
+
+    def __call__(self) -> bool:
+        self._silent = silent_servers(self._pool, self._chain)
+        return not self._silent
+
+    def failed(self, error: MinigfsError, address: str) -> _Failed:
+        """Who is to be left out after an error of the server at ``address``: those that hang, if
+        any do, since whoever comes before them in the chain is not to blame."""
+        if isinstance(error, NoSpace | CorruptChunk) or (not self._silent and self()):
+            return _Failed(error, address)
+        return _Failed(error, *self._silent)
 
 
 class ChunkUpload:
@@ -135,22 +156,23 @@ class ChunkUpload:
         """Another chunk for the bytes of one that failed; the failure itself if there is none."""
         while True:
             try:
-                return self._context.allocator.replace(chunk, failed.address)
+                return self._context.allocator.replace(chunk, failed.addresses)
             except NotEnoughChunkservers:
                 # Full disks do not empty themselves while we wait; dead servers may come back.
                 if isinstance(failed.error, NoSpace) or not patience.pause():
                     raise type(failed.error)(
-                        f"cannot write {self._context.path}: {failed.address}: {failed.error}"
+                        f"cannot write {self._context.path}: {failed.addresses[0]}: {failed.error}"
                     ) from failed.error
 
     def _send(self, chunk: LocatedChunk) -> SealedChunk:
         chain = tuple(replica.address for replica in chunk.replicas)
+        watch = _ChainWatch(self._context.pool, chain)
         timeout_ms = chain_timeout_ms(len(chain) - 1)
         table: list[bytes] = []
         offset = 0
         try:
             with self._context.pool.open_stream(
-                chain[0], self._request(chunk, chain[1:]), timeout_ms=timeout_ms
+                chain[0], self._request(chunk, chain[1:]), timeout_ms=timeout_ms, watch=watch
             ) as stream:
                 for piece, last in self._pieces_from_first():
                     sums = block_sums(
@@ -164,24 +186,11 @@ class ChunkUpload:
         except (SecurityError, WriterFenced):
             raise
         except MinigfsError as error:
-            raise _Failed(chain[0], error) from error
-        return self._sealed(chunk, written, offset, digest_of_table(b"".join(table)))
-
-    def _sealed(
-        self, chunk: LocatedChunk, written: ChunkWritten, length_bytes: int, digest: int
-    ) -> SealedChunk:
+            raise watch.failed(error, chain[0]) from error
         if written.failure is not None:
-            error = error_from_wire(written.failure.code, written.failure.message)
-            raise _Failed(written.failure.address, error)
-        if (written.length_bytes, written.digest) != (length_bytes, digest):
-            error = CorruptChunk(f"chunk {chunk.handle:x}: the servers have other bytes than ours")
-            raise _Failed(chunk.replicas[0].address, error)
-        return SealedChunk(
-            handle=chunk.handle,
-            length_bytes=length_bytes,
-            digest=digest,
-            replicas=written.replicas,
-        )
+            failure = error_from_wire(written.failure.code, written.failure.message)
+            raise watch.failed(failure, written.failure.address)
+        return _sealed(chunk, written, offset, digest_of_table(b"".join(table)))
 
     def _request(self, chunk: LocatedChunk, chain: tuple[str, ...]) -> WriteChunk:
         return WriteChunk(
@@ -214,3 +223,17 @@ class ChunkUpload:
             self._complete = True
         else:
             self._pieces.append(piece)
+
+
+def _sealed(
+    chunk: LocatedChunk, written: ChunkWritten, length_bytes: int, digest: int
+) -> SealedChunk:
+    if (written.length_bytes, written.digest) != (length_bytes, digest):
+        error = CorruptChunk(f"chunk {chunk.handle:x}: the servers have other bytes than ours")
+        raise _Failed(error, chunk.replicas[0].address)
+    return SealedChunk(
+        handle=chunk.handle,
+        length_bytes=length_bytes,
+        digest=digest,
+        replicas=written.replicas,
+    )

@@ -33,7 +33,7 @@ from minigfs.ports import Clock, SystemClock
 from minigfs.transport.address import Address
 from minigfs.transport.codec import FrameKind
 from minigfs.transport.connection import Connection, ConnectionBroken, ConnectionLate, Payload
-from minigfs.transport.deadline import Deadline
+from minigfs.transport.deadline import Deadline, Watch
 from minigfs.transport.messages import Message, ReplyT, Request, reply_type
 from minigfs.transport.network import Network, RealNetwork
 from minigfs.transport.security import Security
@@ -83,10 +83,18 @@ class ConnectionPool:
         return cast("ReplyT", reply)
 
     def open_stream(
-        self, address: Address, request: Request[Any], *, timeout_ms: int = 10_000
+        self,
+        address: Address,
+        request: Request[Any],
+        *,
+        timeout_ms: int = 10_000,
+        watch: Watch | None = None,
     ) -> Stream:
-        """Send a request whose call goes on; the timeout is for getting the request out."""
-        return self._begin(address, request, b"", Deadline(self._clock, timeout_ms))
+        """Send a request whose call goes on; the timeout is for getting the request out.
+
+        ``watch`` is asked about a server that is silent, here and as long as the call goes on.
+        """
+        return self._begin(address, request, b"", Deadline(self._clock, timeout_ms, watch), watch)
 
     def close(self) -> None:
         """End the idle connections. The pool can be used again."""
@@ -95,7 +103,12 @@ class ConnectionPool:
                 connection.close()
 
     def _begin(
-        self, address: Address, request: Request[Any], payload: Payload, deadline: Deadline
+        self,
+        address: Address,
+        request: Request[Any],
+        payload: Payload,
+        deadline: Deadline,
+        watch: Watch | None = None,
     ) -> Stream:
         while True:
             connection = self._take_idle(address)
@@ -109,6 +122,7 @@ class ConnectionPool:
                 self._clock,
                 broken=OutcomeUnknown,
                 release=partial(self._keep, address, connection),
+                watch=watch,
             )
             try:
                 connection.send(FrameKind.REQUEST, call_id, request, payload, deadline=deadline)
@@ -190,9 +204,8 @@ def pop(idle: deque[PooledConnection]) -> PooledConnection | None:
 
 
 def late(address: Address, deadline: Deadline) -> DeadlineExceeded:
-    return DeadlineExceeded(
-        f"{address} did not answer within {deadline.timeout_ms} ms: it may be overloaded or cut off"
-    )
+    within = f" within {deadline.timeout_ms} ms" if deadline.is_over else ""
+    return DeadlineExceeded(f"{address} did not answer{within}: it may be overloaded or cut off")
 
 
 def unreachable(address: Address, reason: str) -> Unreachable:

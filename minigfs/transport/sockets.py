@@ -29,8 +29,8 @@ UNTAKEN_DESCRIPTORS_MAX = 4  # a peer that sends files nobody waits for fills no
 def wait_for(sock: socket.socket, events: int, deadline: Deadline) -> None:
     poll = select.poll()
     poll.register(sock, events)
-    if not poll.poll(deadline.remaining_ms()):
-        raise TimeoutError
+    while not poll.poll(deadline.wait_ms()):
+        deadline.waited()
 
 
 class SocketLink:

@@ -23,7 +23,7 @@ from minigfs.transport.connection import (
     ConnectionLate,
     Payload,
 )
-from minigfs.transport.deadline import Deadline
+from minigfs.transport.deadline import Deadline, Watch
 
 __all__ = ["Stream", "first_to_answer"]
 
@@ -67,8 +67,11 @@ class Stream:
         broken: type[ClusterError],
         request_payload: memoryview = NO_PAYLOAD,
         release: Callable[[], None] | None = None,
+        watch: Watch | None = None,
     ) -> None:
-        """``broken`` is raised when the connection is lost; ``release`` takes it back."""
+        """``broken`` is raised when the connection is lost; ``release`` takes it back. ``watch``
+        is asked about a peer that is silent (see ``deadline``)."""
+        self._watch = watch
         self._connection = connection
         self._call_id = call_id
         self._clock = clock
@@ -108,7 +111,7 @@ class Stream:
         When the connection is lost because the peer gave up, the peer's own error is raised if it
         left one.
         """
-        deadline = Deadline(self._clock, timeout_ms)
+        deadline = Deadline(self._clock, timeout_ms, self._watch)
         try:
             self._connection.send(
                 FrameKind.MESSAGE,
@@ -136,7 +139,8 @@ class Stream:
         A payload that fits in ``into`` is received there, without a copy; what ``into`` holds after
         an error is undefined. Raises the peer's error if an error frame comes.
         """
-        return self.receive_by(message_type, Deadline(self._clock, timeout_ms), into=into)
+        deadline = Deadline(self._clock, timeout_ms, self._watch)
+        return self.receive_by(message_type, deadline, into=into)
 
     def receive_by(
         self,
@@ -229,6 +233,5 @@ class Stream:
         )
 
     def _late(self, deadline: Deadline, what: str) -> DeadlineExceeded:
-        return DeadlineExceeded(
-            f"{self.peer} {what} within {deadline.timeout_ms} ms: it may be overloaded or cut off"
-        )
+        when = f"within {deadline.timeout_ms} ms" if deadline.is_over else "and does not answer"
+        return DeadlineExceeded(f"{self.peer} {what} {when}: it may be overloaded or cut off")

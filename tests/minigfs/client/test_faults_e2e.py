@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,6 +83,37 @@ def test_a_server_killed_in_the_middle_of_a_write_costs_nothing_but_a_moment(
     assert max(longest, time.monotonic() - before) < STALL_SECONDS_MAX
     assert status.size_bytes == len(content)
     assert read_file(client, f"/killed-write-{place}") == content
+
+
+@contextmanager
+def paused(cluster: StorageCluster, *numbers: int) -> Iterator[None]:
+    for number in numbers:
+        cluster.pause_chunkserver(number)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            cluster.resume_chunkserver(number)
+
+
+@pytest.mark.parametrize("hanging", [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)])
+def test_servers_that_hang_stall_a_writer_for_less_than_three_seconds(
+    cluster: StorageCluster, hanging: tuple[int, ...]
+) -> None:
+    """They break no connection, and a disk may be slow: only a ping tells them from busy ones."""
+    name = "-".join(map(str, hanging))
+    content = os.urandom(3 * CHUNK)
+    client = unsuspecting(cluster)
+    longest = 0.0
+    writer = client.open_writer(f"/hanging-writers/{name}")
+    writer.write(content[:CHUNK])
+    with paused(cluster, *hanging):
+        for call in (lambda: writer.write(content[CHUNK:]), writer.close):
+            before = time.monotonic()
+            call()
+            longest = max(longest, time.monotonic() - before)
+        assert read_file(client, f"/hanging-writers/{name}") == content
+    assert longest < STALL_SECONDS_MAX
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])

@@ -350,3 +350,25 @@ def test_more_clients_than_the_limit_are_turned_away_and_the_others_served(
             pool.call(address, Pull(count=1, piece_bytes=1))
         stream.send(Piece(number=0, last=True), b"abc")
         assert stream.receive(Total)[0].byte_count == 3
+
+
+def test_a_silent_peer_is_waited_for_as_long_as_it_is_said_to_be_there(
+    serve_bulk: Callable[..., tuple[BulkServer, str]], pool: ConnectionPool
+) -> None:
+    """The last answer ends the wait, long before the deadline."""
+    is_released = threading.Event()
+
+    def stay_silent(_request: Odd, _stream: Stream) -> None:
+        is_released.wait()
+
+    _, address = serve_bulk({Odd: stay_silent})
+    answers = [True, False]
+    try:
+        with (
+            pool.open_stream(address, Odd(), watch=lambda: answers.pop(0)) as stream,
+            pytest.raises(DeadlineExceeded, match="does not answer"),
+        ):
+            stream.receive(Piece, timeout_ms=60_000)
+    finally:
+        is_released.set()
+    assert not answers
