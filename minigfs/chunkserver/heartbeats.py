@@ -123,6 +123,8 @@ class Heartbeats:
             self._store.restore(handle)
         self._open_chunks.carry_out(reply.seal)
         self._delete(reply.delete, frozenset(reply.delete_at_once))
+        for order in reply.set_aside:
+            self._store.set_aside(order)
         self._copies.take(reply.copy)
 
     def _stops_in(self, seconds: float) -> bool:

@@ -261,6 +261,8 @@ class Chunkserver:
             last_scrubbed_ms=self._scrubber.last_scrubbed_ms,
             lending_address=self._lending_address,
             open_chunks=self._open_chunks.reports(),
+            set_aside=self._store.quarantine.reports(),
+            set_aside_count=self._store.quarantine.count,
         )
 
 

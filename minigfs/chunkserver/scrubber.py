@@ -100,7 +100,8 @@ class Scrubber:
             self._write_record()
 
     def inspect(self) -> None:
-        """Look at what every file says of itself."""
+        """Look at what every file says of itself, and at what is set aside."""
+        self._store.quarantine.look()
         for count, chunk in enumerate(self._store.known_chunks(), start=1):
             with suppress(CorruptChunk):  # which the store has noted
                 self._store.open_chunk(chunk.handle, chunk.version).close()

@@ -5,7 +5,8 @@
     incoming/   chunks being written; whatever a start finds here was never acknowledged
     chunks/     sealed chunks, one file each, named by the handle; never changed in place
     trash/      deleted chunks, for a while (see ``trash``)
-    quarantine/ files a start could not make sense of, kept for a person to look at
+    quarantine/ files a start could not make sense of, and replicas of versions that were never
+                given (see ``set_aside``), kept for a person to look at
 
 A chunk is sealed by: header and table written, file synced, renamed into ``chunks/``, directory
 synced; only then may anybody be told that it is there. So a crash leaves either nothing or a whole
@@ -46,10 +47,12 @@ from minigfs.chunkserver.chunk_file import (
 )
 from minigfs.chunkserver.messages import WriteChunk
 from minigfs.chunkserver.reports import ChunkReport, ReportLedger
+from minigfs.chunkserver.set_aside import QUARANTINE, SetAside
 from minigfs.chunkserver.trash import Trash
 from minigfs.config import CHECKSUM_BLOCK_BYTES, MIN_CHUNK_BYTES
 from minigfs.errors import CorruptChunk, NoSpace, ProtocolError, Unsupported
 from minigfs.ids import ChunkHandle, ChunkVersion, ClusterId
+from minigfs.master.messages import AheadReplica
 from minigfs.ports import Buffer, Clock, Disk, DiskFile, RealDiskFile, SystemClock
 
 __all__ = ["ChunkStore", "IncomingChunk", "OpenChunk", "chunk_path"]
@@ -58,7 +61,6 @@ logger = logging.getLogger(__name__)
 
 _INCOMING = "incoming"
 _CHUNKS = "chunks"
-_QUARANTINE = "quarantine"
 _SUFFIX = ".chunk"
 
 # Below this much free space no chunk is begun, so that the master (on the same disk in a small
@@ -76,6 +78,7 @@ class ChunkStore:
     def __init__(self, disk: Disk, *, cluster_id: ClusterId, clock: Clock | None = None) -> None:
         self._disk = disk
         self.trash = Trash(disk, clock or SystemClock())
+        self.quarantine = SetAside(disk, clock or SystemClock())
         self._cluster_id = cluster_id
         self._lock = threading.Lock()
         self._sealed: dict[ChunkHandle, StoredChunk] = {}
@@ -86,9 +89,10 @@ class ChunkStore:
 
     def open(self) -> None:
         """Find the sealed chunks, remove what was never sealed, set aside what is not a chunk."""
-        for directory in (_INCOMING, _CHUNKS, _QUARANTINE):
+        for directory in (_INCOMING, _CHUNKS, QUARANTINE):
             self._disk.make_dirs(directory)
         self.trash.open()
+        self.quarantine.look()
         self._disk.sync_dir("")
         for name in self._disk.list(_INCOMING):
             self._disk.remove(f"{_INCOMING}/{name}")
@@ -101,7 +105,7 @@ class ChunkStore:
             self.admit(self._read_description(name))
         except (CorruptChunk, OSError) as error:
             logger.warning("quarantine %s: %s", name, error)
-            self._disk.rename(f"{_CHUNKS}/{name}", f"{_QUARANTINE}/{name}")
+            self._disk.rename(f"{_CHUNKS}/{name}", f"{QUARANTINE}/{name}")
             return False
         return True
 
@@ -196,6 +200,13 @@ class ChunkStore:
             self._disk.remove(path)
         else:
             self.trash.put(path, handle)
+
+    def set_aside(self, order: AheadReplica) -> None:
+        """Serve a chunk no more, and keep its file, if it is in that version or a later one."""
+        known = self._sealed.get(order.handle)
+        if known is not None and known.version >= order.version:
+            self._forget(order.handle)
+            self.quarantine.put(chunk_path(order.handle), AheadReplica(order.handle, known.version))
 
     def restore(self, handle: ChunkHandle) -> bool:
         """Take a chunk back out of the trash; whether it is here now."""

@@ -83,8 +83,9 @@ class _Tally:
 def fsck(cluster: ClusterChoice, path: str, quick: bool, repair: bool, as_json: bool) -> None:
     """Compare every replica of every chunk at and below PATH with what was published.
 
-    Names path, chunk, server and block of what is wrong. Exit code 4 if there is damage (that was
-    not repaired), 3 if some chunk could not be checked on any server.
+    Names path, chunk, server and block of what is wrong, and replicas that were set aside because
+    the masters never gave their version: those wait for a person, and are no damage. Exit code 4
+    if there is damage (that was not repaired), 3 if some chunk could not be checked on any server.
     """
     _check(cluster, path, quick=quick, report=repair, wait=repair, as_json=as_json)
 

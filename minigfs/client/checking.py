@@ -23,7 +23,13 @@ from minigfs.client.config import ClientConfig
 from minigfs.client.masters import MasterCaller
 from minigfs.errors import MinigfsError, SecurityError
 from minigfs.ids import ChunkHandle, ChunkserverId
-from minigfs.master.examine_messages import Examine, Examined, ExaminedChunk, ExaminedServer
+from minigfs.master.examine_messages import (
+    Examine,
+    Examined,
+    ExaminedAside,
+    ExaminedChunk,
+    ExaminedServer,
+)
 from minigfs.master.messages import ReportDamage
 from minigfs.transport.client import ConnectionPool
 
@@ -38,7 +44,8 @@ class FindingKind(StrEnum):
     DAMAGED = "damaged"  # some of its bytes are not what its sums say
     MISSING = "missing"
     STALE = "stale"  # an older version
-    AHEAD = "ahead"  # a version that the masters never gave: kept for a person to look at
+    AHEAD = "ahead"  # a version that the masters never gave
+    SET_ASIDE = "set-aside"  # so was this: out of use, kept for a person to look at
     DIFFERENT = "different"  # whole, but not what was published: rolled back, or another's
     UNREACHABLE = "unreachable"  # its server does not answer: nothing is known of it
     LOST = "lost"  # of a chunk: every replica was looked at, and none is sound
@@ -111,8 +118,8 @@ class ReplicaChecker:
     def check(self, path: str) -> Iterator[CheckedChunk]:
         """All chunks at and below a path, in order."""
         under_way: deque[Future[CheckedChunk]] = deque()
-        for file_path, chunk, servers in self._chunks(path):
-            under_way.append(self._workers.submit(self._check, file_path, chunk, servers))
+        for file_path, chunk, page in self._chunks(path):
+            under_way.append(self._workers.submit(self._check, file_path, chunk, page))
             if len(under_way) > 2 * _CHUNKS_AT_ONCE:
                 yield under_way.popleft().result()
         while under_way:
@@ -154,34 +161,30 @@ class ReplicaChecker:
             )
         except FileNotFoundError:
             return ()
-        servers = _by_id(page)
         for file in page.files:
             for chunk in file.chunks:
                 if chunk.index == index:
-                    return self._check(path, chunk, servers).findings
+                    return self._check(path, chunk, page).findings
         return ()
 
-    def _chunks(
-        self, path: str
-    ) -> Iterator[tuple[str, ExaminedChunk | None, dict[ChunkserverId, ExaminedServer]]]:
+    def _chunks(self, path: str) -> Iterator[tuple[str, ExaminedChunk | None, Examined]]:
+        """Each with the page that it stands on."""
         request = Examine(path=path)
         while True:
             page = self._masters.call(request)
-            servers = _by_id(page)
             for file in page.files:
                 if not file.chunks:
-                    yield file.status.path, None, servers
+                    yield file.status.path, None, page
                 for chunk in file.chunks:
-                    yield file.status.path, chunk, servers
+                    yield file.status.path, chunk, page
             if not page.more:
                 return
             request = Examine(path=path, start_after=page.start_after, first_index=page.first_index)
 
-    def _check(
-        self, path: str, chunk: ExaminedChunk | None, servers: dict[ChunkserverId, ExaminedServer]
-    ) -> CheckedChunk:
+    def _check(self, path: str, chunk: ExaminedChunk | None, page: Examined) -> CheckedChunk:
         if chunk is None or chunk.is_open:  # then its members compare what they have by themselves
             return CheckedChunk(path=path, chunk=chunk)
+        servers = {server.chunkserver_id: server for server in page.servers}
         findings: list[Finding] = []
         sound: list[ExaminedServer] = []
         for server in (servers[chunkserver_id] for chunkserver_id in chunk.replicas):
@@ -195,6 +198,11 @@ class ReplicaChecker:
             findings = [self._with_block(one, chunk, sound[0], servers) for one in findings]
         else:
             findings.append(_about_chunk(path, chunk, findings))
+        findings += [
+            _about_aside(path, chunk, aside)
+            for aside in page.set_aside
+            if aside.handle == chunk.handle
+        ]
         return CheckedChunk(
             path=path,
             chunk=chunk,
@@ -288,16 +296,25 @@ def _about_chunk(path: str, chunk: ExaminedChunk, findings: list[Finding]) -> Fi
     )
 
 
+def _about_aside(path: str, chunk: ExaminedChunk, aside: ExaminedAside) -> Finding:
+    return Finding(
+        kind=FindingKind.SET_ASIDE,
+        path=path,
+        chunk=chunk.index,
+        handle=f"{chunk.handle:016x}",
+        server=aside.address,
+        server_id=aside.chunkserver_id,
+        host=aside.host,
+        detail=f"version {aside.version}, not {chunk.version}: look at it in quarantine/ there",
+    )
+
+
 def _first_difference(first: bytes, second: bytes) -> int:
     """The block whose sums differ, or the one that only one of the tables has."""
     for start in range(0, min(len(first), len(second)), SUM_BYTES):
         if first[start : start + SUM_BYTES] != second[start : start + SUM_BYTES]:
             return start // SUM_BYTES
     return min(len(first), len(second)) // SUM_BYTES
-
-
-def _by_id(page: Examined) -> dict[ChunkserverId, ExaminedServer]:
-    return {server.chunkserver_id: server for server in page.servers}
 
 
 def _handle_of(finding: Finding) -> ChunkHandle:

@@ -1,6 +1,6 @@
 """What the log says of the chunks of a tree, a page at a time; see ``Examine``."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from minigfs.errors import FileSystemError
@@ -8,6 +8,7 @@ from minigfs.ids import ChunkserverId
 from minigfs.master.examine_messages import (
     Examine,
     Examined,
+    ExaminedAside,
     ExaminedChunk,
     ExaminedFile,
     ExaminedServer,
@@ -78,6 +79,7 @@ def examine_page(
         more=more,
         start_after=reached,
         first_index=next_index,
+        set_aside=tuple(_set_aside(files, membership)),
     )
 
 
@@ -115,6 +117,15 @@ def _examined_file(
             for i, chunk in enumerate(chunks)
         ),
     )
+
+
+def _set_aside(files: list[ExaminedFile], membership: Membership) -> Iterator[ExaminedAside]:
+    handles = {chunk.handle for file in files for chunk in file.chunks}
+    for server in membership.all_servers():
+        beat = server.last_heartbeat
+        for handle, version in ((one.handle, one.version) for one in beat.set_aside):
+            if handle in handles:
+                yield ExaminedAside(handle, version, server.chunkserver_id, beat.address, beat.host)
 
 
 def _servers(

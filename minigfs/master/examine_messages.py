@@ -4,7 +4,14 @@ from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion
 from minigfs.master.messages import FileStatus
 from minigfs.transport.messages import Message, Request
 
-__all__ = ["Examine", "Examined", "ExaminedChunk", "ExaminedFile", "ExaminedServer"]
+__all__ = [
+    "Examine",
+    "Examined",
+    "ExaminedAside",
+    "ExaminedChunk",
+    "ExaminedFile",
+    "ExaminedServer",
+]
 
 
 class ExaminedServer(Message, frozen=True, array_like=True):
@@ -25,6 +32,16 @@ class ExaminedChunk(Message, frozen=True, array_like=True):
     is_open: bool = False  # for appending: what it will hold is not in the log yet
 
 
+class ExaminedAside(Message, frozen=True, array_like=True):
+    """A replica of a version that the masters never gave, kept out of use on a server."""
+
+    handle: ChunkHandle
+    version: ChunkVersion
+    chunkserver_id: ChunkserverId
+    address: str
+    host: str
+
+
 class ExaminedFile(Message, frozen=True, array_like=True):
     status: FileStatus
     chunks: tuple[ExaminedChunk, ...]  # may go on in the next page
@@ -36,6 +53,7 @@ class Examined(Message, frozen=True):
     more: bool  # ask again with the two below
     start_after: str = ""
     first_index: int = 0
+    set_aside: tuple[ExaminedAside, ...] = ()  # of these files' chunks
 
 
 class Examine(Request[Examined], frozen=True, tag="fs.examine"):

@@ -9,7 +9,8 @@ a full report, and until the last part of it came its replicas count as present.
 Deleting is the one order that cannot be taken back. It is given here for handles that the server
 reported itself, that no file has, and that are below the state's next handle: what this master's
 log has never handed out is not its to delete. A replica of a live chunk on a server that is not in
-its set is a *stray*: ``repair`` may make use of it, or have it deleted.
+its set is a *stray*: ``repair`` may make use of it, or have it deleted. One of a version that this
+log never gave is *ahead*: it is set aside by its server, for a person to look at (DESIGN 6.5).
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -18,8 +19,14 @@ from itertools import islice
 
 from msgspec.structs import replace as with_fields
 
-from minigfs.ids import ChunkHandle, ChunkserverId
-from minigfs.master.messages import ChunkserverReport, Heartbeat, HeartbeatReply, ReplicaReport
+from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion
+from minigfs.master.messages import (
+    AheadReplica,
+    ChunkserverReport,
+    Heartbeat,
+    HeartbeatReply,
+    ReplicaReport,
+)
 from minigfs.master.placement import Candidate
 from minigfs.master.state import Chunk, FileSystemState
 
@@ -46,6 +53,7 @@ class Server:
     damaged: set[ChunkHandle] = field(default_factory=set)
     doomed: dict[ChunkHandle, None] = field(default_factory=dict)  # to be deleted, in order
     strays: dict[ChunkHandle, None] = field(default_factory=dict)  # held, and not in their sets
+    ahead: dict[ChunkHandle, ChunkVersion] = field(default_factory=dict)
     recent_creations: int = 0
 
     def is_alive(self, now_ms: int) -> bool:
@@ -106,8 +114,10 @@ class Membership:
         server.damaged.update(damaged)
         self.news += damaged
         server.last_heartbeat = _without_reports(beat)
-        doomed = islice(server.doomed, DELETE_ORDERS_MAX)
-        delete = tuple(handle for handle in doomed if _deletable(state, handle))
+        doomed = (handle for handle in server.doomed if handle not in server.ahead)
+        delete = tuple(
+            handle for handle in islice(doomed, DELETE_ORDERS_MAX) if _deletable(state, handle)
+        )
         under_way = beat.full and beat.report == server.report
         ask = not server.reported and not under_way
         return HeartbeatReply(
@@ -137,6 +147,7 @@ class Membership:
         server.held = set()
         server.doomed = {}
         server.strays = {}
+        server.ahead = {}
         server.confirmed = {
             handle: at_ms
             for handle, at_ms in server.confirmed.items()
@@ -150,6 +161,8 @@ class Membership:
             server.held.add(handle)
             server.confirmed.pop(handle, None)
             chunk = state.chunks.get(handle)
+            if _is_ahead(state, report):
+                server.ahead[handle] = report.version
             if chunk is None:
                 if handle < state.next_handle:
                     server.doomed[handle] = None
@@ -170,7 +183,23 @@ class Membership:
             server.damaged.discard(handle)
             server.doomed.pop(handle, None)
             server.strays.pop(handle, None)
+            server.ahead.pop(handle, None)
             self.news.append(handle)
+
+    def set_aside_orders(self, server: Server, state: FileSystemState) -> tuple[AheadReplica, ...]:
+        """What a server has of versions that were never given; from which version on.
+
+        The state must be known to be the newest, or another leader may have given them.
+        """
+        orders: list[AheadReplica] = []
+        for handle, version in list(islice(server.ahead.items(), DELETE_ORDERS_MAX)):
+            chunk = state.chunks.get(handle)
+            given = chunk.version if chunk is not None else ChunkVersion(0)
+            if version > given:
+                orders.append(AheadReplica(handle, ChunkVersion(given + 1)))
+            else:
+                del server.ahead[handle]
+        return tuple(orders)
 
     def confirm(self, chunk: Chunk, now_ms: int) -> None:
         """A writer has the acknowledgement of every replica of a chunk it published."""
@@ -235,6 +264,9 @@ class Membership:
     def all_servers(self) -> list[Server]:
         """All that were ever heard of, by this master."""
         return list(self._servers.values())
+
+    def live_servers(self, now_ms: int) -> list[Server]:
+        return [server for server in self._servers.values() if server.is_alive(now_ms)]
 
     def servers(self, chunkserver_ids: Sequence[ChunkserverId]) -> list[Server]:
         """Those of the servers that are known, in the same order."""
@@ -327,6 +359,13 @@ def _matches(chunk: Chunk, report: ReplicaReport) -> bool:
     if chunk.length_bytes == 0:
         return True
     return chunk.length_bytes == report.length_bytes and report.digest in (0, chunk.digest)
+
+
+def _is_ahead(state: FileSystemState, report: ReplicaReport) -> bool:
+    chunk = state.chunks.get(report.handle)
+    if chunk is None:
+        return report.handle >= state.next_handle
+    return report.version > chunk.version
 
 
 def _restorable(

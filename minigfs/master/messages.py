@@ -16,6 +16,7 @@ from minigfs.transport.messages import Empty, Message, ReplyT, Request
 
 __all__ = [
     "HOLD_MS",
+    "AheadReplica",
     "AllocateChunks",
     "Allocated",
     "CatalogueBatch",
@@ -326,6 +327,13 @@ class HistoryPosition(Message, frozen=True, array_like=True):
     nonce: int  # the term's number
 
 
+class AheadReplica(Message, frozen=True, array_like=True):
+    """A replica of a version that the masters never gave."""
+
+    handle: ChunkHandle
+    version: ChunkVersion
+
+
 class SealOrder(Message, frozen=True, array_like=True):
     """An open replica's chunk was sealed: keep this much of it, as this version."""
 
@@ -390,6 +398,7 @@ class HeartbeatReply(Message, frozen=True):
     copy: tuple[CopyOrder, ...] = ()
     catalogue: CatalogueBatch | None = None
     seal: tuple[SealOrder, ...] = ()
+    set_aside: tuple[AheadReplica, ...] = ()  # if they are in these versions, or later ones
 
 
 class Heartbeat(Request[HeartbeatReply], frozen=True, tag="cs.heartbeat"):
@@ -426,6 +435,8 @@ class Heartbeat(Request[HeartbeatReply], frozen=True, tag="cs.heartbeat"):
     lending_address: str = ""
     copied: tuple[CopyReport, ...] = ()
     open_chunks: tuple[ReplicaReport, ...] = ()  # for appending; each time, as many as fit
+    set_aside: tuple[AheadReplica, ...] = ()  # that wait for a person; the first of them
+    set_aside_count: int = 0
 
 
 class MasterReport(Message, frozen=True):

@@ -108,13 +108,19 @@ async def with_repair_orders(
 ) -> HeartbeatReply:
     """The answer to a heartbeat with what repair wants of the server.
 
-    Before anything of a live chunk is deleted, ``confirm`` makes sure that no other master leads:
-    that one might have logged meanwhile that it counts on what is here.
+    Before anything of a live chunk is deleted or set aside, ``confirm`` makes sure that no other
+    master leads: that one might have logged meanwhile that it counts on what is here.
     """
     repairs, server = tenure.repairs, tenure.membership.server(beat.chunkserver_id)
     repairs.take_reports(beat.chunkserver_id, beat.copied, state(), tenure.now_ms)
-    delete = reply.delete
-    if server is not None and server.strays:
+    delete, set_aside = reply.delete, reply.set_aside
+    if server is not None and (server.strays or server.ahead):
         await confirm()
         delete += repairs.strays_to_delete(beat.chunkserver_id, state(), tenure.now_ms)
-    return with_fields(reply, copy=repairs.orders_for(beat.chunkserver_id), delete=delete)
+        set_aside = tenure.membership.set_aside_orders(server, state())
+    return with_fields(
+        reply,
+        copy=repairs.orders_for(beat.chunkserver_id),
+        delete=delete,
+        set_aside=set_aside,
+    )

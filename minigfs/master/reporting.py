@@ -1,9 +1,10 @@
 """What `status` and `admin report` show: the health of the data, the servers, what is under way."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from minigfs.config import FileSystemConfig
+from minigfs.master.membership import Server
 from minigfs.master.messages import (
     ChunkserverReport,
     ClusterReport,
@@ -62,6 +63,7 @@ class Reporting:
             f"chunkserver {address} has seen a newer log than this master's: an old copy leads?"
             for address in tenure.strangers.values()
         )
+        reasons += tuple(_set_aside(tenure.membership.live_servers(tenure.now_ms)))
         repair = _repair_report(tenure, tally.missing_bytes)
         return self._made(
             masters,
@@ -98,6 +100,17 @@ class Reporting:
             notes=notes,
             repair=repair,
         )
+
+
+def _set_aside(servers: Iterable[Server]) -> Iterator[str]:
+    for server in servers:
+        beat = server.last_heartbeat
+        if beat.set_aside_count:
+            yield (
+                f"chunkserver {beat.address} set {beat.set_aside_count} replicas aside, of "
+                "versions that these masters never gave: did they lose a part of their log? `fsck` "
+                f"names the files; look at {beat.directory}/quarantine, then empty it"
+            )
 
 
 def _repair_report(tenure: Tenure, missing_bytes: int) -> RepairReport:

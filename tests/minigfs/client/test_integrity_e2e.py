@@ -6,17 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from minigfs.chunkserver.checksum import block_sums, digest_of_table
-from minigfs.chunkserver.chunk_file import decode_header, encode_header
 from minigfs.client.checking import Finding, FindingKind, ReplicaChecker
 from minigfs.config import CHECKSUM_BLOCK_BYTES as BLOCK
 from minigfs.errors import CorruptChunk
-from minigfs.ids import ChunkVersion
+from tests.chunk_damage import chunk_file, exchange, flip, forge
 from tests.storage_cluster import ChunkserverHandle, StorageCluster
 
 pytestmark = pytest.mark.e2e
@@ -52,32 +49,7 @@ def check(cluster: StorageCluster, path: str, *, quick: bool = False) -> list[Fi
 
 def file_of(cluster: StorageCluster, path: str, index: int, server: int) -> Path:
     chunk = cluster.client.locations(path, index * CHUNK, 1).chunks[0]
-    return cluster.chunkservers[server].directory / "chunks" / f"{chunk.handle:016x}.chunk"
-
-
-def flip(path: Path, offset: int = -1) -> None:
-    content = bytearray(path.read_bytes())
-    content[offset] ^= 1
-    path.write_bytes(content)
-
-
-def exchange(first: Path, second: Path) -> None:
-    one, two = first.read_bytes(), second.read_bytes()
-    first.write_bytes(two)
-    second.write_bytes(one)
-
-
-def forge(path: Path, *, change_from: int | None = None, version: int = 1) -> None:
-    """Write a file in which every sum is right, of other bytes or another version."""
-    content = path.read_bytes()
-    header, layout = decode_header(content)
-    data = bytearray(content[layout.data_offset :])
-    if change_from is not None:
-        data[change_from:] = bytes(len(data) - change_from)
-    table = block_sums(data, handle=header.handle, first_block=0)
-    digest = digest_of_table(table)
-    start = encode_header(replace(header, digest=digest, version=ChunkVersion(version))) + table
-    path.write_bytes(start.ljust(layout.data_offset, b"\0") + data)
+    return chunk_file(cluster.chunkservers[server].directory, chunk.handle)
 
 
 def restart(cluster: StorageCluster, number: int) -> ChunkserverHandle:
@@ -149,15 +121,47 @@ def test_a_replica_that_was_rolled_back_is_held_against_the_log_and_its_block_na
         assert reader.read_at(0, len(content)) == content
 
 
-@pytest.mark.parametrize(("version", "kind"), [(0, FindingKind.STALE), (7, FindingKind.AHEAD)])
-def test_a_replica_of_another_version_is_told_by_it(
-    version: int, kind: FindingKind, cluster: StorageCluster
-) -> None:
-    write(cluster, f"/version-{version}", CHUNK)
-    forge(file_of(cluster, f"/version-{version}", 0, server=0), version=version)
+def test_a_replica_of_an_older_version_is_told_by_it(cluster: StorageCluster) -> None:
+    write(cluster, "/version-0", CHUNK)
+    forge(file_of(cluster, "/version-0", 0, server=0), version=0)
     restart(cluster, 0)
-    (found,) = check(cluster, f"/version-{version}")
-    assert (found.kind, found.detail) == (kind, f"version {version}, not 1")
+    (found,) = check(cluster, "/version-0")
+    assert (found.kind, found.detail) == (FindingKind.STALE, "version 0, not 1")
+
+
+def test_a_replica_of_a_version_that_was_never_given_is_set_aside_and_kept(
+    healing: StorageCluster,
+) -> None:
+    """Neither served nor deleted, told until a person takes it away; another takes its place."""
+    content = write(healing, "/ahead", CHUNK)
+    path = file_of(healing, "/ahead", 0, server=0)
+    forge(path, change_from=5, version=7)
+    forged = path.read_bytes()
+    restart(healing, 0)
+
+    def is_healed() -> bool:
+        return [one.kind for one in check(healing, "/ahead")] == [FindingKind.SET_ASIDE]
+
+    until(is_healed)
+    (found,) = check(healing, "/ahead")
+    assert (found.server, found.chunk) == (healing.chunkservers[0].address, 0)
+    assert found.detail.startswith("version 7, not 1")
+    told = command(healing, "fsck", "/ahead")
+    assert (told.returncode, "set-aside" in told.stdout) == (0, True)
+    with healing.client.open_reader("/ahead") as reader:
+        assert reader.read_at(0, len(content)) == content
+
+    healing.client.remove("/ahead", now=True)
+    restart(healing, 0)
+    until(lambda: not path.exists())
+    (kept,) = (healing.chunkservers[0].directory / "quarantine").glob("*.version-7.*")
+    assert kept.read_bytes() == forged
+    until(lambda: healing.client.report().health == "DEGRADED")
+    (reason,) = healing.client.report().reasons
+    assert healing.chunkservers[0].address in reason
+    kept.unlink()
+    restart(healing, 0)  # or soon
+    until(lambda: healing.client.report().health == "OK")
 
 
 def test_the_server_finds_a_removed_file_by_itself_within_seconds(cluster: StorageCluster) -> None:

@@ -2,13 +2,14 @@
 
 import itertools
 
+import msgspec
 import pytest
 
 from minigfs.ids import ChunkserverId
 from minigfs.master import commands
 from minigfs.master.health import HealthTally
 from minigfs.master.membership import ALIVE_MS, DELETE_ORDERS_MAX, Membership
-from minigfs.master.messages import Heartbeat, ReplicaReport
+from minigfs.master.messages import AheadReplica, Heartbeat, ReplicaReport
 from tests.minigfs.master.harness import SERVERS
 
 S0, S1, S2 = SERVERS
@@ -78,6 +79,39 @@ def test_a_new_server_is_asked_for_a_full_report_until_it_gives_one(scene) -> No
     assert scene.says(S0).send_full_report
     assert not scene.says(S0, full=True).send_full_report
     assert not scene.says(S0).send_full_report
+
+
+def test_replicas_of_versions_and_chunks_that_were_never_given_are_set_aside(scene) -> None:
+    never_given = ReplicaReport(handle=scene.handle + 1000, version=2, length_bytes=1)
+    scene.says(S1, full=True, chunks=[scene.report()])
+    scene.says(S0, full=True, chunks=[scene.report(version=7), never_given])
+    server = scene.members.server(S0)
+    assert scene.members.set_aside_orders(server, scene.driver.state) == (
+        AheadReplica(scene.handle, 2),
+        AheadReplica(never_given.handle, 1),
+    )
+    assert scene.offered() == [S1]
+    scene.says(S0, gone=[scene.handle, never_given.handle])
+    assert scene.members.set_aside_orders(server, scene.driver.state) == ()
+
+
+def test_a_replica_that_is_ahead_is_not_deleted_when_its_file_is_removed_meanwhile(scene) -> None:
+    scene.says(S0, full=True, chunks=[scene.report(version=7)])
+    scene.driver.apply(commands.Remove(9, "/f", False))
+    scene.members.sweep_garbage(scene.driver.state, scene.now_ms)
+    assert scene.says(S0).delete == ()
+    server = scene.members.server(S0)
+    (order,) = scene.members.set_aside_orders(server, scene.driver.state)
+    assert order.handle == scene.handle
+
+
+def test_what_another_leader_has_given_meanwhile_is_not_set_aside(scene) -> None:
+    """The orders are made of the newest state, the report was held against an older one."""
+    scene.says(S0, full=True, chunks=[scene.report(version=2)])
+    chunk = msgspec.structs.replace(scene.chunk, version=2)
+    chunks = scene.driver.state.chunks.set(scene.handle, chunk)
+    newest = msgspec.structs.replace(scene.driver.state, chunks=chunks)
+    assert scene.members.set_aside_orders(scene.members.server(S0), newest) == ()
 
 
 def test_a_server_that_was_away_or_restarted_is_asked_again(scene) -> None:
