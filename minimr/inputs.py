@@ -94,7 +94,8 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Csv:
-    """Rows of RFC 4180, quoted line feeds included, as text (UTF-8, errors replaced).
+    """Rows of RFC 4180, quoted line feeds included, as text (UTF-8, errors replaced, without the
+    byte order mark that some programs put first).
 
     With ``header`` the first row of each file names the columns; else rows are lists, columns
     ``c0``, ``c1``, ... A file is one piece, because nothing tells a quoted line feed from the end

@@ -22,6 +22,7 @@ import pyarrow as pa
 from minimr.errors import UnreadableInput
 from minimr.formats.packed import unpacked
 from minimr.formats.prefetch import prefetched
+from minimr.formats.records import shrunk
 from minimr.formats.storage import Storage, is_local
 from minimr.messages import FileRange
 
@@ -207,7 +208,7 @@ class _Cutter:
         self._position += read
         if len(carry) + read < room:
             if self._end != _NO_END:
-                raise _shrunk(self._wanted, self._position)
+                raise shrunk(self._wanted, self._position)
             self._end = self._limit = self._position  # the end of a packed file
         return buffer, len(carry) + read
 
@@ -265,14 +266,7 @@ def _fill_all(
 ) -> None:
     read = _fill(source, view, wanted)
     if read < len(view):
-        raise _shrunk(wanted, position + read)
-
-
-def _shrunk(wanted: FileRange, position: int) -> UnreadableInput:
-    return UnreadableInput(
-        f"{wanted.url} ends at byte {position}, but had {wanted.file_bytes} when the job was "
-        "planned: run the job again when nobody changes its input"
-    )
+        raise shrunk(wanted, position + read)
 
 
 def _first_line_end(view: memoryview) -> int:

@@ -2,12 +2,14 @@
 
 A row group belongs to the range in which its first byte lies. Arrow tells no offsets of record
 batches, so batch ``i`` of ``n`` counts as standing ``i/n`` of the way into its file: every reader
-computes the same, so each batch belongs to exactly one range.
+computes the same, so each batch belongs to exactly one range. Rows are handed on as many as fit a
+block, however large the groups are.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import pyarrow as pa
 
@@ -23,8 +25,10 @@ _ROWS_PER_BATCH = 64 << 10
 _ARROW_MAGIC = b"ARROW1"
 
 
-class ParquetReader:
-    """Only the wanted columns are read."""
+class _TableReader(ABC):
+    """Only ``columns`` are read, all if there are none."""
+
+    _kind: ClassVar[str]
 
     def __init__(self, columns: tuple[str, ...]) -> None:
         self._columns = columns
@@ -38,25 +42,45 @@ class ParquetReader:
         on_malformed: OnMalformed = refuse,
     ) -> Iterator[Records]:
         for each in ranges:
-            with _opened(each, storage, "Parquet") as source:
-                yield from self._read_file(each, source)
+            with _opened(each, storage, self._kind) as source:
+                for first_row, batch, stored_bytes in self._batches(each, source, block_bytes):
+                    yield from _cut(batch, each.url, first_row, stored_bytes, block_bytes)
 
-    def _read_file(self, wanted: FileRange, source: pa.NativeFile) -> Iterator[Records]:
+    @abstractmethod
+    def _batches(
+        self, wanted: FileRange, source: pa.NativeFile, block_bytes: int
+    ) -> Iterator[tuple[int, pa.RecordBatch, int]]:
+        """The batches of a range: the number of the first row, the rows, their bytes as stored."""
+
+    def _names(self, names: list[str], url: str) -> list[str] | None:
+        for name in self._columns:
+            if name not in names:
+                raise UnreadableInput(f"{url} has no column {name!r}: it has {', '.join(names)}")
+        return list(self._columns) or None
+
+
+class ParquetReader(_TableReader):
+    _kind = "Parquet"
+
+    def _batches(
+        self, wanted: FileRange, source: pa.NativeFile, block_bytes: int
+    ) -> Iterator[tuple[int, pa.RecordBatch, int]]:
         import pyarrow.parquet as pq
 
         file = pq.ParquetFile(source)
-        names = _checked(self._columns, file.schema_arrow.names, wanted.url)
-        first_row = 0
+        names = self._names(file.schema_arrow.names, wanted.url)
+        row = 0
         for index in range(file.metadata.num_row_groups):
             group = file.metadata.row_group(index)
-            if group.num_rows and wanted.start <= _first_byte(group) < wanted.start + wanted.length:
-                size = sum(group.column(i).total_compressed_size for i in range(group.num_columns))
-                row = first_row
-                for batch in file.iter_batches(_ROWS_PER_BATCH, [index], names):
-                    share = size * batch.num_rows // group.num_rows
-                    yield BatchRecords(batch, url=wanted.url, first_row=row, stored_bytes=share)
-                    row += batch.num_rows
-            first_row += group.num_rows
+            if not (wanted.start <= _first_byte(group) < wanted.start + wanted.length):
+                row += group.num_rows
+                continue
+            size = sum(group.column(i).total_compressed_size for i in range(group.num_columns))
+            row_count = block_bytes * group.num_rows // max(group.total_byte_size, 1)
+            row_count = min(max(row_count, 1), _ROWS_PER_BATCH)
+            for batch in file.iter_batches(row_count, [index], names):
+                yield row, batch, size * batch.num_rows // max(group.num_rows, 1)
+                row += batch.num_rows
 
 
 def _first_byte(group: Any) -> int:
@@ -69,40 +93,26 @@ def _first_byte(group: Any) -> int:
     return offset
 
 
-class ArrowIpcReader:
+class ArrowIpcReader(_TableReader):
     """IPC files, and IPC streams, which are one piece."""
 
-    def __init__(self, columns: tuple[str, ...]) -> None:
-        self._columns = columns
+    _kind = "Arrow IPC"
 
-    def read(
-        self,
-        ranges: Sequence[FileRange],
-        storage: Storage,
-        *,
-        block_bytes: int,
-        on_malformed: OnMalformed = refuse,
-    ) -> Iterator[Records]:
-        for each in ranges:
-            with _opened(each, storage, "Arrow IPC") as source:
-                yield from self._read_file(each, source)
-
-    def _read_file(self, wanted: FileRange, source: pa.NativeFile) -> Iterator[Records]:
+    def _batches(
+        self, wanted: FileRange, source: pa.NativeFile, block_bytes: int
+    ) -> Iterator[tuple[int, pa.RecordBatch, int]]:
         is_file = source.read(len(_ARROW_MAGIC)) == _ARROW_MAGIC
         source.seek(0)
-        first_row = 0
+        if not is_file and wanted.start:
+            return
+        row = 0
         for start, batch, stored_bytes in (
             _file_batches(source, wanted.file_bytes) if is_file else _stream_batches(source)
         ):
-            if batch.num_rows and wanted.start <= start < wanted.start + wanted.length:
-                names = _checked(self._columns, batch.schema.names, wanted.url)
-                kept = batch if names is None else batch.select(names)
-                yield BatchRecords(
-                    kept, url=wanted.url, first_row=first_row, stored_bytes=stored_bytes
-                )
-            elif not is_file and wanted.start:
-                return
-            first_row += batch.num_rows
+            if wanted.start <= start < wanted.start + wanted.length:
+                names = self._names(batch.schema.names, wanted.url)
+                yield row, batch if names is None else batch.select(names), stored_bytes
+            row += batch.num_rows
 
 
 def _file_batches(
@@ -119,11 +129,15 @@ def _stream_batches(source: pa.NativeFile) -> Iterator[tuple[int, pa.RecordBatch
         yield 0, batch, batch.nbytes
 
 
-def _checked(columns: tuple[str, ...], names: list[str], url: str) -> list[str] | None:
-    for name in columns:
-        if name not in names:
-            raise UnreadableInput(f"{url} has no column {name!r}: it has {', '.join(names)}")
-    return list(columns) or None
+def _cut(
+    batch: pa.RecordBatch, url: str, first_row: int, stored_bytes: int, block_bytes: int
+) -> Iterator[Records]:
+    """The rows, as many at a time as fit a block."""
+    row_count = max(1, batch.num_rows * block_bytes // max(batch.nbytes, 1))
+    for start in range(0, batch.num_rows, row_count):
+        rows = batch.slice(start, row_count)
+        share = stored_bytes * rows.num_rows // batch.num_rows
+        yield BatchRecords(rows, url=url, first_row=first_row + start, stored_bytes=share)
 
 
 @contextmanager
@@ -137,5 +151,7 @@ def _opened(wanted: FileRange, storage: Storage, kind: str) -> Iterator[pa.Nativ
     with storage.open_input(wanted.url) as file:
         try:
             yield pa.PythonFile(file, mode="r")
+        except MemoryError:  # Arrow's is an ArrowException, too
+            raise
         except pa.ArrowException as error:
             raise UnreadableInput(f"{wanted.url} is no whole {kind} file: {error}") from error

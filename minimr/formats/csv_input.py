@@ -5,6 +5,7 @@ quote is open: memory is bounded by a block and a row, whatever the file.
 """
 
 import csv
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -79,22 +80,25 @@ def _records(
 
 
 class _Lines:
-    """The lines of a range as text, with their LFs; ``offset`` is where the next one begins."""
+    """The lines of a range as text, with their LFs."""
 
     def __init__(self, wanted: FileRange, storage: Storage, block_bytes: int) -> None:
         self._blocks = read_blocks([wanted], storage, block_bytes=block_bytes)
-        self.offset = wanted.start
+        self.row_offset: int | None = None  # of the first line since it was set to None
         self.read_bytes = 0
         self.last = b""  # as it stands in the file
 
     def __iter__(self) -> Iterator[str]:
         for block in self._blocks:
-            self.offset = block.origin_of(0)[1]
+            offset = block.origin_of(0)[1]
             self.read_bytes += block.stored_bytes
             for line in split_lines(block):
-                self.offset += len(line) + 1
+                if self.row_offset is None:
+                    self.row_offset = offset
                 self.last = line
-                yield line.decode("utf-8", "replace") + "\n"
+                text = line.removeprefix(BOM_UTF8) if offset == 0 else line
+                yield text.decode("utf-8", "replace") + "\n"
+                offset += len(line) + 1
 
 
 def _rows(
@@ -102,18 +106,17 @@ def _rows(
 ) -> Iterator[tuple[int, list[str]]]:
     """Each row and the offset it begins at. Empty lines are no rows."""
     csv.field_size_limit(_FIELD_CHARACTERS_MAX)
-    offset = lines.offset
-
     parser = csv.reader(iter(lines), delimiter=separator, strict=True)
     while True:
+        lines.row_offset = None
         try:
             row = next(parser)
         except StopIteration:
             return
         except csv.Error as error:
             why = f"the row that begins here is no CSV ({error})"
+            offset = lines.row_offset or 0
             on_malformed(MalformedRecord(why, url=url, offset=offset, record=lines.last))
-            row = []
+            continue
         if row:
-            yield offset, row
-        offset = lines.offset
+            yield lines.row_offset or 0, row

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from minimr.formats.packed import PackedSource, unpacked
 from minimr.formats.prefetch import prefetched
-from minimr.formats.records import MalformedRecord, OnMalformed, Place, Records, refuse
+from minimr.formats.records import MalformedRecord, OnMalformed, Place, Records, refuse, shrunk
 from minimr.formats.storage import Storage, is_local
 from minimr.messages import FileRange
 
@@ -17,7 +17,7 @@ _PREFETCHED_BLOCKS = 2
 
 
 class FixedRecords:
-    """Whole records, one after the other in one buffer."""
+    """Whole records, one after the other in one buffer; ``malformed`` is what follows them."""
 
     def __init__(
         self, buffer: pa.Buffer, width: int, url: str, offset: int, stored_bytes: int
@@ -27,6 +27,7 @@ class FixedRecords:
         self._url = url
         self._offset = offset
         self.stored_bytes = stored_bytes
+        self.malformed: MalformedRecord | None = None
 
     @property
     def record_count(self) -> int:
@@ -64,14 +65,18 @@ class FixedWidthReader:
         block_bytes: int,
         on_malformed: OnMalformed = refuse,
     ) -> Iterator[Records]:
-        records = self._read(ranges, storage, max(block_bytes // self._width, 1) * self._width)
+        blocks = self._read(ranges, storage, max(block_bytes // self._width, 1) * self._width)
         if any(each.compression or not is_local(each.url) for each in ranges):
-            return prefetched(records, _PREFETCHED_BLOCKS)
-        return records
+            blocks = prefetched(blocks, _PREFETCHED_BLOCKS)
+        for found in blocks:
+            if found.record_count:
+                yield found
+            if found.malformed is not None:
+                on_malformed(found.malformed)
 
     def _read(
         self, ranges: Sequence[FileRange], storage: Storage, block_bytes: int
-    ) -> Iterator[Records]:
+    ) -> Iterator[FixedRecords]:
         for each in ranges:
             with storage.open_input(each.url) as file:
                 if each.compression:
@@ -81,22 +86,23 @@ class FixedWidthReader:
 
     def _read_range(
         self, wanted: FileRange, file: IO[bytes], block_bytes: int
-    ) -> Iterator[Records]:
+    ) -> Iterator[FixedRecords]:
         position = -(-wanted.start // self._width) * self._width
         end = -(-(wanted.start + wanted.length) // self._width) * self._width
+        end = min(end, wanted.file_bytes)  # nothing that was added since is read
         if position:
             file.seek(position)
         while position < end:
-            buffer = _filled(file, min(block_bytes, end - position))
-            if buffer.size:
-                yield self._records(buffer, wanted, position, buffer.size)
-            position += buffer.size
-            if buffer.size < min(block_bytes, end - position + buffer.size):
-                return
+            size = min(block_bytes, end - position)
+            buffer = _filled(file, size)
+            if buffer.size < size:
+                raise shrunk(wanted, position + buffer.size)
+            yield self._records(buffer, wanted, position, size)
+            position += size
 
     def _read_packed(
         self, wanted: FileRange, file: IO[bytes], block_bytes: int
-    ) -> Iterator[Records]:
+    ) -> Iterator[FixedRecords]:
         source = unpacked(file, wanted.url, wanted.compression)
         position = stored = 0
         while (buffer := _filled(source, block_bytes)).size:
@@ -106,17 +112,18 @@ class FixedWidthReader:
 
     def _records(
         self, buffer: pa.Buffer, wanted: FileRange, position: int, stored_bytes: int
-    ) -> Records:
+    ) -> FixedRecords:
         rest = buffer.size % self._width
+        whole = buffer.slice(0, buffer.size - rest)
+        found = FixedRecords(whole, self._width, wanted.url, position, stored_bytes)
         if rest:
-            tail = buffer.slice(buffer.size - rest).to_pybytes()
-            raise MalformedRecord(
+            found.malformed = MalformedRecord(
                 f"the file ends with {rest} bytes that are no whole record of {self._width}",
                 url=wanted.url,
-                offset=position + buffer.size - rest,
-                record=tail,
+                offset=position + whole.size,
+                record=buffer.slice(whole.size).to_pybytes(),
             )
-        return FixedRecords(buffer, self._width, wanted.url, position, stored_bytes)
+        return found
 
 
 def _filled(source: "IO[bytes] | PackedSource", size: int) -> pa.Buffer:

@@ -14,7 +14,7 @@ from minimr.errors import UnreadableInput
 from minimr.formats.storage import Storage
 from minimr.messages import FileRange
 
-__all__ = ["MalformedRecord", "OnMalformed", "Place", "Reader", "Records", "refuse"]
+__all__ = ["MalformedRecord", "OnMalformed", "Place", "Reader", "Records", "refuse", "shrunk"]
 
 _SHOWN_CHARACTERS = 200
 
@@ -62,6 +62,14 @@ OnMalformed = Callable[[MalformedRecord], None]
 def refuse(error: MalformedRecord) -> None:
     """What a reader does with a malformed record, unless it is told otherwise."""
     raise error
+
+
+def shrunk(wanted: FileRange, position: int) -> UnreadableInput:
+    """The file ends at ``position``, before the end that it had."""
+    return UnreadableInput(
+        f"{wanted.url} ends at byte {position}, but had {wanted.file_bytes} when the job was "
+        "planned: run the job again when nobody changes its input"
+    )
 
 
 class Reader(Protocol):

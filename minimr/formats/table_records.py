@@ -4,6 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from minimr.errors import UnreadableInput
 from minimr.formats.records import Place
 
 __all__ = ["BatchRecords", "ObjectRecords"]
@@ -38,7 +39,8 @@ class ObjectRecords:
         if self._columns is None:
             rows = [row if isinstance(row, dict) else {"value": row} for row in self._objects]
             names = list(dict.fromkeys(name for row in rows for name in row))
-            return pa.RecordBatch.from_pylist(rows, pa.schema(_inferred(rows, names)))
+            columns = [self._inferred(name, [row.get(name) for row in rows]) for name in names]
+            return pa.RecordBatch.from_arrays(columns, names=names)
         if self._objects and isinstance(self._objects[0], dict):
             fields = [[row[name] for row in self._objects] for name in self._columns]
         else:
@@ -47,15 +49,20 @@ class ObjectRecords:
             [pa.array(values, pa.string()) for values in fields], names=self._columns
         )
 
+    def _inferred(self, name: str, values: list[Any]) -> pa.Array:
+        try:
+            return pa.array(values)
+        except (pa.ArrowException, OverflowError) as error:
+            raise UnreadableInput(
+                f"{self.extent()}: the values of {name!r} do not fit one column ({error}): give "
+                "them one type, or map records instead of batches"
+            ) from error
+
     def place_of(self, index: int) -> Place:
         return self._url, self._offsets[index]
 
     def extent(self) -> str:
         return f"{len(self._objects)} records of {self._url} from byte {self._offsets[0]} on"
-
-
-def _inferred(rows: list[dict[str, Any]], names: list[str]) -> list[tuple[str, pa.DataType]]:
-    return [(name, pa.array([row.get(name) for row in rows]).type) for name in names]
 
 
 class BatchRecords:

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from minimr.errors import UnreadableInput
 from minimr.formats.packed import unpacked
 from minimr.formats.prefetch import prefetched
-from minimr.formats.records import OnMalformed, Place, Records, refuse
+from minimr.formats.records import OnMalformed, Place, Records, refuse, shrunk
 from minimr.formats.storage import Storage, is_local
 from minimr.messages import FileRange
 
@@ -108,9 +107,6 @@ def _content(wanted: FileRange, storage: Storage) -> bytes:
             # Every binary file has it; the type IO[bytes] does not say so.
             count = file.readinto(view[filled:])  # type: ignore[attr-defined]
             if not count:
-                raise UnreadableInput(
-                    f"{wanted.url} ends at byte {filled}, but had {wanted.file_bytes} when the job "
-                    "was planned: run the job again when nobody changes its input"
-                )
+                raise shrunk(wanted, filled)
             filled += count
         return bytes(content)

@@ -92,6 +92,42 @@ def test_a_file_that_ends_inside_a_record_is_an_error_wherever_it_is_cut(folder:
         assert met.value.offset == 20
 
 
+def test_what_is_no_whole_record_can_be_left_out(folder: Path) -> None:
+    paths = [folder / "ragged-1", folder / "whole.gz"]
+    paths[0].write_bytes(b"0123456789abcde")
+    paths[1].write_bytes(gzip.compress(b"9876543210"))
+    met: list[MalformedRecord] = []
+    found = reader_of(inputs.FixedWidth(10)).read(
+        [each for path in paths for each in ranges_of(path)],
+        Storage(),
+        block_bytes=5,
+        on_malformed=met.append,
+    )
+    assert objects(list(found)) == [b"0123456789", b"9876543210"]
+    assert [(error.offset, error.record) for error in met] == [(10, b"abcde")]
+
+
+@pytest.mark.parametrize("left_bytes", [0, 100, 990, 995])
+def test_fixed_records_of_a_file_that_shrank_since_planning_are_an_error(
+    folder: Path, left_bytes: int
+) -> None:
+    path = folder / "shrunk"
+    path.write_bytes(bytes(1000))
+    planned = ranges_of(path, (300,))
+    path.write_bytes(bytes(left_bytes))
+    with pytest.raises(UnreadableInput, match="when the job was planned"):
+        read(inputs.FixedWidth(10), planned, block_bytes=64)
+
+
+def test_fixed_records_appended_since_planning_are_not_read(folder: Path) -> None:
+    path = folder / "grown"
+    path.write_bytes(bytes(25))
+    planned = ranges_of(path)
+    path.write_bytes(bytes(30))
+    with pytest.raises(MalformedRecord, match="5 bytes that are no whole record of 10"):
+        read(inputs.FixedWidth(10), planned)
+
+
 @EXAMPLES
 @given(
     lines=st.lists(st.sampled_from([b"", b"k", b"k\tv", b"\tv", b"k\tv\tw\r", b"\xff\t\xfe"])),
@@ -165,6 +201,16 @@ def test_csv_that_is_cut_at_lines(folder: Path) -> None:
     assert inputs.cuts_files(chosen, str(path))
     found = read(chosen, ranges_of(path, (1, 2, 3, 500, 777)), block_bytes=64)
     assert objects(found) == [[str(n), str(n * n)] for n in range(200)]
+    content = path.read_bytes()
+    for each in found:
+        for index, row in enumerate(each.objects()):
+            assert content[each.place_of(index)[1] :].startswith(";".join(row).encode() + b"\n")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(folder: Path) -> None:
+    path = folder / "excel.csv"
+    path.write_bytes(b"\xef\xbb\xbfname,n\r\nx,1\r\n")
+    assert objects(read(inputs.Csv(header=True), ranges_of(path))) == [{"name": "x", "n": "1"}]
 
 
 @pytest.mark.parametrize(
@@ -231,6 +277,14 @@ def test_json_lines_as_batches_have_the_types_of_their_values(folder: Path) -> N
     assert found.batch().to_pylist() == rows
 
 
+def test_json_lines_that_no_column_can_hold_are_named(folder: Path) -> None:
+    path = folder / "mixed.jsonl"
+    path.write_bytes(b'{"a":1}\n{"a":"x"}\n')
+    (found,) = read(inputs.JsonLines(), ranges_of(path))
+    with pytest.raises(UnreadableInput, match=r"mixed\.jsonl.* 'a' do not fit one column"):
+        found.batch()
+
+
 def table_of(count: int) -> pa.Table:
     return pa.table({"n": list(range(count)), "text": [f"row {n}" for n in range(count)]})
 
@@ -275,6 +329,24 @@ def test_tables_are_cut_at_their_groups(
     if count:
         with pytest.raises(UnreadableInput, match="no column 'nope': it has n, text"):
             read(chosen(("nope",)), ranges_of(path))
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_a_large_group_of_rows_comes_a_block_at_a_time(folder: Path, form: str) -> None:
+    table = pa.table({"n": list(range(3000)), "text": ["x" * 1000] * 3000})
+    path = folder / "large-group"
+    if form == "parquet":
+        pq.write_table(table, path, use_dictionary=False)
+    else:
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
+    chosen = inputs.Parquet() if form == "parquet" else inputs.ArrowIpc()
+    found = read(chosen, ranges_of(path), block_bytes=64 << 10)
+    assert objects(found) == table.to_pylist()
+    assert max(each.batch().nbytes for each in found) <= 64 << 10
+    assert [each.place_of(0)[0].rpartition(" ")[2] for each in found][1] == str(
+        found[0].record_count
+    )
 
 
 @pytest.mark.parametrize("chosen", [inputs.Parquet(), inputs.ArrowIpc()])
