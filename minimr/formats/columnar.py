@@ -7,9 +7,11 @@ block, however large the groups are.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO, Any, ClassVar
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -25,10 +27,17 @@ _ROWS_PER_BATCH = 64 << 10
 _ARROW_MAGIC = b"ARROW1"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Group:
+    """Rows, their bytes as stored, and how many rows of the file stand before them."""
+
+    rows: pa.RecordBatch
+    stored_bytes: int
+    rows_before: Callable[[], int]
+
+
 class _TableReader(ABC):
     """Only ``columns`` are read, all if there are none."""
-
-    _kind: ClassVar[str]
 
     def __init__(self, columns: tuple[str, ...]) -> None:
         self._columns = columns
@@ -42,15 +51,12 @@ class _TableReader(ABC):
         on_malformed: OnMalformed = refuse,
     ) -> Iterator[Records]:
         for each in ranges:
-            with _opened(each, storage, self._kind) as source:
-                for first_row, batch, stored_bytes in self._batches(each, source, block_bytes):
-                    yield from _cut(batch, each.url, first_row, stored_bytes, block_bytes)
+            for group in self._groups(each, storage, block_bytes):
+                yield from _cut(group, each.url, block_bytes)
 
     @abstractmethod
-    def _batches(
-        self, wanted: FileRange, source: pa.NativeFile, block_bytes: int
-    ) -> Iterator[tuple[int, pa.RecordBatch, int]]:
-        """The batches of a range: the number of the first row, the rows, their bytes as stored."""
+    def _groups(self, wanted: FileRange, storage: Storage, block_bytes: int) -> Iterator["_Group"]:
+        """The rows of a range; nothing else of the file is read."""
 
     def _names(self, names: list[str], url: str) -> list[str] | None:
         for name in self._columns:
@@ -60,27 +66,29 @@ class _TableReader(ABC):
 
 
 class ParquetReader(_TableReader):
-    _kind = "Parquet"
-
-    def _batches(
-        self, wanted: FileRange, source: pa.NativeFile, block_bytes: int
-    ) -> Iterator[tuple[int, pa.RecordBatch, int]]:
+    def _groups(self, wanted: FileRange, storage: Storage, block_bytes: int) -> Iterator[_Group]:
         import pyarrow.parquet as pq
 
-        file = pq.ParquetFile(source)
-        names = self._names(file.schema_arrow.names, wanted.url)
         row = 0
-        for index in range(file.metadata.num_row_groups):
-            group = file.metadata.row_group(index)
-            if not (wanted.start <= _first_byte(group) < wanted.start + wanted.length):
-                row += group.num_rows
-                continue
-            size = sum(group.column(i).total_compressed_size for i in range(group.num_columns))
-            row_count = block_bytes * group.num_rows // max(group.total_byte_size, 1)
-            row_count = min(max(row_count, 1), _ROWS_PER_BATCH)
-            for batch in file.iter_batches(row_count, [index], names):
-                yield row, batch, size * batch.num_rows // max(group.num_rows, 1)
-                row += batch.num_rows
+        with _opened(wanted, storage, "Parquet") as source:
+            file = pq.ParquetFile(source)
+            names = self._names(file.schema_arrow.names, wanted.url)
+            for index in range(file.metadata.num_row_groups):
+                group = file.metadata.row_group(index)
+                if not wanted.start <= _first_byte(group) < wanted.start + wanted.length:
+                    row += group.num_rows
+                    continue
+                row_count = block_bytes * group.num_rows // max(group.total_byte_size, 1)
+                row_count = min(max(row_count, 1), _ROWS_PER_BATCH)
+                size_bytes = _stored_bytes(group)
+                for batch in file.iter_batches(row_count, [index], names):
+                    share = size_bytes * batch.num_rows // group.num_rows
+                    yield _Group(rows=batch, stored_bytes=share, rows_before=partial(int, row))
+                    row += batch.num_rows
+
+
+def _stored_bytes(group: Any) -> int:
+    return sum(group.column(index).total_compressed_size for index in range(group.num_columns))
 
 
 def _first_byte(group: Any) -> int:
@@ -96,48 +104,59 @@ def _first_byte(group: Any) -> int:
 class ArrowIpcReader(_TableReader):
     """IPC files, and IPC streams, which are one piece."""
 
-    _kind = "Arrow IPC"
-
-    def _batches(
-        self, wanted: FileRange, source: pa.NativeFile, block_bytes: int
-    ) -> Iterator[tuple[int, pa.RecordBatch, int]]:
-        is_file = source.read(len(_ARROW_MAGIC)) == _ARROW_MAGIC
-        source.seek(0)
-        if not is_file and wanted.start:
-            return
-        row = 0
-        for start, batch, stored_bytes in (
-            _file_batches(source, wanted.file_bytes) if is_file else _stream_batches(source)
-        ):
-            if wanted.start <= start < wanted.start + wanted.length:
-                names = self._names(batch.schema.names, wanted.url)
-                yield row, batch if names is None else batch.select(names), stored_bytes
-            row += batch.num_rows
+    def _groups(self, wanted: FileRange, storage: Storage, block_bytes: int) -> Iterator[_Group]:
+        with _opened(wanted, storage, "Arrow IPC") as source:
+            is_file = source.read(len(_ARROW_MAGIC)) == _ARROW_MAGIC
+            source.seek(0)
+            if is_file:
+                found = _file_groups(source, wanted, storage)
+            else:
+                found = _stream_groups(source) if wanted.start == 0 else iter(())
+            for group in found:
+                names = self._names(group.rows.schema.names, wanted.url)
+                yield group if names is None else replace(group, rows=group.rows.select(names))
 
 
-def _file_batches(
-    source: pa.NativeFile, file_bytes: int
-) -> Iterator[tuple[int, pa.RecordBatch, int]]:
+def _file_groups(source: pa.NativeFile, wanted: FileRange, storage: Storage) -> Iterator[_Group]:
     file = pa.ipc.open_file(source)
     count = file.num_record_batches
     for index in range(count):
-        yield file_bytes * index // count, file.get_batch(index), file_bytes // count
+        start = wanted.file_bytes * index // count
+        if wanted.start <= start < wanted.start + wanted.length:
+            yield _Group(
+                rows=file.get_batch(index),
+                stored_bytes=wanted.file_bytes // count,
+                rows_before=partial(_rows_before, index, wanted, storage),
+            )
 
 
-def _stream_batches(source: pa.NativeFile) -> Iterator[tuple[int, pa.RecordBatch, int]]:
+def _rows_before(index: int, wanted: FileRange, storage: Storage) -> int:
+    """The footer does not tell: all earlier batches are read, once somebody asks."""
+    with _opened(wanted, storage, "Arrow IPC") as source:
+        file = pa.ipc.open_file(source)
+        return sum(file.get_batch(each).num_rows for each in range(index))
+
+
+def _stream_groups(source: pa.NativeFile) -> Iterator[_Group]:
+    row = 0
     for batch in pa.ipc.open_stream(source):
-        yield 0, batch, batch.nbytes
+        yield _Group(rows=batch, stored_bytes=batch.nbytes, rows_before=partial(int, row))
+        row += batch.num_rows
 
 
-def _cut(
-    batch: pa.RecordBatch, url: str, first_row: int, stored_bytes: int, block_bytes: int
-) -> Iterator[Records]:
+def _cut(group: _Group, url: str, block_bytes: int) -> Iterator[Records]:
     """The rows, as many at a time as fit a block."""
-    row_count = max(1, batch.num_rows * block_bytes // max(batch.nbytes, 1))
-    for start in range(0, batch.num_rows, row_count):
-        rows = batch.slice(start, row_count)
-        share = stored_bytes * rows.num_rows // batch.num_rows
-        yield BatchRecords(rows, url=url, first_row=first_row + start, stored_bytes=share)
+    all_count = group.rows.num_rows
+    row_count = max(1, all_count * block_bytes // max(group.rows.nbytes, 1))
+    for start in range(0, all_count, row_count):
+        rows = group.rows.slice(start, row_count)
+        yield BatchRecords(
+            rows,
+            url=url,
+            first_row=start,
+            stored_bytes=group.stored_bytes * rows.num_rows // all_count,
+            rows_before=group.rows_before,
+        )
 
 
 @contextmanager

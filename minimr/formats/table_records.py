@@ -1,5 +1,6 @@
 """Records with fields: rows, as dictionaries or as an Arrow batch."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -66,14 +67,22 @@ class ObjectRecords:
 
 
 class BatchRecords:
-    """Rows of an Arrow batch."""
+    """Rows of an Arrow batch; the first is row ``first_row`` of those behind ``rows_before``, which
+    is asked only if somebody wants to know."""
 
     def __init__(
-        self, batch: pa.RecordBatch, *, url: str, first_row: int, stored_bytes: int
+        self,
+        batch: pa.RecordBatch,
+        *,
+        url: str,
+        first_row: int,
+        stored_bytes: int,
+        rows_before: Callable[[], int] = int,
     ) -> None:
         self._batch = batch
         self._url = url
         self._first_row = first_row
+        self._rows_before = rows_before
         self.stored_bytes = stored_bytes
 
     @property
@@ -89,8 +98,8 @@ class BatchRecords:
         return self._batch
 
     def place_of(self, index: int) -> Place:
-        return f"{self._url}, row {self._first_row + index}", -1
+        return f"{self._url}, row {self._rows_before() + self._first_row + index}", -1
 
     def extent(self) -> str:
-        last = self._first_row + self.record_count - 1
-        return f"rows {self._first_row} to {last} of {self._url}"
+        first = self._rows_before() + self._first_row
+        return f"rows {first} to {first + self.record_count - 1} of {self._url}"

@@ -2,12 +2,13 @@
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -347,6 +348,37 @@ def test_a_large_group_of_rows_comes_a_block_at_a_time(folder: Path, form: str) 
     assert [each.place_of(0)[0].rpartition(" ")[2] for each in found][1] == str(
         found[0].record_count
     )
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_a_range_of_a_table_reads_its_own_groups_only(folder: Path, form: str) -> None:
+    table = pa.table({"n": list(range(100_000))})
+    path = folder / "many-groups"
+    if form == "parquet":
+        pq.write_table(table, path, row_group_size=5000, use_dictionary=False, compression="none")
+    else:
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table, max_chunksize=5000)
+    read_bytes: list[int] = []
+
+    class Counted(io.FileIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            content = super().read(size)
+            read_bytes.append(len(content))
+            return content
+
+    class CountingStorage(Storage):
+        def open_input(self, url: str) -> IO[bytes]:
+            return cast("IO[bytes]", Counted(path))
+
+    chosen = inputs.Parquet() if form == "parquet" else inputs.ArrowIpc()
+    size = path.stat().st_size
+    *_, last = ranges_of(path, (size * 9 // 10,))
+    found = list(reader_of(chosen).read([last], CountingStorage(), block_bytes=1 << 20))
+    row_count = sum(each.record_count for each in found)
+    assert 0 < row_count <= 10_000
+    assert sum(read_bytes) < size // 4
+    assert found[0].place_of(1)[0] == f"file://{path}, row {100_000 - row_count + 1}"
 
 
 @pytest.mark.parametrize("chosen", [inputs.Parquet(), inputs.ArrowIpc()])
