@@ -24,6 +24,8 @@ __all__ = [
     "ChunkPiece",
     "ChunkVerified",
     "ChunkWritten",
+    "ChunksScrubbed",
+    "GetScrubTimes",
     "OpenChunkFile",
     "PingChunkserver",
     "ReadChunk",
@@ -131,6 +133,16 @@ class ChunkVerified(Message, frozen=True):
     bad_blocks: tuple[int, ...] = ()  # the first of them
     bad_block_count: int = 0
     table: bytes = b""
+
+
+class ChunksScrubbed(Message, frozen=True):
+    times_ms: tuple[int, ...]  # since the epoch, one for each handle; 0: not yet
+
+
+class GetScrubTimes(Request[ChunksScrubbed], frozen=True, tag="chunk.scrub-times"):
+    """When all of each chunk was last read here, and was what its sums say."""
+
+    handles: tuple[ChunkHandle, ...]
 
 
 class VerifyChunk(Request[ChunkVerified], frozen=True, tag="chunk.verify"):

@@ -22,6 +22,7 @@ from minigfs.chunkserver.copy_orders import CopyOrders
 from minigfs.chunkserver.heartbeats import Heartbeats, as_replica_reports
 from minigfs.chunkserver.identity import lock_directory, open_identity
 from minigfs.chunkserver.messages import (
+    GetScrubTimes,
     OpenChunkFile,
     PingChunkserver,
     ReadChunk,
@@ -31,7 +32,7 @@ from minigfs.chunkserver.messages import (
 from minigfs.chunkserver.metrics import COUNTERS, chunkserver_metrics
 from minigfs.chunkserver.open_chunks import OpenChunks
 from minigfs.chunkserver.reports import ChunkReport
-from minigfs.chunkserver.scrub_schedule import SCRUB_BOUND_MS
+from minigfs.chunkserver.scrub_schedule import RATE_MIN, SCRUB_BOUND_MS
 from minigfs.chunkserver.scrubber import Scrubber
 from minigfs.chunkserver.seen_history import SeenHistory
 from minigfs.chunkserver.store import ChunkStore
@@ -73,6 +74,7 @@ class ChunkserverOptions:
     insecure: bool = False  # listen beyond loopback without TLS
     metrics: Address = ""  # where to serve figures for Prometheus; "" for nowhere
     scrub_bound_ms: int = SCRUB_BOUND_MS  # every byte here is read again within this time
+    scrub_bytes_per_second: int = RATE_MIN  # or more, if the bound asks for it
 
 
 class Chunkserver:
@@ -90,7 +92,12 @@ class Chunkserver:
             raise
         disk = disk or RealDisk(options.directory)
         self._store = ChunkStore(disk, cluster_id=self.identity.cluster_id)
-        self._scrubber = Scrubber(self._store, disk, bound_ms=options.scrub_bound_ms)
+        self._scrubber = Scrubber(
+            self._store,
+            disk,
+            bound_ms=options.scrub_bound_ms,
+            rate_min=options.scrub_bytes_per_second,
+        )
         self._pool = ConnectionPool(options.security)
         counters = Counters(COUNTERS)
         self._chain = WriteChain(
@@ -123,6 +130,7 @@ class Chunkserver:
             silence_ms=lambda: self._heartbeats.silence_ms,
         )
         reads = ChunkReads(self._store, counters)
+        verification = ChunkVerification(self._store, self._scrubber.times)
         self._lender = BulkServer(
             {OpenChunkFile: self._of_sealed(reads.lend)},
             options.security,
@@ -133,7 +141,8 @@ class Chunkserver:
             {
                 ReadChunk: self._of_sealed(reads.handle),
                 WriteChunk: self._guarded(self._chain.handle),
-                VerifyChunk: self._of_sealed(ChunkVerification(self._store).handle),
+                VerifyChunk: self._of_sealed(verification.handle),
+                GetScrubTimes: verification.tell_times,
                 PingChunkserver: _ping,
                 **{kind: self._guarded(handle) for kind, handle in appends.handlers().items()},
             },
@@ -259,6 +268,7 @@ class Chunkserver:
             damaged=report.damaged,
             damaged_count=self._store.damaged_count,
             last_scrubbed_ms=self._scrubber.last_scrubbed_ms,
+            scrub_bound_ms=self._options.scrub_bound_ms,
             lending_address=self._lending_address,
             open_chunks=self._open_chunks.reports(),
             set_aside=self._store.quarantine.reports(),

@@ -14,7 +14,7 @@ import msgspec
 from minigfs.chunkserver.chunk_file import StoredChunk
 from minigfs.ids import ChunkHandle
 
-__all__ = ["SCRUB_BOUND_MS", "ScrubRecord", "ScrubSchedule"]
+__all__ = ["RATE_MIN", "SCRUB_BOUND_MS", "ScrubRecord", "ScrubSchedule"]
 
 SCRUB_BOUND_MS = 7 * 24 * 3_600_000
 RATE_MIN = 4 * 1024 * 1024  # bytes a second: 14 GB an hour, hardly noticed by any disk
@@ -30,8 +30,12 @@ class ScrubRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScrubSchedule:
-    def __init__(self, record: ScrubRecord, *, bound_ms: int = SCRUB_BOUND_MS) -> None:
+    def __init__(
+        self, record: ScrubRecord, *, bound_ms: int = SCRUB_BOUND_MS, rate_min: int = RATE_MIN
+    ) -> None:
         assert bound_ms > 0
+        assert rate_min > 0
+        self._rate_min = rate_min
         self.record = record
         self._bound_ms = bound_ms
 
@@ -59,4 +63,4 @@ class ScrubSchedule:
 
     def rate(self, stored_bytes: int) -> int:
         """Bytes a second."""
-        return max(RATE_MIN, stored_bytes * 4_000 // self._bound_ms)
+        return max(self._rate_min, stored_bytes * 4_000 // self._bound_ms)

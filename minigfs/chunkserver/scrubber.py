@@ -20,7 +20,13 @@ import msgspec
 
 from minigfs.chunkserver.chunk_file import StoredChunk
 from minigfs.chunkserver.chunk_reads import PIECE_BYTES
-from minigfs.chunkserver.scrub_schedule import SCRUB_BOUND_MS, ScrubRecord, ScrubSchedule
+from minigfs.chunkserver.scrub_schedule import (
+    RATE_MIN,
+    SCRUB_BOUND_MS,
+    ScrubRecord,
+    ScrubSchedule,
+)
+from minigfs.chunkserver.scrub_times import ScrubTimes
 from minigfs.chunkserver.store import ChunkStore
 from minigfs.errors import CorruptChunk
 from minigfs.ports import Clock, Disk, SystemClock
@@ -31,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 _RECORD = "scrub.json"
 _RECORD_INTERVAL_MS = 60_000
+_TIMES_INTERVAL_MS = 600_000
 _INSPECT_INTERVAL_MS = 10_000
 _INSPECT_SHARE = 100  # it may take this part of the time
 _INSPECT_BATCH_COUNT = 64  # a few milliseconds; then others have a turn
@@ -49,15 +56,19 @@ class Scrubber:
         disk: Disk,
         *,
         bound_ms: int = SCRUB_BOUND_MS,
+        rate_min: int = RATE_MIN,
         clock: Clock | None = None,
     ) -> None:
+        """``rate_min``: bytes a second that are read at least, while a pass is under way."""
         self._store = store
         self._disk = disk
         self._clock: Clock = clock or SystemClock()
-        self._schedule = ScrubSchedule(_read_record(disk), bound_ms=bound_ms)
+        self._schedule = ScrubSchedule(_read_record(disk), bound_ms=bound_ms, rate_min=rate_min)
+        self.times = ScrubTimes(disk, self._clock)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="minigfs-scrubber", daemon=True)
-        self._inspection_due_ms = self._trash_due_ms = self._record_due_ms = 0
+        self._inspection_due_ms = self._trash_due_ms = 0
+        self._record_due_ms = self._times_due_ms = 0
         self.scrubbed_bytes = 0  # since the start
 
     @property
@@ -72,6 +83,8 @@ class Scrubber:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(_STOP_TIMEOUT_S)
+        with suppress(OSError):  # it is for people to look at
+            self._save_times()
 
     def _run(self) -> None:
         _take_what_others_leave()
@@ -98,6 +111,9 @@ class Scrubber:
         if was_running != self._schedule.record.is_running or now_ms >= self._record_due_ms:
             self._record_due_ms = now_ms + _RECORD_INTERVAL_MS
             self._write_record()
+        if was_running != self._schedule.record.is_running or now_ms >= self._times_due_ms:
+            self._times_due_ms = now_ms + _TIMES_INTERVAL_MS
+            self._save_times()
 
     def inspect(self) -> None:
         """Look at what every file says of itself, and at what is set aside."""
@@ -115,6 +131,8 @@ class Scrubber:
             return False
         with suppress(CorruptChunk):
             self._scrub(chunk)
+            if not self._stopping.is_set():
+                self.times.note(chunk.handle)
         if not self._stopping.is_set():
             self._schedule.done(chunk.handle)
         return True
@@ -128,6 +146,9 @@ class Scrubber:
                 self.scrubbed_bytes += end - start
                 if self._stopping.wait((end - start) * seconds_per_byte):
                     return
+
+    def _save_times(self) -> None:
+        self.times.save(chunk.handle for chunk in self._store.known_chunks())
 
     def _write_record(self) -> None:
         part = f"{_RECORD}.part"

@@ -1,7 +1,9 @@
-"""Answering ``VerifyChunk``: a replica held against its own sums, with every bad block named."""
+"""Answering ``VerifyChunk``: a replica held against its own sums, with every bad block named; and
+``GetScrubTimes``: when that was done last."""
 
 from minigfs.chunkserver.chunk_reads import PIECE_BYTES
-from minigfs.chunkserver.messages import ChunkVerified, VerifyChunk
+from minigfs.chunkserver.messages import ChunksScrubbed, ChunkVerified, GetScrubTimes, VerifyChunk
+from minigfs.chunkserver.scrub_times import ScrubTimes
 from minigfs.chunkserver.store import ChunkStore, OpenChunk
 from minigfs.config import CHECKSUM_BLOCK_BYTES
 from minigfs.errors import CorruptChunk
@@ -15,11 +17,17 @@ _BLOCKS_NAMED_MAX = 16
 class ChunkVerification:
     """Reads with whatever speed the disk gives: somebody waits for the answer."""
 
-    def __init__(self, store: ChunkStore) -> None:
+    def __init__(self, store: ChunkStore, times: ScrubTimes) -> None:
+        """``times`` are told of what was read whole."""
         self._store = store
+        self._times = times
 
     def handle(self, request: VerifyChunk, stream: Stream) -> None:
         stream.send(self.verify(request))
+
+    def tell_times(self, request: GetScrubTimes, stream: Stream) -> None:
+        """Answer ``GetScrubTimes``."""
+        stream.send(ChunksScrubbed(times_ms=tuple(map(self._times.of, request.handles))))
 
     def verify(self, request: VerifyChunk) -> ChunkVerified:
         known = self._store.find(request.handle)
@@ -35,6 +43,8 @@ class ChunkVerification:
                 version=known.version,
                 problem=error.message,
             )
+        if not request.quick and not bad_blocks:
+            self._times.note(request.handle)
         return ChunkVerified(
             present=True,
             version=known.version,

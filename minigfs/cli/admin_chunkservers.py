@@ -9,10 +9,12 @@ import click
 
 from minigfs.cli.cluster import storage_lines, storage_status
 from minigfs.cli.connect import ClusterChoice, cluster_options
+from minigfs.cli.listing import local_time
 from minigfs.terminal import (
     Terminal,
     echo_json,
     format_bytes,
+    format_count,
     format_table,
     terminal_options,
 )
@@ -46,9 +48,10 @@ def report(cluster: ClusterChoice, as_json: bool) -> None:
     with _administer(cluster) as admin:
         found = admin.report()
     if as_json:
-        echo_json({**storage_status(found), "repair": found.repair})
+        echo_json(storage_status(found))
     else:
-        click.echo("\n".join([*storage_lines(found), "", *_repair_lines(found)]))
+        lines = [*_repair_lines(found), *_trash_lines(found), *_scrub_lines(found)]
+        click.echo("\n".join([*storage_lines(found), "", *lines]))
 
 
 def _repair_lines(found: "ClusterReport") -> list[str]:
@@ -66,6 +69,25 @@ def _repair_lines(found: "ClusterReport") -> list[str]:
         f"{format_bytes(repair.missing_bytes)} to copy at {format_bytes(repair.bytes_per_second)}/s"
         + eta,
     ]
+
+
+def _trash_lines(found: "ClusterReport") -> list[str]:
+    trash = found.trash
+    if trash is None or trash.next_expiry_ms is None:
+        return ["trash:   empty"]
+    below = f"{format_count(trash.files, 'file')}, {trash.directories:,} directories"
+    first = local_time(trash.next_expiry_ms)
+    return [f"trash:   {trash.things:,} removed things ({below}), the first goes {first}"]
+
+
+def _scrub_lines(found: "ClusterReport") -> list[str]:
+    servers = [server for server in found.chunkservers if server.alive]
+    if not servers:
+        return []
+    bound_days = max(server.scrub_bound_ms for server in servers) / 86_400_000
+    oldest_ms = min(server.last_scrubbed_ms for server in servers)
+    since = f"all was read since {local_time(oldest_ms)}" if oldest_ms else "the first pass runs"
+    return [f"scrub:   every byte is read again within {bound_days:g} days; {since}"]
 
 
 @click.group()

@@ -10,6 +10,12 @@ from typing import Any
 import click
 from msgspec.structs import replace
 
+from minigfs.cli.background import (
+    SCRUB_DAYS,
+    SCRUB_DAYS_HELP,
+    repair_rate_option,
+    scrub_rate_option,
+)
 from minigfs.cli.connect import ClusterChoice, cluster_options, home_option, layout_of
 from minigfs.cluster import (
     ClusterState,
@@ -18,6 +24,7 @@ from minigfs.cluster import (
     stop_all,
 )
 from minigfs.cluster.masters import start_cluster
+from minigfs.cluster.state import Rates
 from minigfs.cluster.storage import (
     STORAGE_KINDS,
     StorageShape,
@@ -64,6 +71,13 @@ def storage_shape(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--replication", type=int, help="Replicas of each chunk.  [default: 3]")
     @bytes_option("--chunk-size", "chunk_bytes", help="Size of a chunk.  [default: 64MiB]")
     @click.option("--hosts", type=int, help="Spread the processes over this many host labels.")
+    @repair_rate_option
+    @scrub_rate_option
+    @click.option(
+        "--scrub-days",
+        type=click.FloatRange(min=0, min_open=True),
+        help=f"{SCRUB_DAYS_HELP}  [default: {SCRUB_DAYS}]",
+    )
     @functools.wraps(command)
     def with_shape(
         *positional: Any,
@@ -72,6 +86,9 @@ def storage_shape(command: Callable[..., None]) -> Callable[..., None]:
         replication: int | None,
         chunk_bytes: int | None,
         hosts: int | None,
+        repair_rate: int | None,
+        scrub_rate: int | None,
+        scrub_days: float | None,
         **others: Any,
     ) -> None:
         shape = StorageShape(
@@ -80,6 +97,11 @@ def storage_shape(command: Callable[..., None]) -> Callable[..., None]:
             replication=replication,
             chunk_bytes=chunk_bytes,
             hosts=hosts,
+            rates=Rates(
+                repair_bytes_per_second=repair_rate,
+                scrub_bytes_per_second=scrub_rate,
+                scrub_days=scrub_days,
+            ),
         )
         command(*positional, storage=shape, **others)
 
@@ -101,6 +123,7 @@ def up(
     """Start a cluster on this machine, or whatever of it is not running.
 
     The first start fixes chunk size, replication and ports; all data is found again by later ones.
+    Rates hold for the processes that are started from now on.
     """
     began_ns = time.monotonic_ns()
     layout = layout_of(home)
@@ -193,6 +216,8 @@ def storage_status(report: ClusterReport) -> dict[str, object]:
         "files": report.file_count,
         "directories": report.directory_count,
         "chunks": report.chunk_count,
+        "repair": report.repair,
+        "trash": report.trash,
     }
 
 

@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from minigfs.cli.connect import ClusterChoice, cluster_options
+from minigfs.cli.listing import format_scrub_time, oldest_scrub
 from minigfs.cli.paths import expand, parse_path
 from minigfs.cli.transfer import blocks_of
 from minigfs.errors import DamageError, IsDirectory, Unreachable
@@ -21,6 +22,8 @@ from minigfs.terminal import (
 
 if TYPE_CHECKING:
     from minigfs.client.checking import CheckedChunk, Finding, ReplicaChecker
+    from minigfs.client.scrub_times import ScrubTimes
+    from minigfs.master.messages import Located
 
 __all__ = ["checksum", "fsck", "locations", "scrub"]
 
@@ -192,10 +195,16 @@ def checksum(cluster: ClusterChoice, paths: tuple[str, ...], verify: bool, as_js
 @cluster_options
 @terminal_options
 def locations(cluster: ClusterChoice, path: str, as_json: bool) -> None:
-    """Show the chunks of a file, and the live servers to read each from."""
-    located = cluster.connect().locations(parse_path(path))
+    """Show the chunks of a file, the live servers to read each from, and since when it was read.
+
+    SCRUBBED is when a server last read all of its replica and found it sound, of the server where
+    that was longest ago; "never" is usual for what is younger than a few days.
+    """
+    client = cluster.connect()
+    located = client.locations(parse_path(path))
+    times = client.scrub_times(located)
     if as_json:
-        echo_json(located)
+        echo_json(_with_times(located, times))
         return
     rows = [
         (
@@ -204,9 +213,22 @@ def locations(cluster: ClusterChoice, path: str, as_json: bool) -> None:
             str(chunk.version),
             str(chunk.length_bytes),
             f"{chunk.digest:016x}",
+            format_scrub_time(oldest_scrub((chunk,), times)),
             ", ".join(f"{replica.address} ({replica.host})" for replica in chunk.replicas) or "-",
         )
         for chunk in located.chunks
     ]
-    heads = ("CHUNK", "HANDLE", "VERSION", "BYTES", "DIGEST", "SERVERS")
+    heads = ("CHUNK", "HANDLE", "VERSION", "BYTES", "DIGEST", "SCRUBBED", "SERVERS")
     click.echo("\n".join(format_table(heads, rows)))
+
+
+def _with_times(located: "Located", times: "ScrubTimes") -> dict[str, object]:
+    """The JSON of ``located``, with ``last_scrubbed_ms`` of each replica."""
+    import msgspec
+
+    found: dict[str, Any] = msgspec.to_builtins(located)
+    for chunk in found["chunks"]:
+        for replica in chunk["replicas"]:
+            at = times.get((chunk["handle"], replica["address"]))
+            replica["last_scrubbed_ms"] = at
+    return found

@@ -6,17 +6,19 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from minigfs.cli.arguments import json_option, paths_argument
 from minigfs.cli.connect import ClusterChoice, cluster_options
 from minigfs.cli.paths import base_name, expand, pattern_of
-from minigfs.master.messages import EntryKind, FileStatus
+from minigfs.master.messages import EntryKind, FileStatus, LocatedChunk
 from minigfs.terminal import echo_json, format_bytes, format_table, terminal_options
 
 if TYPE_CHECKING:
     from minigfs.client.client import MinigfsClient
+    from minigfs.client.scrub_times import ScrubTimes
 
-__all__ = ["du", "find", "local_time", "ls", "stat", "tree"]
+__all__ = ["du", "find", "format_scrub_time", "local_time", "ls", "oldest_scrub", "stat", "tree"]
 
 _SHOWN_AT_ONCE = 1_000  # entries whose columns are aligned with each other
 
@@ -112,15 +114,30 @@ def local_time(time_ms: int) -> str:
 @click.command()
 @click.argument("paths", nargs=-1)
 @click.option("--depth", type=click.IntRange(min=1), help="How many levels to show.")
+@json_option
 @cluster_options
 @terminal_options
-def tree(cluster: ClusterChoice, paths: tuple[str, ...], depth: int | None) -> None:
+def tree(cluster: ClusterChoice, paths: tuple[str, ...], depth: int | None, as_json: bool) -> None:
     """Draw what lies below directories (default: /)."""
     client = cluster.connect()
-    for top in expand(client, paths or ("/",)):
+    tops = expand(client, paths or ("/",))
+    if as_json:
+        echo_json([_nested(client, top, depth) for top in tops])
+        return
+    for top in tops:
         click.echo(_shown(top))
         if top.kind is EntryKind.DIRECTORY:
             _draw(client, top.path, "", depth)
+
+
+def _nested(client: "MinigfsClient", status: FileStatus, depth: int | None) -> dict[str, object]:
+    """A status; of a directory whose inside is wanted, also its ``entries``, which are the same."""
+    node: dict[str, object] = msgspec.to_builtins(status)
+    if status.kind is EntryKind.DIRECTORY and depth != 0:
+        below = None if depth is None else depth - 1
+        entries = client.list_directory(status.path)
+        node["entries"] = [_nested(client, entry, below) for entry in entries]
+    return node
 
 
 def _draw(client: "MinigfsClient", path: str, indent: str, depth: int | None) -> None:
@@ -171,12 +188,18 @@ def du(cluster: ClusterChoice, paths: tuple[str, ...], human: bool, as_json: boo
 @cluster_options
 @terminal_options
 def stat(cluster: ClusterChoice, paths: tuple[str, ...], as_json: bool) -> None:
-    """Show what the master knows of files and directories."""
-    found = expand(cluster.connect(), paths)
+    """Show what is known of files and directories.
+
+    "scrubbed": since when every replica of the file was read whole and found sound by its server.
+    """
+    client = cluster.connect()
+    found = [(status, _scrubbed_since(client, status)) for status in expand(client, paths)]
     if as_json:
-        echo_json(found)
+        echo_json(
+            [{**msgspec.to_builtins(status), "last_scrubbed_ms": since} for status, since in found]
+        )
         return
-    for status in found:
+    for status, since in found:
         rows = [
             ("path", status.path),
             ("kind", str(status.kind)),
@@ -186,5 +209,26 @@ def stat(cluster: ClusterChoice, paths: tuple[str, ...], as_json: bool) -> None:
             ("digest", status.digest or "-"),
             ("created", local_time(status.created_ms)),
             ("modified", local_time(status.modified_ms)),
+            ("scrubbed", format_scrub_time(since) if status.chunk_count else "-"),
         ]
         click.echo("\n".join(format_table((), rows)))
+
+
+def _scrubbed_since(client: "MinigfsClient", status: FileStatus) -> int | None:
+    if not status.chunk_count:
+        return None
+    located = client.locations(status.path)
+    return oldest_scrub(located.chunks, client.scrub_times(located))
+
+
+def oldest_scrub(chunks: Iterable[LocatedChunk], times: "ScrubTimes") -> int | None:
+    """Since when all replicas of some chunks were read; 0: never; None: that is not known."""
+    found = [times.get((c.handle, replica.address)) for c in chunks for replica in c.replicas]
+    known = [at for at in found if at is not None]
+    return min(known) if known and len(known) == len(found) else None
+
+
+def format_scrub_time(time_ms: int | None) -> str:
+    if time_ms is None:
+        return "unknown"
+    return local_time(time_ms) if time_ms else "never"

@@ -8,6 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from minigfs.cli.background import (
+    SCRUB_DAYS,
+    SCRUB_DAYS_HELP,
+    repair_rate_option,
+    scrub_rate_option,
+)
 from minigfs.cluster import announce_ready
 from minigfs.config import DEFAULT_CHUNK_BYTES, DEFAULT_REPLICATION, FileSystemConfig
 from minigfs.errors import InvalidConfig
@@ -17,7 +23,7 @@ from minigfs.transport.security import Security, TlsFiles, check_listen_address,
 if TYPE_CHECKING:
     from minigfs.master.options import MasterOptions
 
-__all__ = ["configure_logging", "master_options", "serve", "server_options"]
+__all__ = ["configure_logging", "master_options", "metrics_option", "serve", "server_options"]
 
 
 def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -42,8 +48,6 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
         command = option(command)
     return command
 
-
-SCRUB_DAYS = 7
 
 metrics_option = click.option(
     "--metrics",
@@ -93,6 +97,7 @@ def master_options(command: Callable[["MasterOptions"], None]) -> Callable[..., 
 
     @server_options
     @metrics_option
+    @repair_rate_option
     @bytes_option("--chunk-size", "chunk_bytes", help="Size of a chunk.  [default: 64MiB]")
     @click.option(
         "--replication", type=click.IntRange(min=1), default=DEFAULT_REPLICATION, show_default=True
@@ -119,8 +124,10 @@ def master_options(command: Callable[["MasterOptions"], None]) -> Callable[..., 
         masters: tuple[str, ...],
         founded: bool,
         metrics: str,
+        repair_rate: int | None,
         **trust: Any,
     ) -> None:
+        from minigfs.master.copy_book import RepairLimits
         from minigfs.master.options import MasterOptions
 
         config = FileSystemConfig(
@@ -137,6 +144,7 @@ def master_options(command: Callable[["MasterOptions"], None]) -> Callable[..., 
             join=masters,
             founded=founded,
             metrics=metrics,
+            repair=RepairLimits.at_rate(repair_rate) if repair_rate else RepairLimits(),
             insecure=bool(trust["insecure"]),
         )
         command(options)
@@ -161,12 +169,13 @@ def master(options: "MasterOptions") -> None:
 @serve.command()
 @server_options
 @metrics_option
+@scrub_rate_option
 @click.option(
     "--scrub-days",
     type=click.FloatRange(min=0, min_open=True),
     default=SCRUB_DAYS,
     show_default=True,
-    help="Every byte here is read, and compared with its sums, within this time.",
+    help=SCRUB_DAYS_HELP,
 )
 @click.option(
     "--join", "masters", multiple=True, required=True, help="HOST:PORT of a master; repeatable."
@@ -183,11 +192,13 @@ def chunkserver(
     host_label: str,
     rack: str,
     metrics: str,
+    scrub_rate: int | None,
     scrub_days: float,
     **trust: Any,
 ) -> None:
     """Run a chunkserver: chunks as files in its directory."""
     from minigfs.chunkserver.process import ChunkserverOptions, serve_chunkserver
+    from minigfs.chunkserver.scrub_schedule import RATE_MIN
 
     configure_logging()
     options = ChunkserverOptions(
@@ -200,6 +211,7 @@ def chunkserver(
         rack=rack,
         metrics=metrics,
         scrub_bound_ms=int(scrub_days * 24 * 3_600_000),
+        scrub_bytes_per_second=scrub_rate or RATE_MIN,
         insecure=bool(trust["insecure"]),
     )
     serve_chunkserver(options, ready=announce_ready)

@@ -27,6 +27,7 @@ from minigfs.client.masters import MasterCaller
 from minigfs.client.open_chunk_reads import with_open_chunk
 from minigfs.client.reader import FileReader
 from minigfs.client.replica_reads import ReplicaReader, SuspectServers
+from minigfs.client.scrub_times import ScrubTimes, scrub_times
 from minigfs.client.transaction import Transaction
 from minigfs.client.updater import UpdatableFile
 from minigfs.client.upload import UploadContext
@@ -278,6 +279,10 @@ class MinigfsClient:
             chunks.extend(batch)
             index += len(batch)
         return with_fields(located, chunks=tuple(chunks))
+
+    def scrub_times(self, located: Located) -> ScrubTimes:
+        """When each replica was last read whole by its server, and found sound."""
+        return scrub_times(self._shared.pool, located.chunks)
 
     def report(self, *, stale_ok: bool = False) -> ClusterReport:
         """``stale_ok``: as any master knows it, without what only a leader can know."""

@@ -7,7 +7,7 @@ import msgspec
 from minigfs.cluster.layout import ClusterLayout, write_atomically
 from minigfs.errors import InvalidConfig
 
-__all__ = ["ClusterState", "ProcessRecord", "load_state", "save_state"]
+__all__ = ["ClusterState", "ProcessRecord", "Rates", "load_state", "save_state"]
 
 _FORMAT = 1
 
@@ -28,6 +28,14 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
     started: str | None = None  # boot and start tick: tells that process from a later one
 
 
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
+    """What work in the background may take; None: the server's own default."""
+
+    repair_bytes_per_second: int | None = None  # copied to one chunkserver
+    scrub_bytes_per_second: int | None = None  # read by one chunkserver, or more for the bound
+    scrub_days: float | None = None
+
+
 class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
     """Settings fixed when the cluster was made, and its processes."""
 
@@ -35,6 +43,7 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
     chunk_bytes: int
     replication: int
     processes: tuple[ProcessRecord, ...] = ()
+    rates: Rates = Rates()
     masters_founded: bool = False  # their directories were made: an empty one is a lost one now
     settings: dict[str, Setting] = {}  # of other packages; minigfs keeps and never reads them
     home: str = ""  # in the file only: whose processes the pids are

@@ -8,14 +8,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
 from minigfs.cluster.layout import ClusterLayout
 from minigfs.cluster.masters import found_masters
 from minigfs.cluster.processes import ProcessKind
-from minigfs.cluster.state import ClusterState, ProcessRecord, load_state, save_state
+from minigfs.cluster.state import ClusterState, ProcessRecord, Rates, load_state, save_state
 from minigfs.config import (
     DEFAULT_CHUNK_BYTES,
     DEFAULT_REPLICATION,
@@ -52,6 +52,7 @@ class StorageShape:
     replication: int | None = None
     chunk_bytes: int | None = None
     hosts: int | None = None
+    rates: Rates = field(default_factory=Rates)  # for the processes that are started from now on
 
 
 def prepare_storage(layout: ClusterLayout, shape: StorageShape) -> ClusterState:
@@ -84,7 +85,8 @@ def plan_storage(
     ports: Callable[[int], list[int]],
 ) -> ClusterState:
     """The state that fulfils ``shape``; ``cluster_id`` is for a new cluster, ``ports`` finds
-    free ones. A cluster may gain masters and chunkservers; all else is fixed."""
+    free ones. A cluster may gain masters and chunkservers and change its rates; all else is
+    fixed."""
     _check_shape(shape)
     if state is None:
         server_count = shape.chunkservers or DEFAULT_CHUNKSERVER_COUNT
@@ -102,7 +104,7 @@ def plan_storage(
             f"--replication {state.replication} needs as many chunkservers, "
             f"not {server_count}: add --chunkservers {state.replication}"
         )
-    state = _with_more_masters(state, shape.masters)
+    state = _with_more_masters(_with_rates(state, shape.rates), shape.masters)
     known_hosts = {record.host for record in state.with_role("chunkserver") if record.host}
     hosts = shape.hosts or len(known_hosts) or None
     added = [
@@ -120,6 +122,11 @@ def _masters(numbers: Iterable[int], *, joins: bool) -> tuple[ProcessRecord, ...
     return tuple(
         ProcessRecord(name=f"master-{number}", role="master", joins=joins) for number in numbers
     )
+
+
+def _with_rates(state: ClusterState, asked: Rates) -> ClusterState:
+    changed = {name: value for name, value in msgspec.structs.asdict(asked).items() if value}
+    return msgspec.structs.replace(state, rates=msgspec.structs.replace(state.rates, **changed))
 
 
 def _with_more_masters(state: ClusterState, asked: int | None) -> ClusterState:
@@ -220,6 +227,7 @@ def master_arguments(
         *((f"--join={address}" for address in others) if record.joins else ["--founded"]),
         f"--chunk-size={state.chunk_bytes}",
         f"--replication={state.replication}",
+        *_given("--repair-rate", state.rates.repair_bytes_per_second),
     ]
 
 
@@ -232,7 +240,13 @@ def chunkserver_arguments(
         *(f"--join={address}" for address in state.masters),
         *([f"--host-label={record.host}"] if record.host else []),
         *([f"--rack={record.rack}"] if record.rack else []),
+        *_given("--scrub-rate", state.rates.scrub_bytes_per_second),
+        *_given("--scrub-days", state.rates.scrub_days),
     ]
+
+
+def _given(option: str, value: float | None) -> list[str]:
+    return [] if value is None else [f"{option}={value}"]
 
 
 def _server_arguments(

@@ -6,7 +6,7 @@ part of what the cluster may use.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from minigfs.ids import ChunkHandle, ChunkserverId
 from minigfs.master.membership import Server
@@ -29,6 +29,18 @@ class RepairLimits:
     server_count_ordered: int = 256  # small chunks cost a sync each, not bytes
     source_bytes_ordered: int = 256 << 20
     order_timeout_ms: int = 60_000
+
+    @classmethod
+    def at_rate(cls, bytes_per_second: int) -> "RepairLimits":
+        """As by default, but so many bytes a second to one server, and orders for two seconds."""
+        usual = cls()
+        return replace(
+            usual,
+            server_bytes_per_second=bytes_per_second,
+            cluster_bytes_per_second=max(bytes_per_second, usual.cluster_bytes_per_second),
+            server_bytes_ordered=max(2 * bytes_per_second, usual.server_bytes_ordered),
+            source_bytes_ordered=max(4 * bytes_per_second, usual.source_bytes_ordered),
+        )
 
 
 @dataclass(slots=True, kw_only=True)

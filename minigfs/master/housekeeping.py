@@ -14,7 +14,7 @@ from minigfs.master import commands
 from minigfs.master.repair_work import RepairWork
 from minigfs.master.state import FileSystemState
 from minigfs.master.tenure import Tenure
-from minigfs.master.trash import next_to_expire
+from minigfs.master.trash import first_to_give_up, next_to_expire, trashed_count
 from minigfs.ports import Clock
 
 __all__ = ["Housekeeping"]
@@ -27,6 +27,7 @@ DISCARDS_MAX = 1_000  # per tick
 EXPIRED_MAX = 100  # things of the trash in one step
 GIVEN_UP_MAX = 10  # then, at a time: what they free shows only after a while
 FOR_EVER_MS = 2**62
+TRASH_INODES_MAX = 1_000_000  # files and directories; half a gigabyte of every master's memory
 REAP_PAUSE_MS = 40  # between steps: taking a tree apart leaves the masters most of their time
 
 
@@ -91,12 +92,24 @@ class Housekeeping:
                 break  # it is being cloned
             await asyncio.sleep(0)
 
+        await self._shrink_trash()
         state = self._state()
         if state.trash and not state.garbage and not state.condemned and self._is_short_of_space():
             logger.warning("the disks are nearly full: what expires first in the trash is given up")
             await self._propose(
                 commands.ExpireTrash(self._clock.now_ms(), FOR_EVER_MS, GIVEN_UP_MAX)
             )
+
+    async def _shrink_trash(self) -> None:
+        """What expires first goes before its time, while the trash takes too much memory."""
+        while (excess := trashed_count(self._state()) - TRASH_INODES_MAX) > 0:
+            due = next_to_expire(self._state())
+            logger.warning("the trash holds %d files too many: the oldest are given up", excess)
+            count = first_to_give_up(self._state(), excess, EXPIRED_MAX)
+            await self._propose(commands.ExpireTrash(self._clock.now_ms(), FOR_EVER_MS, count))
+            if next_to_expire(self._state()) == due:
+                break  # it is being cloned
+            await asyncio.sleep(0)
 
     def _is_short_of_space(self) -> bool:
         beats = [

@@ -319,6 +319,7 @@ class Membership:
                 last_heard_ms_ago=now_ms - server.last_heard_ms,
                 damaged=server.last_heartbeat.damaged_count,
                 last_scrubbed_ms=server.last_heartbeat.last_scrubbed_ms,
+                scrub_bound_ms=server.last_heartbeat.scrub_bound_ms,
                 duty=server.duty(server.chunkserver_id in draining),
                 chunks_left=server.chunks_left if server.chunkserver_id in draining else 0,
             )

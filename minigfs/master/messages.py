@@ -429,6 +429,7 @@ class Heartbeat(Request[HeartbeatReply], frozen=True, tag="cs.heartbeat"):
     damaged: tuple[ChunkHandle, ...] = ()  # here, but not what was written: news of them
     damaged_count: int = 0
     last_scrubbed_ms: int = 0  # all of it was read since then; 0: never yet
+    scrub_bound_ms: int = 0  # it is read again within this time
     trashed: tuple[ChunkHandle, ...] = ()  # some of what was deleted and could be restored
     seen: HistoryPosition | None = None  # newest position of a master that this server believed
     catalogue_stamp: int = 0  # of the last batch that was stored
@@ -464,6 +465,7 @@ class ChunkserverReport(Message, frozen=True):
     last_heard_ms_ago: int
     damaged: int = 0  # chunks with wrong bytes that are not replaced yet
     last_scrubbed_ms: int = 0  # since the epoch: all of it was read since then; 0: never yet
+    scrub_bound_ms: int = 0  # every byte is read again within this time
     duty: str = "serving"  # "full": takes no data; "leaving", then "empty": decommissioned
     chunks_left: int = 0  # of a server that is leaving: what is not safe elsewhere yet
 
@@ -477,6 +479,15 @@ class RepairReport(Message, frozen=True):
     bytes_per_second: int  # lately; 0: nothing was copied
     remaining_ms: int | None  # None: not known
     rebalancing: bool  # until the servers are nearly alike
+
+
+class TrashReport(Message, frozen=True):
+    """What was removed and can still be brought back."""
+
+    things: int  # files and directories that were removed, each with what is below it
+    files: int
+    directories: int  # below those that were removed, and they
+    next_expiry_ms: int | None  # since the epoch: when the first of it goes; None: it is empty
 
 
 class ClusterReport(Message, frozen=True):
@@ -493,6 +504,7 @@ class ClusterReport(Message, frozen=True):
     chunk_count: int
     notes: tuple[str, ...] = ()  # what is under way; no reason to worry
     repair: RepairReport | None = None  # a master that does not lead has none
+    trash: TrashReport | None = None
 
 
 class SetDecommission(Request[ChunkserverReport], frozen=True, tag="cluster.decommission"):

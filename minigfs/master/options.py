@@ -1,9 +1,10 @@
 """What a master process is told at its start."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from minigfs.config import FileSystemConfig
+from minigfs.master.copy_book import RepairLimits
 from minigfs.transport.address import Address
 from minigfs.transport.security import Security
 
@@ -26,4 +27,5 @@ class MasterOptions:
     join: tuple[Address, ...] = ()
     founded: bool = False
     metrics: Address = ""  # where to serve figures for Prometheus; "" for nowhere
+    repair: RepairLimits = field(default_factory=RepairLimits)
     insecure: bool = False  # listen beyond loopback without TLS

@@ -11,14 +11,16 @@ from minigfs.master.messages import (
     GetClusterReport,
     MasterReport,
     RepairReport,
+    TrashReport,
 )
-from minigfs.master.state import FileSystemState
+from minigfs.master.state import TRASH_ID, DirectoryInode, FileSystemState
 from minigfs.master.tenure import Tenure
+from minigfs.master.trash import next_to_expire
 from minigfs.replication.host import MemberStatus
 from minigfs.transport.control_server import ControlHandler
 from minigfs.transport.messages import Request
 
-__all__ = ["Reporting"]
+__all__ = ["Reporting", "trash_report"]
 
 
 class Reporting:
@@ -99,6 +101,7 @@ class Reporting:
             chunk_count=len(state.chunks),
             notes=notes,
             repair=repair,
+            trash=trash_report(state),
         )
 
 
@@ -123,6 +126,18 @@ def _repair_report(tenure: Tenure, missing_bytes: int) -> RepairReport:
         bytes_per_second=rate,
         remaining_ms=missing_bytes * 1000 // rate if is_nearing else None,
         rebalancing=repairs.rebalance.is_asked_for,
+    )
+
+
+def trash_report(state: FileSystemState) -> TrashReport:
+    root = state.inodes[TRASH_ID]
+    assert isinstance(root, DirectoryInode)
+    first = next_to_expire(state)
+    return TrashReport(
+        things=len(state.trash),
+        files=root.file_count,
+        directories=root.directory_count,
+        next_expiry_ms=first[1] if first is not None else None,
     )
 
 

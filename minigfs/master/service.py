@@ -183,7 +183,7 @@ class FileSystemService:
             self._clock.now_ms(), term, self._host.commit_index + 1, self._rng.random_u64()
         )
         await self.propose(begin, commands.Done)
-        self._tenure = tenure = Tenure(self._clock, term)
+        self._tenure = tenure = Tenure(self._clock, term, self._options.repair)
         work = Housekeeping(tenure, self._clock, lambda: self.state, self._change)
         self._housekeeping = asyncio.create_task(work.run(), name="housekeeping")
         self._appends.begin()

@@ -17,6 +17,7 @@ from msgspec.structs import replace as with_fields
 from minigfs.errors import NotLeader
 from minigfs.ids import ChunkHandle, ChunkserverId, FileId
 from minigfs.master.catalogue import CatalogueFeed
+from minigfs.master.copy_book import RepairLimits
 from minigfs.master.health import HealthTally
 from minigfs.master.history import TenureMark, contains, newest_position
 from minigfs.master.membership import Membership
@@ -40,7 +41,7 @@ HEALTH_SLICE_CHUNKS = 2_000  # a few milliseconds of the event loop
 class Tenure:
     """Belongs to the event loop on which one master leads for one term."""
 
-    def __init__(self, clock: Clock, term: int = 0) -> None:
+    def __init__(self, clock: Clock, term: int, limits: RepairLimits) -> None:
         self.membership = Membership()
         self.leases = WriterLeases()  # of temporary files
         self.append_leases = WriterLeases()  # of open files
@@ -51,7 +52,9 @@ class Tenure:
         self._over = asyncio.Event()
         self._tally: asyncio.Task[HealthTally] | None = None
         self.strangers: dict[ChunkserverId, Address] = {}  # have seen a history that is not ours
-        self.repairs = Repairs(self.membership, began_ms=self._began_ms, barred=self.strangers)
+        self.repairs = Repairs(
+            self.membership, began_ms=self._began_ms, limits=limits, barred=self.strangers
+        )
 
     @property
     def now_ms(self) -> int:

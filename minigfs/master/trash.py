@@ -11,13 +11,15 @@ must look at. How long a thing is kept is said by the policies above the place i
 at the time of its removal.
 
 When less than a tenth of all disks is free, what expires first is given up before its time
-(``housekeeping``), a few things at a time.
+(``housekeeping``), a few things at a time; so it is while the trash holds more than a million files
+and directories, which the masters have in memory.
 
 What is not kept: files that another takes the place of, empty directories, and temporary files
 that are never published.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from immutables import Map
 from msgspec.structs import replace as with_fields
@@ -45,10 +47,12 @@ from minigfs.master.state import (
 __all__ = [
     "by_path",
     "chunks_in_trash",
+    "first_to_give_up",
     "forget_trashed",
     "keep_removed",
     "kept_until_of",
     "next_to_expire",
+    "trashed_count",
     "undelete",
 ]
 
@@ -107,6 +111,29 @@ def next_to_expire(state: FileSystemState) -> tuple[FileId, int] | None:
     assert isinstance(root, DirectoryInode)
     first = next(root.children.items_from(""), None)
     return None if first is None else (first[1], kept_until_of(first[0]))
+
+
+def trashed_count(state: FileSystemState) -> int:
+    """Files and directories in the trash, at any depth."""
+    root = state.inodes[TRASH_ID]
+    assert isinstance(root, DirectoryInode)
+    return root.file_count + root.directory_count
+
+
+def first_to_give_up(state: FileSystemState, excess: int, count_max: int) -> int:
+    """How many things, from the one that expires first on, hold so many files and directories; no
+    more than ``count_max``."""
+    root = state.inodes[TRASH_ID]
+    assert isinstance(root, DirectoryInode)
+    count = 0
+    for _, file_id in islice(root.children.items_from(""), count_max):
+        if excess <= 0:
+            break
+        inode = state.inodes[file_id]
+        below = inode.file_count + inode.directory_count if isinstance(inode, DirectoryInode) else 0
+        excess -= below + 1
+        count += 1
+    return count
 
 
 def chunks_in_trash(state: FileSystemState) -> Iterator[ChunkHandle]:

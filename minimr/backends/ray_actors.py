@@ -53,6 +53,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     worker_count: int  # on the same machine
     rack: str = ""
     memory_bytes: int = 0  # of one executor at most; 0: what the job asks for
+    metrics: str = ""  # where to serve figures for Prometheus; "" for nowhere
 
     def options(self) -> "WorkerOptions":
         from minigfs.transport.security import Security, load_token
@@ -67,6 +68,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
             host=self.host,
             rack=self.rack,
             memory_bytes=self.memory_bytes,
+            metrics=self.metrics,
             environment={
                 "FSSPEC_MINIGFS_MASTERS": ",".join(self.masters),
                 "FSSPEC_MINIGFS_TOKEN_FILE": self.token_file,

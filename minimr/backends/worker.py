@@ -23,21 +23,29 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from minigfs.errors import ClusterError, MinigfsError
 from minigfs.transport.bulk_server import BulkServer
 from minigfs.transport.messages import Empty, Request
+from minigfs.transport.metrics import Counters, Metric
 from minigfs.transport.security import Security
 from minimr.backends.executor import AttemptWork
 from minimr.backends.executor_slot import ExecutorSlot
 from minimr.backends.master_link import MasterLink
 from minimr.backends.task_logs import TaskLogs
 from minimr.backends.worker_disk import WorkerDisk
+from minimr.backends.worker_metrics import (
+    ATTEMPTS_FAILED,
+    ATTEMPTS_SUCCEEDED,
+    COUNTERS,
+    worker_metrics,
+)
 from minimr.config import PING_INTERVAL_MS
 from minimr.errors import NoSuchJob
 from minimr.ids import AttemptId, JobId
@@ -58,6 +66,9 @@ from minimr.messages import (
 )
 from minimr.shuffle.fetch import segment_handlers
 from minimr.tasks.failures import AttemptFailed
+
+if TYPE_CHECKING:
+    from minigfs.transport.metrics_http import MetricsServer
 
 __all__ = ["WorkerOptions", "WorkerSupervisor"]
 
@@ -86,6 +97,7 @@ class WorkerOptions:
     rack: str = ""
     memory_bytes: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
+    metrics: str = ""  # where to serve figures for Prometheus; "" for nowhere
 
 
 class WorkerSupervisor:
@@ -109,6 +121,8 @@ class WorkerSupervisor:
         self._running: Progress | None = None
         self._stopping = threading.Event()
         self._registered = threading.Event()
+        self._counters = Counters(COUNTERS)
+        self._metrics = self._metrics_server()
         self._threads = [
             threading.Thread(target=self._work, name="worker-work", daemon=True),
             threading.Thread(target=self._ping, name="worker-ping", daemon=True),
@@ -117,6 +131,8 @@ class WorkerSupervisor:
     def start(self) -> None:
         """Serve segments and begin to work; returns at once."""
         self._address = self._disk.bind_segment_server(self._server, self._options.listen)
+        if self._metrics is not None:
+            self._metrics.start(self._options.directory)
         self._executors.tend(())
         for thread in self._threads:
             thread.start()
@@ -128,11 +144,29 @@ class WorkerSupervisor:
     def stop(self) -> None:
         """Abandon what runs and end; segments stay on disk."""
         self._stopping.set()
+        if self._metrics is not None:
+            self._metrics.stop()
         self._executors.close()
         self._server.stop()
         self._link.close()
         self._ping_link.close()
         self._disk.close()
+
+    def _metrics_server(self) -> "MetricsServer | None":
+        if not self._options.metrics:
+            return None
+        from minigfs.transport.metrics_http import MetricsServer
+
+        def collect() -> Iterator[Metric]:
+            return worker_metrics(
+                self._counters,
+                is_registered=self._registered.is_set(),
+                is_busy=bool(self._progress()),
+                stored_jobs=len(self._disk.jobs()),
+                executor_pid=self._executors.pid,
+            )
+
+        return MetricsServer(collect, self._options.metrics, self._options.security)
 
     # ---------------------------------------------------------------- work thread
 
@@ -159,6 +193,8 @@ class WorkerSupervisor:
         attempt = assignment.attempt
         self._on_progress(attempt)(0, 0)
         report = self._outcome(assignment)
+        is_success = isinstance(report, ReportSuccess)
+        self._counters.add(ATTEMPTS_SUCCEEDED if is_success else ATTEMPTS_FAILED)
         self._deliver(report)
         # Until the report is delivered, pings name the attempt, so that nobody counts it as lost.
         with self._running_lock:

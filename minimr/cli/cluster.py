@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from minigfs.cli.cluster import process_line, storage_shape
-from minigfs.cli.serve import chunkserver, configure_logging, master_options
+from minigfs.cli.serve import chunkserver, configure_logging, master_options, metrics_option
 from minigfs.cluster import ClusterLayout, ProcessEvent, announce_ready, default_home
 from minigfs.errors import ClusterError, NoQuorum
 from minigfs.terminal import (
@@ -221,6 +221,7 @@ def master(options: "MasterOptions") -> None:
 @bytes_option("--memory", "memory", help="Bound of one executor, whatever its job asks for.")
 @click.option("--ray-address", default="", metavar="HOST:PORT", help="Use this Ray, start none.")
 @click.option("--insecure", is_flag=True, help="Also a Ray that asks nobody for a token.")
+@metrics_option
 @terminal_options
 def workers(
     directory: str,
@@ -234,8 +235,13 @@ def workers(
     memory: int | None,
     ray_address: str,
     insecure: bool,
+    metrics: str,
 ) -> None:
-    """Run workers on this machine, in a Ray of their own."""
+    """Run workers on this machine, in a Ray of their own.
+
+    Each worker serves --metrics too, on the ports that follow, or on any (port 0): the address is
+    in metrics.address of the worker's directory.
+    """
     from minigfs.transport.security import Security, check_listen_address, load_token
     from minimr.cluster.workers import WorkersOptions, check_foreign_ray, serve_workers
 
@@ -257,5 +263,6 @@ def workers(
         racks=racks,
         memory_bytes=memory or 0,
         ray_address=ray_address,
+        metrics=metrics,
     )
     serve_workers(options, ready=announce_ready)

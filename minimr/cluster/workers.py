@@ -12,17 +12,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from minigfs.errors import InvalidConfig, StartFailed
 from minigfs.transport.address import is_loopback
+from minigfs.transport.metrics import Metric, process_metrics
 from minimr.backends.ray_actors import CreateWorkers, WorkerSpec
 from minimr.cluster.ray_session import RaySession
+
+if TYPE_CHECKING:
+    from minigfs.transport.metrics_http import MetricsServer
 
 __all__ = ["WorkersOptions", "check_foreign_ray", "end_workers", "serve_workers"]
 
@@ -47,6 +52,7 @@ class WorkersOptions:
     racks: tuple[str, ...] = ()  # of the hosts, as many; none: not known
     memory_bytes: int = 0  # of one executor at most; 0: what the job asks for
     ray_address: str = ""  # of a Ray that is not ours; "": we start one
+    metrics: str = ""  # where to serve figures; the workers do so on the ports behind it
 
     def specs(self) -> tuple[WorkerSpec, ...]:
         return tuple(
@@ -61,9 +67,16 @@ class WorkersOptions:
                 worker_count=self.worker_count,
                 memory_bytes=self.memory_bytes,
                 rack=self.racks[number % len(self.racks)] if self.racks else "",
+                metrics=_port_behind(self.metrics, number + 1),
             )
             for number in range(self.worker_count)
         )
+
+
+def _port_behind(address: str, distance: int) -> str:
+    """Of an address with a port of its own; any free port (0) stays any."""
+    host, _, port = address.rpartition(":")
+    return f"{host}:{int(port) + distance}" if port.isdecimal() and port != "0" else address
 
 
 def check_foreign_ray(address: str, *, insecure: bool) -> None:
@@ -127,6 +140,7 @@ def serve_workers(options: WorkersOptions, *, ready: Callable[[], None]) -> None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit)
     short_lives = 0
+    metrics = _metrics_server(options)
     try:
         while True:
             began_ns = time.monotonic_ns()
@@ -139,7 +153,26 @@ def serve_workers(options: WorkersOptions, *, ready: Callable[[], None]) -> None
                 raise StartFailed(f"Ray ends as soon as it has started: see {options.directory}")
             logger.warning("Ray ended after %d ms; starting it again", lived_ms)
     finally:
+        if metrics is not None:
+            metrics.stop()
         session.end()
+
+
+def _metrics_server(options: WorkersOptions) -> "MetricsServer | None":
+    """Started, of this process itself."""
+    if not options.metrics:
+        return None
+    from minigfs.transport.metrics_http import MetricsServer
+    from minigfs.transport.security import Security, load_token
+
+    def collect() -> Iterator[Metric]:
+        yield Metric("minimr_workers", "Workers that are kept running.", options.worker_count)
+        yield from process_metrics()
+
+    security = Security(load_token(options.token_file), options.cluster_id)
+    server = MetricsServer(collect, options.metrics, security)
+    server.start(options.directory)
+    return server
 
 
 def _start_all(session: RaySession | ForeignRay, options: WorkersOptions) -> None:

@@ -18,6 +18,7 @@ from minigfs.cluster.storage import StorageShape
 from minimr.cluster import deploy
 from minimr.cluster.deploy import ClusterShape
 from minimr.cluster.status import ClusterStatus
+from tests.metrics_page import figures
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -96,10 +97,26 @@ def _cwd(process: psutil.Process) -> str:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     cluster = Cluster(tmp_path_factory.mktemp("cluster") / "home")
     try:
-        cluster.up()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MINIGFS_METRICS", "127.0.0.1:0")
+            cluster.up()
         yield cluster
     finally:
         cluster.down()
+
+
+def test_every_process_serves_its_figures(cluster: Cluster) -> None:
+    state = load_state(cluster.layout)
+    assert state is not None
+    served = {record.name: cluster.layout.directory(record.name) for record in state.processes}
+    served |= {f"worker {worker.id}": Path(worker.dir) for worker in cluster.status().workers}
+    assert len(served) == 3 + 3 + 1 + 2
+    own = {"master": "minigfs_files", "chunkserver": "minigfs_chunkserver_chunks",
+           "workers": "minimr_workers", "worker": "minimr_worker_registered"}  # fmt: skip
+    for name, directory in served.items():
+        shown = figures(directory, cluster.layout.token_file)
+        assert shown["process_resident_memory_bytes"] > 1e6, name
+        assert own[name.partition("-")[0].partition(" ")[0]] in shown, name
 
 
 def test_up_returns_when_every_part_knows_the_others(cluster: Cluster) -> None:

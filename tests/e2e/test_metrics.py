@@ -1,9 +1,7 @@
 """Every process of a cluster that is asked to shows figures that move."""
 
-import http.client
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -11,6 +9,7 @@ from minigfs.client.client import MinigfsClient
 from minigfs.client.config import ClientConfig
 from minigfs.cluster import ClusterLayout, load_state, start_missing, stop_all
 from minigfs.cluster.storage import STORAGE_KINDS, StorageShape, await_storage, prepare_storage
+from tests.metrics_page import figures
 
 pytestmark = pytest.mark.e2e
 
@@ -31,26 +30,18 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterLayout]:
         stop_all(made, state_now)
 
 
-def figures(layout: ClusterLayout, name: str) -> dict[str, float]:
-    address = (layout.directory(name) / "metrics.address").read_text().strip()
-    connection = http.client.HTTPConnection(address, timeout=5)
-    token = Path(layout.token_file).read_text().strip()
-    connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {token}"})
-    lines = connection.getresponse().read().decode().splitlines()
-    connection.close()
-    samples = [line.rsplit(" ", 1) for line in lines if not line.startswith("#")]
-    return {name.partition("{")[0]: float(value) for name, value in samples}
-
-
 def test_what_is_written_and_read_is_counted(layout: ClusterLayout) -> None:
     client = MinigfsClient(ClientConfig.discover(home=str(layout.home)))
-    before = figures(layout, "master-0")
+    before = figures(layout.directory("master-0"), layout.token_file)
     content = os.urandom(100_000)
     with client.open_writer("/counted") as writer:
         writer.write(content)
     with client.open_reader("/counted") as reader:
         assert reader.read_at(0, len(content)) == content
-    master, server = figures(layout, "master-0"), figures(layout, "chunkserver-0")
+    master, server = (
+        figures(layout.directory("master-0"), layout.token_file),
+        figures(layout.directory("chunkserver-0"), layout.token_file),
+    )
     assert master["minigfs_files"] == before["minigfs_files"] + 1
     assert master["minigfs_raft_commit_index"] > before["minigfs_raft_commit_index"]
     assert master["minigfs_proposals_total"] > before["minigfs_proposals_total"]

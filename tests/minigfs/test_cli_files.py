@@ -200,11 +200,51 @@ def test_the_tree_is_changed_and_shown(run: Run, root: str) -> None:
     assert (status["path"], status["size_bytes"], status["kind"]) == (f"{root}/z/x/g", 5, "file")
     assert b"size         5 (5 B)" in run("stat", f"{root}/z/x/g").stdout
     (entry,) = json.loads(run("ls", "--json", f"{root}/z/x/g").stdout)
-    assert entry == status
+    assert {**entry, "last_scrubbed_ms": status["last_scrubbed_ms"]} == status
     run("rm", f"{root}/z/x/*g")
     run("rm", "-r", f"{root}/z")
     run("rm", "-f", f"{root}/none")
     assert run("ls", root).stdout == b""
+
+
+@pytest.mark.e2e
+def test_a_tree_is_drawn_and_told_to_programs(run: Run, root: str) -> None:
+    run("put", "-", f"{root}/d/e/f", stdin=b"12345")
+    (top,) = json.loads(run("tree", "--json", root).stdout)
+    (d,) = top["entries"]
+    (e,) = d["entries"]
+    (f,) = e["entries"]
+    assert [one["path"] for one in (top, d, e, f)] == [
+        root, f"{root}/d", f"{root}/d/e", f"{root}/d/e/f"
+    ]  # fmt: skip
+    assert f["size_bytes"] == 5
+    assert "entries" not in f
+    (top,) = json.loads(run("tree", "--json", "--depth", "1", root).stdout)
+    assert "entries" not in top["entries"][0]
+
+
+@pytest.mark.e2e
+def test_it_is_told_when_each_replica_was_last_read_whole(run: Run, root: str) -> None:
+    run("put", "-", f"{root}/f", stdin=LINES)
+    before_ms = time.time_ns() // 1_000_000
+    run("scrub", f"{root}/f")
+    located = json.loads(run("locations", "--json", f"{root}/f").stdout)
+    times = [r["last_scrubbed_ms"] for chunk in located["chunks"] for r in chunk["replicas"]]
+    assert len(times) == 3 * len(located["chunks"])
+    assert min(times) >= before_ms
+    (status,) = json.loads(run("stat", "--json", f"{root}/f").stdout)
+    assert status["last_scrubbed_ms"] == min(times)
+    day = time.strftime("%Y-%m-%d", time.localtime(min(times) / 1000)).encode()
+    assert day in run("stat", f"{root}/f").stdout.splitlines()[-1]
+    assert b"SCRUBBED" in run("locations", f"{root}/f").stdout
+    run("rm", f"{root}/f")
+    report = json.loads(run("admin", "report", "--json").stdout)
+    assert {server["scrub_bound_ms"] for server in report["chunkservers"]} == {7 * 86_400_000}
+    assert report["trash"]["files"] >= 1
+    assert report["repair"]["waiting"] == 0
+    shown = run("admin", "report").stdout
+    assert b"every byte is read again within 7 days" in shown
+    assert b" removed things (" in shown
 
 
 @pytest.mark.e2e

@@ -1,11 +1,13 @@
 """What `up` makes of its options: a new cluster, the same one again, a larger one, an error."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from minigfs.cluster import ClusterLayout, ClusterState, ProcessRecord, load_state, save_state
+from minigfs.cluster.state import Rates
 from minigfs.cluster.storage import (
     STORAGE_KINDS,
     StorageShape,
@@ -18,7 +20,7 @@ from minigfs.errors import InvalidConfig
 MIB = 1024 * 1024
 
 
-def plan(before: ClusterState | None = None, /, **shape: int) -> ClusterState:
+def plan(before: ClusterState | None = None, /, **shape: Any) -> ClusterState:
     used = 0 if before is None else len(before.processes)
     return plan_storage(
         before,
@@ -46,6 +48,24 @@ def test_planning_again_changes_nothing() -> None:
     state = plan(chunkservers=4, hosts=2, replication=2, chunk_bytes=MIB)
     assert plan(state) == state
     assert plan(state, chunkservers=4, hosts=2, replication=2, chunk_bytes=MIB) == state
+
+
+def test_rates_are_kept_told_to_the_servers_and_can_be_changed(tmp_path: Path) -> None:
+    asked = Rates(repair_bytes_per_second=10 * MIB, scrub_days=3.5)
+    state = plan(plan(rates=asked), rates=Rates(scrub_bytes_per_second=MIB))
+    assert state.rates == Rates(
+        repair_bytes_per_second=10 * MIB, scrub_bytes_per_second=MIB, scrub_days=3.5
+    )
+    layout = ClusterLayout(tmp_path / "home")
+    layout.make()
+    save_state(layout, state)
+    assert load_state(layout) == state
+    for kind, options in (
+        ("master", {f"--repair-rate={10 * MIB}"}),
+        ("chunkserver", {f"--scrub-rate={MIB}", "--scrub-days=3.5"}),
+    ):
+        command = STORAGE_KINDS[kind].command(layout, state, state.record(f"{kind}-0"))
+        assert {option for option in command if "-rate=" in option or "-days=" in option} == options
 
 
 def test_a_cluster_grows_and_keeps_its_addresses() -> None:

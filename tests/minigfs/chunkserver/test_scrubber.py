@@ -11,14 +11,17 @@ from hypothesis import strategies as st
 
 from minigfs.chunkserver import scrubber as scrubber_module
 from minigfs.chunkserver.chunk_file import StoredChunk
+from minigfs.chunkserver.messages import VerifyChunk
 from minigfs.chunkserver.reports import ChunkReport
 from minigfs.chunkserver.scrub_schedule import RATE_MIN, ScrubRecord, ScrubSchedule
 from minigfs.chunkserver.scrubber import Scrubber
 from minigfs.chunkserver.store import ChunkStore
+from minigfs.chunkserver.verification import ChunkVerification
 from minigfs.errors import CorruptChunk
 from minigfs.ids import ChunkHandle, ChunkVersion
 from minigfs.ports import RealDisk
 from tests.minigfs.chunkserver.test_store import open_store, pattern, seal
+from tests.sim.clock import SimClock
 
 DAY_MS = 24 * 3_600_000
 CONTENT = pattern(150_000)[:150_000]
@@ -188,6 +191,30 @@ def test_the_thread_finds_damage_and_remembers_a_complete_pass(
     while Scrubber(store, disk).last_scrubbed_ms == 0:
         scrubber._write_record()
     assert Scrubber(store, disk).last_scrubbed_ms == complete_ms
+
+
+def test_when_each_chunk_was_read_is_known_also_after_a_restart(
+    store: ChunkStore, disk: RealDisk, tmp_path: Path
+) -> None:
+    clock = SimClock()
+    scrubber = Scrubber(store, disk, clock=clock)
+    flip(file_of(tmp_path, 2), -1)
+    for _ in range(3):
+        clock.advance(1_000)
+        assert scrubber.scrub_next()
+    first = clock.now_ms() - 2_000
+    assert [scrubber.times.of(ChunkHandle(h)) for h in (1, 2, 3, 4)] == [first, 0, first + 2_000, 0]
+    clock.advance(1_000)
+    verification = ChunkVerification(store, scrubber.times)
+    verification.verify(VerifyChunk(handle=ChunkHandle(1), quick=True))
+    assert scrubber.times.of(ChunkHandle(1)) == first
+    verification.verify(VerifyChunk(handle=ChunkHandle(1)))
+    store.delete(ChunkHandle(3))
+    scrubber.stop()
+    again = Scrubber(store, disk, clock=clock)
+    assert [again.times.of(ChunkHandle(h)) for h in (1, 2, 3)] == [first + 3_000, 0, 0]
+    (tmp_path / "scrubbed.msgpack").write_bytes(b"?")
+    assert Scrubber(store, disk, clock=clock).times.of(ChunkHandle(1)) == 0
 
 
 def _noticing(

@@ -9,7 +9,7 @@ from msgspec.structs import replace as with_fields
 
 from minigfs.config import FileSystemConfig
 from minigfs.errors import NoSpace, WriterFenced
-from minigfs.master import commands
+from minigfs.master import commands, housekeeping
 from minigfs.master.housekeeping import Housekeeping
 from minigfs.master.machine import FILE_SYSTEM_MACHINE, FileSystemMachine
 from minigfs.master.messages import (
@@ -26,6 +26,7 @@ from minigfs.master.messages import (
 )
 from minigfs.master.options import MasterOptions
 from minigfs.master.removal import REAP_WORK_MAX
+from minigfs.master.reporting import trash_report
 from minigfs.master.service import FileSystemService
 from minigfs.master.tenure import REPORT_GRACE_MS, Tenure
 from minigfs.master.tree_service import RETENTION_MS
@@ -173,6 +174,36 @@ def test_the_trash_is_emptied_when_its_time_has_come_or_the_disks_are_full() -> 
             assert not stand.state.trash
 
     asyncio.run(main())
+
+
+def test_the_trash_takes_no_more_memory_than_it_may_and_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        async with standing() as stand:
+            await stand.call(beat("s0", full=True))
+            names = [*map(str, range(20)), "big", *map(str, range(20, 80)), "last"]
+            for name in names:
+                for below in range(200 if name == "big" else 1):
+                    apply(stand, commands.MakeDirectory(1, f"/{name}/{below}", True, False))
+                await stand.call(Remove(path=f"/{name}", recursive=True))
+                stand.clock.advance(1)
+            shown = trash_report(stand.state)
+            assert (shown.things, shown.files, shown.directories) == (82, 0, 363)
+            monkeypatch.setattr(housekeeping, "TRASH_INODES_MAX", 100)
+            await stand.tick()
+            shown = trash_report(stand.state)
+            assert (shown.things, shown.directories) == (50, 100)
+            assert "/last" in {one.path for one in stand.state.trash.values()}
+            while stand.state.condemned:
+                apply(stand, commands.Reap(1))
+            assert len(stand.state.inodes) == 2 + 100
+
+    asyncio.run(main())
+
+
+def apply(stand: "Stand", command: commands.Command) -> None:
+    stand.service.machine.apply(0, commands.encode_command(command))
 
 
 def test_a_clone_that_nobody_waits_for_is_finished_all_the_same() -> None:
