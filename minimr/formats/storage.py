@@ -133,16 +133,21 @@ class Storage:
         with self.open_input(url) as file:
             return file.read()
 
-    def write_bytes(self, url: str, content: bytes) -> None:
-        """On a crash the old content or the new is there, never a part."""
+    def write_bytes(self, url: str, content: bytes, *, parents: bool = True) -> None:
+        """On a crash the old content or the new is there, never a part. ``parents``: make missing
+        ones; else they are an error."""
         if is_local(url):
             path = local_path(url)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if parents:
+                path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
             temporary.write_bytes(content)
             temporary.replace(path)
             return
-        with self.open_output(url) as file:
+        fs, path_text = self._resolve(url)
+        if parents:
+            fs.makedirs(_parent(path_text), exist_ok=True)
+        with fs.open(path_text, "wb") as file:
             file.write(content)
 
     def make_directories(self, url: str) -> None:
@@ -152,8 +157,12 @@ class Storage:
         fs, path = self._resolve(url)
         fs.makedirs(path, exist_ok=True)
 
+    def moves_directories(self, url: str) -> bool:
+        """Whether a directory moves by one atomic change."""
+        return is_local(url) or _is_minigfs(self._resolve(url)[0])
+
     def rename(self, source: str, target: str) -> None:
-        """Move one file; atomic where the file system can."""
+        """Move one file, or a directory where directories move; atomic where that can be."""
         if is_local(source):
             local_path(source).replace(local_path(target))
             return

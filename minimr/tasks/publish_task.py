@@ -3,6 +3,10 @@ directory becomes the output by one rename (DESIGN 5.4, 6.9).
 
 It may stop anywhere and run again: a part that has its name already is left alone, and an output
 whose manifest carries this job's id is this job's, published.
+
+Two attempts may run at the same time, one of them late. So the directory is *claimed* by a rename
+to a name of the attempt's own before it becomes the output, and an attempt that comes later takes
+what is claimed back by another rename: then the late one has nothing left that it could publish.
 """
 
 import msgspec
@@ -10,6 +14,7 @@ import xxhash
 
 from minigfs.errors import MinigfsError
 from minimr.errors import JobUsageError
+from minimr.ids import TaskPhase
 from minimr.messages import (
     Part,
     PublishAssignment,
@@ -31,18 +36,23 @@ def run_publish(context: AttemptContext, assignment: PublishAssignment) -> Publi
     manifest = _manifest(context, assignment)
     result = PublishResult(manifest_xxh3=xxhash.xxh3_64_hexdigest(manifest))
     try:
+        _take_back_claims(context)
         if _is_published(context):
             for url in working_urls(spec.staging):
                 context.storage.remove(url)
             return result
         _name_parts(context, (*assignment.parts, *assignment.sides))
-        context.storage.write_bytes(join_url(spec.staging, MANIFEST_NAME), manifest)
-        context.storage.remove(attempts_url(spec.staging))
+        manifest_url = join_url(spec.staging, MANIFEST_NAME)
+        context.storage.write_bytes(manifest_url, manifest, parents=False)
         context.check_cancelled()
         if not spec.published_by_master:
             context.storage.publish_directory(
-                spec.staging, spec.output, overwrite=spec.overwrite, last=MANIFEST_NAME
+                _claimed(context, assignment),
+                spec.output,
+                overwrite=spec.overwrite,
+                last=MANIFEST_NAME,
             )
+        context.storage.remove(attempts_url(spec.staging))
     except JobUsageError:
         raise
     except (MinigfsError, OSError) as error:
@@ -58,6 +68,27 @@ def _check_conservation(assignment: PublishAssignment) -> None:
             f"handed on {receipt.map_output}, reduces read {receipt.reduce_input} (a fault of "
             "minimr: report it)"
         )
+
+
+def _claimed(context: AttemptContext, assignment: PublishAssignment) -> str:
+    """The staging directory under a name that is this attempt's alone."""
+    staging = context.spec.staging
+    if not context.storage.moves_directories(staging):
+        return staging
+    claim = join_url(attempts_url(staging), assignment.attempt.file_stem)
+    context.storage.rename(staging, claim)
+    return claim
+
+
+def _take_back_claims(context: AttemptContext) -> None:
+    """What an earlier attempt had claimed becomes the staging directory again."""
+    storage, staging = context.storage, context.spec.staging
+    attempts = attempts_url(staging)
+    if not storage.exists(attempts):
+        return
+    for entry in storage.list_directory(attempts):
+        if entry.is_directory and entry.name.startswith(f"{TaskPhase.PUBLISH.value[0]}-"):
+            storage.rename(entry.url, staging)
 
 
 def _is_published(context: AttemptContext) -> bool:

@@ -2,7 +2,10 @@
 
 import json
 import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
@@ -106,7 +109,7 @@ def test_a_crash_while_parts_got_their_names_is_taken_up(
 class StorageOfOneWhoDies(Storage):
     """Its process ends when it is about to write the manifest."""
 
-    def write_bytes(self, url: str, content: bytes) -> None:
+    def write_bytes(self, url: str, content: bytes, *, parents: bool = True) -> None:
         raise OSError(f"died before it wrote {url}")
 
 
@@ -122,6 +125,84 @@ def test_a_late_attempt_leaves_the_manifest_of_the_one_that_took_over(
     with pytest.raises(AttemptFailed, match="died"):
         bench.publish(parts)
     assert (bench.staging / "_manifest.json").read_bytes() == b"{}"
+
+
+class StorageOfOneWhoIsLate(Storage):
+    """Its process stands still at the ``turn``-th change that it makes, and another attempt does
+    ``meanwhile``."""
+
+    turn: ClassVar[int]
+    meanwhile: ClassVar[Callable[[], None]]
+    changes: ClassVar[int]
+
+    def _note(self) -> None:
+        cls = type(self)
+        cls.changes += 1
+        if cls.changes == cls.turn:
+            cls.meanwhile()
+
+    def make_directories(self, url: str) -> None:
+        self._note()
+        super().make_directories(url)
+
+    def rename(self, source: str, target: str) -> None:
+        self._note()
+        super().rename(source, target)
+
+    def write_bytes(self, url: str, content: bytes, **options: bool) -> None:
+        self._note()
+        super().write_bytes(url, content, **options)
+
+    def publish_directory(self, staging: str, output: str, **options: Any) -> None:
+        self._note()
+        super().publish_directory(staging, output, **options)
+
+    def remove(self, url: str) -> None:
+        self._note()
+        super().remove(url)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("stops", [False, True])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_late_attempt_never_harms_what_its_successor_published(
+    bench: Bench,
+    parts: list[Part],
+    monkeypatch: pytest.MonkeyPatch,
+    turn: int,
+    stops: bool,
+    overwrite: bool,
+) -> None:
+    """A worker that stood still for longer than its pings may, when another has its task."""
+    bench.overwrite = overwrite
+    if overwrite:
+        bench.output.mkdir()
+        for name in WHOLE:
+            (bench.output / name).write_bytes(b"old")
+
+    def stop(path: Path) -> None:
+        raise OSError(f"stopped before it removed {path}")
+
+    def successor() -> None:
+        bench.storage = Storage()
+        with monkeypatch.context() as patched, suppress(AttemptFailed):
+            if stops and overwrite:
+                patched.setattr("minimr.formats.storage._remove_local", stop)
+            bench.publish(parts)
+
+    class Late(StorageOfOneWhoIsLate):
+        meanwhile = successor
+        changes = 0
+
+    Late.turn = turn
+    bench.storage = Late()
+    with suppress(AttemptFailed):
+        bench.publish(parts)
+    bench.storage = Storage()
+    bench.publish(parts)  # what a third one finds
+    assert names(bench.output) == WHOLE
+    assert b"old" not in [(bench.output / name).read_bytes() for name in WHOLE]
+    assert names(bench.directory) == ["in", "out", "scratch"]
 
 
 def test_a_part_that_is_gone_is_an_error_and_nothing_appears(
