@@ -1,13 +1,14 @@
 """Which chunk is read next, and how fast, so that every byte is looked at within a stated time.
 
-A pass goes through the chunks by handle. It is begun half the bound after the one before it and is
-paced to take a quarter, so the last byte of a pass is read again before the bound even if the
+A pass goes through the chunks by handle, those that are here when it begins: what is sealed later
+was written later, and needs no reading yet. It is begun half the bound after the one before it and
+is paced to take a quarter, so the last byte of a pass is read again before the bound even if the
 server stood still for another quarter. Few bytes are read faster than that would need: the sooner
 damage is found the better, and then there is rest until the next pass. Pure.
 """
 
-from bisect import bisect_right
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -38,9 +39,13 @@ class ScrubSchedule:
         self._rate_min = rate_min
         self.record = record
         self._bound_ms = bound_ms
+        self._unread: deque[StoredChunk] | None = None  # of the pass, once it is known
 
-    def next(self, chunks: Sequence[StoredChunk], now_ms: int) -> StoredChunk | None:
-        """The chunk (of all that are here, by handle) to read now; None while there is rest."""
+    def next(
+        self, list_chunks: Callable[[], Iterable[StoredChunk]], now_ms: int
+    ) -> StoredChunk | None:
+        """The chunk to read now; None while there is rest. ``list_chunks`` gives all that are
+        here, by handle; it is called once in a pass."""
         record = self.record
         if not record.is_running:
             is_future = record.began_ms > now_ms  # the clock was set back
@@ -49,9 +54,13 @@ class ScrubSchedule:
             self.record = record = ScrubRecord(
                 began_ms=now_ms, is_running=True, complete_ms=record.complete_ms
             )
-        place = bisect_right(chunks, record.cursor, key=lambda chunk: chunk.handle)
-        if place < len(chunks):
-            return chunks[place]
+        if self._unread is None:
+            self._unread = deque(c for c in list_chunks() if c.handle > record.cursor)
+        while self._unread and self._unread[0].handle <= record.cursor:
+            self._unread.popleft()
+        if self._unread:
+            return self._unread[0]
+        self._unread = None
         self.record = msgspec.structs.replace(
             record, is_running=False, cursor=ChunkHandle(0), complete_ms=record.began_ms
         )

@@ -126,7 +126,7 @@ class Scrubber:
 
     def scrub_next(self) -> bool:
         """Read the chunk whose turn it is; False if there is none for now."""
-        chunk = self._schedule.next(self._store.known_chunks(), self._clock.now_ms())
+        chunk = self._schedule.next(self._store.known_chunks, self._clock.now_ms())
         if chunk is None:
             return False
         with suppress(CorruptChunk):

@@ -174,7 +174,8 @@ class ChunkStore:
     def known_chunks(self) -> list[StoredChunk]:
         """Those here now, by handle."""
         with self._lock:
-            return sorted(self._sealed.values(), key=lambda chunk: chunk.handle)
+            chunks = list(self._sealed.values())
+        return sorted(chunks, key=lambda chunk: chunk.handle)
 
     @property
     def damaged_count(self) -> int:

@@ -50,24 +50,27 @@ class Trash:
         self._disk = disk
         self._clock = clock
         self._lock = threading.Lock()
-        self._kept: dict[ChunkHandle, Trashed] = {}
+        self._kept: dict[ChunkHandle, Trashed] = {}  # the oldest first
 
     def open(self) -> None:
         self._disk.make_dirs(TRASH)
-        for name in self._disk.list(TRASH):
-            if match := _NAME.fullmatch(name):
-                trashed = Trashed(int(match[2]), ChunkHandle(int(match[1], 16)))
-                older = self._kept.get(trashed.handle)
-                if older is not None:  # two of one handle: a crash came between
-                    self._remove(min(older, trashed))
-                self._kept[trashed.handle] = max(older or trashed, trashed)
+        found = sorted(
+            Trashed(int(match[2]), ChunkHandle(int(match[1], 16)))
+            for name in self._disk.list(TRASH)
+            if (match := _NAME.fullmatch(name))
+        )
+        for trashed in found:
+            older = self._kept.pop(trashed.handle, None)
+            if older is not None:  # two of one handle: a crash came between
+                self._remove(older)
+            self._kept[trashed.handle] = trashed
 
     def put(self, path: str, handle: ChunkHandle) -> None:
         """Take in the file at ``path``; one of the same handle is replaced."""
         trashed = Trashed(self._clock.now_ms(), handle)
         self._disk.rename(path, trashed.path)
         with self._lock:
-            before = self._kept.get(handle)
+            before = self._kept.pop(handle, None)
             self._kept[handle] = trashed
         if before is not None and before != trashed:
             self._remove(before)
@@ -88,20 +91,23 @@ class Trash:
     def purge(self) -> int:
         """Remove what has rested long enough, and the oldest while the disk is nearly full; how
         many files went."""
-        now_ms = self._clock.now_ms()
-        with self._lock:
-            waiting = sorted(self._kept.values(), reverse=True)
         removed = 0
-        while waiting:
-            oldest = waiting.pop()
-            if now_ms - oldest.since_ms < REST_MS and not self._is_short_of_space():
-                break
-            with self._lock:
-                if self._kept.get(oldest.handle) == oldest:
-                    del self._kept[oldest.handle]
+        while (oldest := self._take_oldest()) is not None:
             self._remove(oldest)
             removed += 1
         return removed
+
+    def _take_oldest(self) -> Trashed | None:
+        """Out of what is kept, if it is to go."""
+        with self._lock:
+            oldest = next(iter(self._kept.values()), None)
+            if oldest is None or not self._is_to_go(oldest):
+                return None
+            return self._kept.pop(oldest.handle)
+
+    def _is_to_go(self, trashed: Trashed) -> bool:
+        has_rested = self._clock.now_ms() - trashed.since_ms >= REST_MS
+        return has_rested or self._is_short_of_space()
 
     def _is_short_of_space(self) -> bool:
         return self._disk.free_bytes() < short_at_bytes(self._disk.capacity_bytes())
