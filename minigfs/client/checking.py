@@ -5,6 +5,9 @@ few chunks are asked for at a time, so the memory it takes does not depend on th
 A replica is sound if it is there, at the version and with the length and the digest of the log,
 and every block has its sum. Who has the wrong bytes for a digest that is right elsewhere is asked
 for its table of sums, and the first block that differs is named.
+
+Files are removed, and replicas moved, while they are checked. So before a chunk is called damaged
+the masters are asked again: only what they still say is held against its servers.
 """
 
 import time
@@ -38,6 +41,7 @@ __all__ = ["CheckedChunk", "Finding", "FindingKind", "ReplicaChecker"]
 _CHUNKS_AT_ONCE = 6
 _VERIFY_TIMEOUT_MS = 120_000  # 64 MiB from a disk that is busy with others
 _REPAIR_POLL_S = 0.25
+_LOOKS_MAX = 4  # at one chunk, if its replicas have moved before each of them
 
 
 class FindingKind(StrEnum):
@@ -155,17 +159,22 @@ class ReplicaChecker:
         return [finding for found in left.values() for finding in found]
 
     def _check_again(self, path: str, index: int) -> tuple[Finding, ...]:
+        examined = self._examined(path, index)
+        return () if examined is None else self._check(path, *examined).findings
+
+    def _examined(self, path: str, index: int) -> tuple[ExaminedChunk, Examined] | None:
+        """What the masters say of one chunk now; None if there is no such chunk any more."""
         try:
             page = self._masters.call(
                 Examine(path=path, start_after=path if index else "", first_index=index)
             )
-        except FileNotFoundError:
-            return ()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         for file in page.files:
             for chunk in file.chunks:
                 if chunk.index == index:
-                    return self._check(path, chunk, page).findings
-        return ()
+                    return chunk, page
+        return None
 
     def _chunks(self, path: str) -> Iterator[tuple[str, ExaminedChunk | None, Examined]]:
         """Each with the page that it stands on."""
@@ -182,8 +191,21 @@ class ReplicaChecker:
             request = Examine(path=path, start_after=page.start_after, first_index=page.first_index)
 
     def _check(self, path: str, chunk: ExaminedChunk | None, page: Examined) -> CheckedChunk:
-        if chunk is None or chunk.is_open:  # then its members compare what they have by themselves
-            return CheckedChunk(path=path, chunk=chunk)
+        for _ in range(_LOOKS_MAX):
+            if chunk is None or chunk.is_open:  # its members compare what they have by themselves
+                break
+            checked = self._look_at(path, chunk, page)
+            if not any(finding.is_damage for finding in checked.findings):
+                return checked
+            examined = self._examined(path, chunk.index)
+            if examined is None:
+                break
+            before, (chunk, page) = chunk, examined
+            if chunk == before:
+                return checked
+        return CheckedChunk(path=path, chunk=chunk)
+
+    def _look_at(self, path: str, chunk: ExaminedChunk, page: Examined) -> CheckedChunk:
         servers = {server.chunkserver_id: server for server in page.servers}
         findings: list[Finding] = []
         sound: list[ExaminedServer] = []
