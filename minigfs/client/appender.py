@@ -19,12 +19,13 @@ is torn, and there is no padding: a chunk ends where a record does.
 import os
 import threading
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from xxhash import xxh3_64_intdigest
 
-from minigfs.chunkserver.append_messages import AppendRecord, RecordAppended, ResolveAppend
+from minigfs.chunkserver.append_messages import AppendRecord, ResolveAppend
 from minigfs.client.leases import WriterLeases
 from minigfs.client.masters import MasterCaller
 from minigfs.client.patience import Patience
@@ -51,6 +52,16 @@ _FIRST_TRY_MS = 1_500  # with the master's own tries, a server that hangs costs 
 _TRY_MS_MAX = 8_000
 _RESOLVE_MS = 400  # at first: the next server knows as well
 _MASTER_MS = 1_500  # what it takes the master to find that a server hangs, on top of its answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tried:
+    """What one try came to. Without an offset and a failure, the chunk is full."""
+
+    offset_bytes: int | None = None  # in the chunk; None unless the record is surely in it
+    failure: MinigfsError | None = None
+    suspects: tuple[str, ...] = ()  # the addresses of servers that failed
+    may_be_in: bool = False
 
 
 class Appender:
@@ -152,26 +163,27 @@ class Appender:
         try_ms = _FIRST_TRY_MS
         target = self._target or self._next_target(None, (), patience)
         while True:
-            reply, failure, may_be_in = self._try(target, data, checksum, try_ms)
-            if reply is not None:
-                return target.start_bytes + reply.offset_bytes
-            before = target
+            tried = self._try(target, data, checksum, try_ms)
+            if tried.offset_bytes is not None:
+                return target.start_bytes + tried.offset_bytes
             try:
-                target = self._next_target(before, failure, patience)
+                target = self._next_target(target, tried.suspects, patience)
             except ClusterError as error:
-                if may_be_in:
+                if tried.may_be_in:
                     raise self._unknown(str(error)) from error
                 raise
-            if may_be_in:
+            if tried.may_be_in:
                 offset = self._resolve(target.before, patience)
                 if offset is not None:
                     return offset
                 try_ms = min(2 * try_ms, _TRY_MS_MAX)
+            if tried.failure is not None and not patience.pause():
+                raise Unreachable(
+                    f"{self.path}: the record is not in the file: no chunk could be appended to in "
+                    f"time; last error: {tried.failure}"
+                ) from tried.failure
 
-    def _try(
-        self, target: AppendTarget, data: memoryview, checksum: int, try_ms: int
-    ) -> tuple[RecordAppended | None, tuple[str, ...], bool]:
-        """One try: the reply if the record is in; else who failed, and whether it may be in."""
+    def _try(self, target: AppendTarget, data: memoryview, checksum: int, try_ms: int) -> "_Tried":
         primary = target.replicas[0].address if target.replicas else ""
         request = AppendRecord(
             handle=target.handle,
@@ -187,17 +199,18 @@ class Appender:
             reply = self._pool.call(primary, request, timeout_ms=try_ms, payload=data)
         except (SecurityError, ProtocolError):
             raise
-        except WriterFenced:
-            return None, (), False
-        except Unreachable:
-            return None, (primary,), False
-        except MinigfsError:
-            return None, (primary,), True
+        except WriterFenced as error:
+            return _Tried(failure=error)
+        except MinigfsError as error:
+            may_be_in = not isinstance(error, Unreachable)
+            return _Tried(failure=error, suspects=(primary,), may_be_in=may_be_in)
         if reply.is_full:
-            return None, (), False
+            return _Tried()
         if reply.reason:
-            return None, (reply.failed,) if reply.failed else (), True
-        return reply, (), True
+            suspects = (reply.failed,) if reply.failed else ()
+            failure = Unreachable(f"{reply.failed or primary}: {reply.reason}")
+            return _Tried(failure=failure, suspects=suspects, may_be_in=True)
+        return _Tried(offset_bytes=reply.offset_bytes)
 
     def _next_target(
         self, before: AppendTarget | None, suspects: tuple[str, ...], patience: Patience
