@@ -305,9 +305,7 @@ class Appends:
         return False
 
     def _choose(self, tenure: Tenure, replication: int) -> tuple[ChunkserverId, ...]:
-        draining = self._state().draining
-        alive = tenure.membership.candidates(tenure.now_ms)
-        candidates = [c for c in alive if c.chunkserver_id not in draining]
+        candidates = tenure.candidates(self._state())
         left = [c for c in candidates if not self._is_suspect(tenure, c.chunkserver_id)]
         if not left:  # the longer ago one failed, the likelier it is back
             failed_ms = self._suspected_ms

@@ -367,11 +367,11 @@ class FileSystemService:
         await tenure.wait_for_servers(goal)
         self._leading()
         replica_sets = choose_replica_sets(
-            tenure.membership.candidates(tenure.now_ms),
+            tenure.candidates(self.state),
             count=count,
             replication=goal,
             draw_u64=self._rng.random_u64,
-            excluded=(*excluded, *tenure.strangers, *self.state.draining),
+            excluded=excluded,
         )
         tenure.membership.note_creations(replica_sets)
         return replica_sets

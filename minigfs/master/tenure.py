@@ -22,6 +22,7 @@ from minigfs.master.health import HealthTally
 from minigfs.master.history import TenureMark, contains, newest_position
 from minigfs.master.membership import Membership
 from minigfs.master.messages import HOLD_MS, Heartbeat, HeartbeatReply
+from minigfs.master.placement import Candidate
 from minigfs.master.release import let_go
 from minigfs.master.repair import Repairs
 from minigfs.master.state import Chunk, FileSystemState
@@ -68,6 +69,16 @@ class Tenure:
     @property
     def alive_count(self) -> int:
         return self.membership.alive_count(self.now_ms)
+
+    def candidates(self, state: FileSystemState) -> list[Candidate]:
+        """The live servers that chunks may be put on: none that is to be emptied, or would not
+        obey."""
+        return [
+            candidate
+            for candidate in self.membership.candidates(self.now_ms)
+            if candidate.chunkserver_id not in state.draining
+            and candidate.chunkserver_id not in self.strangers
+        ]
 
     def end(self) -> None:
         """Let go whoever waits."""

@@ -8,8 +8,9 @@ import pytest
 from msgspec.structs import replace as with_fields
 
 from minigfs.config import FileSystemConfig
-from minigfs.errors import NoSpace, WriterFenced
-from minigfs.master import commands, housekeeping
+from minigfs.errors import NoSpace, NotEnoughChunkservers, WriterFenced
+from minigfs.master import appends, commands, housekeeping
+from minigfs.master.append_messages import GetAppendTarget
 from minigfs.master.housekeeping import Housekeeping
 from minigfs.master.machine import FILE_SYSTEM_MACHINE, FileSystemMachine
 from minigfs.master.messages import (
@@ -343,5 +344,25 @@ def test_a_large_tree_that_was_removed_is_taken_apart_by_itself() -> None:
             assert (await stand.call(GetClusterReport())).directory_count == 1
             await stand.host.until(lambda: not stand.state.condemned, timeout_ms=10_000)
             assert len(stand.state.inodes) == 3  # the root, the trash and what was kept
+
+    asyncio.run(main())
+
+
+def test_a_server_that_would_not_obey_gets_no_chunk_to_append_to(monkeypatch) -> None:
+    monkeypatch.setattr(appends, "SEAL_MS_MAX", -1)
+    monkeypatch.setattr(appends, "OPEN_TRIES_MAX", 1)
+
+    async def main() -> None:
+        async with standing() as stand:
+            for name in ("s0", "s1", "s2"):
+                await stand.call(beat(name, full=True))
+            tenure = stand.service._tenure
+            tenure.strangers["s1"] = "s1:1"
+            file_id = (await stand.call(CreateFile(path="/f"))).file_id
+            await stand.call(PublishFile(file_id=file_id, path="/f", chunks=(), exclusive=False))
+            with pytest.raises(NotEnoughChunkservers):  # there are none at these addresses
+                await stand.call(GetAppendTarget(appender_id=1, path="/f"))
+            created = {s.chunkserver_id: s.recent_creations for s in tenure.membership.all_servers()}
+            assert (created["s1"], sum(created.values())) == (0, 2)
 
     asyncio.run(main())
