@@ -362,7 +362,9 @@ def test_a_server_that_would_not_obey_gets_no_chunk_to_append_to(monkeypatch) ->
             await stand.call(PublishFile(file_id=file_id, path="/f", chunks=(), exclusive=False))
             with pytest.raises(NotEnoughChunkservers):  # there are none at these addresses
                 await stand.call(GetAppendTarget(appender_id=1, path="/f"))
-            created = {s.chunkserver_id: s.recent_creations for s in tenure.membership.all_servers()}
+            created = {
+                s.chunkserver_id: s.recent_creations for s in tenure.membership.all_servers()
+            }
             assert (created["s1"], sum(created.values())) == (0, 2)
 
     asyncio.run(main())
