@@ -29,7 +29,7 @@ from minimr.tasks.executor_channel import (
     OpenJob,
     RunAttempt,
 )
-from minimr.tasks.failures import AttemptFailed
+from minimr.tasks.failures import OUT_OF_MEMORY, AttemptFailed
 from minimr.tasks.gasp import PAGE_BYTES, GaspPage
 
 __all__ = ["AttemptWork", "ExecutorProcess", "share_of_cores"]
@@ -223,7 +223,7 @@ class ExecutorProcess:
 def describe_death(status: int, log_tail: str) -> str:
     """What the end of an executor means to the user. ``status`` is as `subprocess` gives it."""
     if any(words in log_tail for words in _MEMORY_WORDS):
-        return "the executor reached its memory limit: give more with --memory SIZE, or use less"
+        return OUT_OF_MEMORY
     if status == -signal.SIGKILL:
         return (
             "the executor was killed (SIGKILL): by hand, or because the machine ran out of memory"

@@ -28,12 +28,14 @@ __all__ = [
     "InputFailed",
     "OutputFailed",
     "UserCodeFailed",
+    "OUT_OF_MEMORY",
     "described",
     "failure_of",
     "portable",
     "shown",
 ]
 
+OUT_OF_MEMORY = "the executor reached the memory limit: give more with --memory SIZE, or use less"
 _SHOWN_CHARACTERS = 200
 _ERROR_CHARACTERS_MAX = 2_000
 _TRACEBACK_CHARACTERS_MAX = 64_000
@@ -147,6 +149,8 @@ def _failure_of(error: BaseException) -> Failure:
             return Failure(kind=FailureKind.OUTPUT, error=str(error), is_final=True)
         case OutputFailed():
             return Failure(kind=FailureKind.OUTPUT, error=str(error))
+        case MemoryError():
+            return Failure(kind=FailureKind.DIED, error=OUT_OF_MEMORY)
         case UnsupportedType() | JobUsageError():
             return Failure(kind=FailureKind.USER, error=error.message, is_final=True)
         case _:

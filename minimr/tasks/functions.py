@@ -35,17 +35,20 @@ def with_functions(context: AttemptContext, role: str) -> Iterator[AttemptContex
             yield replace(context, job=_with_codecs(context.job))
             return
         function = copy.deepcopy(function)
+        torn_down: list[bool] = []
+
+        def last_pairs() -> Iterator[Pairs]:
+            torn_down.append(True)
+            return _last_pairs(job, function, name)
+
         try:
             _call(function, "setup", name)
             job = replace(context.job, **{name: function})
-            yield replace(
-                context,
-                job=_with_codecs(job),
-                last_pairs=lambda: _last_pairs(job, function, name),
-            )
+            yield replace(context, job=_with_codecs(job), last_pairs=last_pairs)
         except BaseException:
-            with suppress(Exception):  # what went wrong first is what counts
-                _call(function, "teardown", name)
+            if not torn_down:
+                with suppress(Exception):  # what went wrong first is what counts
+                    _call(function, "teardown", name)
             raise
 
 
@@ -60,7 +63,7 @@ def _call(function: Any, hook: str, name: str) -> Any:
 
 
 def _last_pairs(job: Job, function: Any, name: str) -> Iterator[Pairs]:
-    """What ``teardown`` returned; it is not called again."""
+    """What ``teardown`` returned."""
     result = _call(function, "teardown", name)
     if result is None:
         return

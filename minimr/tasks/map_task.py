@@ -13,6 +13,7 @@ from minimr.errors import TaskError, UnsupportedType
 from minimr.formats.readers import reader_of
 from minimr.formats.records import OnMalformed, Records, refuse
 from minimr.formats.storage import is_local
+from minimr.inputs import CustomReader
 from minimr.messages import MapAssignment, MapOutput, MapResult, Nearness
 from minimr.pairs import Pairs
 from minimr.shuffle.buffer import MapOutputBuffer
@@ -24,7 +25,7 @@ from minimr.tasks.failures import InputFailed, UserCodeFailed
 from minimr.tasks.part_output import part_output
 from minimr.tasks.partitioning import partitioner_of
 from minimr.tasks.side_files import AttemptSides, attempt_sides
-from minimr.tasks.user_code import call_batches, combine_by, order_of_values
+from minimr.tasks.user_code import blame, call_batches, combine_by, order_of_values
 
 __all__ = ["map_split", "run_map"]
 
@@ -132,7 +133,8 @@ def _records(
     ranges = assignment.split.ranges
     plan = context.memory
     block_bytes = plan.record_block_bytes if context.job.map is not None else plan.batch_block_bytes
-    reader = reader_of(context.input_format)
+    chosen = context.input_format
+    reader = reader_of(chosen)
     try:
         yield from reader.read(
             ranges, context.storage, block_bytes=block_bytes, on_malformed=on_malformed
@@ -143,6 +145,10 @@ def _records(
         url = ranges[0].url if len(ranges) == 1 else ""
         where = url or f"one of {len(ranges)} files"
         raise InputFailed(f"cannot read {where}: {error}", url) from error
+    except Exception as error:
+        if isinstance(chosen, CustomReader):
+            blame(f"input_format {type(chosen).__name__}", error)
+        raise
 
 
 def _map_batch(context: AttemptContext, found: Records) -> Iterator[Pairs]:

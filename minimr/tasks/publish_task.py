@@ -84,8 +84,7 @@ def _take_back_claims(context: AttemptContext) -> None:
     """What an earlier attempt had claimed becomes the staging directory again."""
     storage, staging = context.storage, context.spec.staging
     attempts = attempts_url(staging)
-    if not storage.exists(attempts):
-        return
+    storage.make_directories(attempts)  # a job without output has none yet
     for entry in storage.list_directory(attempts):
         if entry.is_directory and entry.name.startswith(f"{TaskPhase.PUBLISH.value[0]}-"):
             storage.rename(entry.url, staging)

@@ -14,6 +14,8 @@ from minimr.tasks.failures import InputFailed
 
 __all__ = ["TaskFiles"]
 
+_PIECE_BYTES = 1 << 20
+
 
 class TaskFiles:
     """Answers `minimr.file` for one attempt; attempts of a job on one worker share the copies."""
@@ -21,8 +23,14 @@ class TaskFiles:
     def __init__(self, context: AttemptContext) -> None:
         self._context = context
         self._files = {each.name: each for each in context.spec.files}
+        self._found: dict[str, Path] = {}
 
     def find(self, name: str) -> Path:
+        if name not in self._found:
+            self._found[name] = self._find(name)
+        return self._found[name]
+
+    def _find(self, name: str) -> Path:
         wanted = self._files.get(name)
         if wanted is None:
             known = ", ".join(self._files) or "none"
@@ -49,11 +57,14 @@ class TaskFiles:
         temporary.replace(path)
 
     def _check(self, wanted: BroadcastFile, path: Path) -> None:
+        digest = xxhash.xxh3_64()
         try:
-            digest = xxhash.xxh3_64(path.read_bytes()).hexdigest()
+            with path.open("rb") as file:
+                while piece := file.read(_PIECE_BYTES):
+                    digest.update(piece)
         except OSError as error:
             raise InputFailed(f"cannot read {wanted.url}: {error.strerror}", wanted.url) from error
-        if digest != wanted.xxh3:
+        if digest.hexdigest() != wanted.xxh3:
             raise InputFailed(
                 f"{wanted.url} has changed since the job was submitted: run the job again",
                 wanted.url,

@@ -16,7 +16,7 @@ from minimr.column_types import from_objects, to_objects
 from minimr.errors import UnsupportedType
 from minimr.pairs import Pairs, concat_pairs, from_arrow, from_python, with_order
 from minimr.shuffle.buffer import CombineSorted
-from minimr.tasks.failures import UserCodeFailed, described, has_user_frame, shown
+from minimr.tasks.failures import OUT_OF_MEMORY, UserCodeFailed, described, has_user_frame, shown
 from minimr.tasks.gasp import RECORD_WORD
 from minimr.tasks.memory_plan import MemoryPlan
 
@@ -296,7 +296,9 @@ def _checked(pairs: list[Any], name: str) -> list[tuple[Any, Any]]:
 
 def blame(name: str, error: BaseException, record: str = "") -> NoReturn:
     """What a user's function raised becomes `UserCodeFailed`."""
-    if isinstance(error, TypeError) and not has_user_frame(error.__traceback__):
+    if isinstance(error, MemoryError):
+        message = f"{name} raised {described(error)}; {OUT_OF_MEMORY}"
+    elif isinstance(error, TypeError) and not has_user_frame(error.__traceback__):
         message = f"{name} did not return {_PAIRS} ({error})"
     else:
         message = f"{name} raised {described(error)}"

@@ -185,6 +185,27 @@ def test_teardown_is_called_for_an_attempt_that_fails(tmp_path: Path) -> None:
     assert (tmp_path / "closed").exists()
 
 
+def test_teardown_is_called_once_if_it_is_what_fails(tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    calls.touch()
+
+    class Fails:
+        def setup(self) -> None:
+            calls.write_text(calls.read_text() + "setup ")
+
+        def __call__(self, line: bytes) -> Any:
+            return []
+
+        def teardown(self) -> None:
+            calls.write_text(calls.read_text() + "teardown ")
+            raise ValueError("no")
+
+    with pytest.raises(JobFailed, match="teardown of map raised ValueError: no"):
+        run(minimr.Job("fails", map=Fails(), reduce=identity), [b"a"], tmp_path)
+    made = calls.read_text().split()
+    assert made == ["setup", "teardown"] * (len(made) // 2)
+
+
 class Keep:
     def setup(self) -> None:
         self.words = set(minimr.file("words.txt").read_bytes().split())
@@ -224,6 +245,30 @@ def test_a_file_that_changes_under_a_job_fails_it(tmp_path: Path) -> None:
     job = minimr.Job("x", map=change, reduce=minimr.agg.sum, files=(str(words),))
     with pytest.raises(JobFailed, match="has changed since the job was submitted"):
         run(job, [b"a"], tmp_path)
+
+
+def test_a_file_is_read_once_however_often_a_task_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = tmp_path / "words.txt"
+    words.write_bytes(b"b d\n")
+    asked: list[Path] = []
+    read_bytes = Path.open
+
+    def counted(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path == words:
+            asked.append(path)
+        return read_bytes(path, *arguments, **options)
+
+    def look(line: bytes) -> Iterator[tuple[bytes, int]]:
+        minimr.file("words.txt")
+        yield line, 1
+
+    job = minimr.Job("asks", map=look, reduce=minimr.agg.sum, files=(str(words),))
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", counted)
+        run(job, [b"a"] * 100, tmp_path)
+    assert len(asked) <= 2  # once for its sum when the job begins, once by the task
 
 
 @pytest.mark.parametrize("compression", ["lz4", "zstd"])

@@ -2,13 +2,15 @@
 
 import gzip
 from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import msgspec
 import pyarrow as pa
 import pytest
 
+from minimr.formats.storage import Storage
 from minimr.job import Job
 from minimr.messages import Failure, FailureKind
 from minimr.tasks.attempt import AttemptFailed
@@ -235,6 +237,93 @@ def test_the_cause_is_kept_for_a_debugger(tmp_path: Path) -> None:
     with pytest.raises(AttemptFailed) as caught:
         bench_of(tmp_path, b"bad\n", map=fail_on_bad).map(0)
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+class BrokenReader:
+    cuts_files = False
+
+    def read(self, file: IO[bytes], start: int, end: int) -> Iterator[bytes]:
+        yield b"1"
+        raise ValueError("my reader broke")
+
+
+class BrokenWriter:
+    suffix = ""
+
+    def open(self, file: IO[bytes]) -> "BrokenWriter":
+        return self
+
+    def write(self, table: pa.RecordBatch) -> None:
+        raise ValueError("my writer broke")
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+@pytest.mark.parametrize(
+    ("formats", "said"),
+    [
+        (
+            {"input_format": BrokenReader()},
+            "input_format BrokenReader raised ValueError: my r",
+        ),
+        ({"output_format": BrokenWriter()}, "output_format BrokenWriter raised ValueError: my w"),
+    ],
+)
+def test_a_format_of_the_users_that_raises_is_to_blame(
+    tmp_path: Path, formats: dict[str, Any], said: str
+) -> None:
+    bench = bench_of(tmp_path, b"1\n", map=identity, reduce=None, **formats)
+    bench.partition_count = 0
+    failure = failure_of(lambda: bench.map(0))
+    assert failure.kind is FailureKind.USER
+    assert said in failure.error
+    assert "broke" in failure.traceback
+    assert "minimr/formats" not in failure.traceback
+    check_nothing_left(bench)
+
+
+class FileThatCannotBeClosed(FileIO):
+    """As one on a file system that publishes on close."""
+
+    def close(self) -> None:
+        was_open = not self.closed
+        super().close()
+        if was_open:
+            raise OSError("no quorum")
+
+
+class StorageThatCannotClose(Storage):
+    def open_output(self, url: str) -> IO[bytes]:
+        with super().open_output(url) as file:
+            return cast("IO[bytes]", FileThatCannotBeClosed(file.name, "wb"))
+
+
+def test_a_part_that_cannot_be_closed_is_an_output_failure(tmp_path: Path) -> None:
+    bench = bench_of(tmp_path, b"1\n", map=identity, reduce=None)
+    bench.partition_count = 0
+    bench.storage = StorageThatCannotClose()
+    failure = failure_of(lambda: bench.map(0))
+    assert failure.kind is FailureKind.OUTPUT
+    assert failure.error == f"cannot write file://{bench.attempts}/m-00000.1-0: no quorum"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), pa.ArrowMemoryError("malloc of 9 failed")])
+def test_memory_that_runs_out_is_said_so_with_the_way_out(tmp_path: Path, error: Exception) -> None:
+    def explode(line: bytes) -> list[tuple[bytes, int]]:
+        raise error
+
+    class StorageWithoutMemory(Storage):
+        def open_input(self, url: str) -> IO[bytes]:
+            raise error
+
+    bench = bench_of(tmp_path, b"here\n", map=explode)
+    assert "the memory limit: give more with --memory" in failure_of(lambda: bench.map(0)).error
+    bench.storage = StorageWithoutMemory()
+    failure = failure_of(lambda: bench.map(0))
+    assert failure.kind is FailureKind.DIED
+    assert "the memory limit: give more with --memory" in failure.error
+    assert failure.traceback == ""
 
 
 class Unspeakable(Exception):

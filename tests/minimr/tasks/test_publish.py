@@ -162,7 +162,7 @@ class StorageOfOneWhoIsLate(Storage):
         super().remove(url)
 
 
-@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("turn", range(1, 10))
 @pytest.mark.parametrize("stops", [False, True])
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_late_attempt_never_harms_what_its_successor_published(
