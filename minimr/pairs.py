@@ -12,8 +12,17 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from minimr.column_types import from_objects, is_binary, to_objects, type_name, typed
+from minimr.column_types import (
+    from_objects,
+    is_binary,
+    stored,
+    stored_as,
+    to_objects,
+    type_name,
+    typed,
+)
 from minimr.columns import from_numpy
 from minimr.errors import UnsupportedType
 
@@ -29,6 +38,7 @@ __all__ = [
     "from_python",
     "make_pairs",
     "sort_columns",
+    "take_rows",
     "with_order",
     "without_order",
 ]
@@ -107,6 +117,28 @@ def concat_pairs(batches: Sequence[Pairs]) -> Pairs:
         ],
         schema=batches[0].schema,
     )
+
+
+def take_rows(pairs: Pairs, rows: NDArray[np.int64]) -> Pairs:
+    """The rows of these numbers, in this order, in memory of their own."""
+    columns = [_taken(column, rows) for column in pairs.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=pairs.schema)
+
+
+def _taken(column: pa.Array, rows: NDArray[np.int64]) -> pa.Array:
+    """Bytes of one length, as sorts have them, are moved as such: in half of Arrow's time."""
+    plain = stored(column)
+    if not is_binary(plain.type) or not len(plain):
+        return column.take(from_numpy(rows))
+    offsets, data = binary_parts(plain)
+    width = int(offsets[1] - offsets[0])
+    if not width or (np.diff(offsets) != width).any():
+        return column.take(from_numpy(rows))
+    content = data[int(offsets[0]) : int(offsets[-1])].view(f"V{width}")
+    taken = np.take(content, rows).view(np.uint8)
+    ends = np.arange(0, taken.size + 1, width, dtype=np.int64)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(taken)]
+    return stored_as(pa.Array.from_buffers(plain.type, len(rows), buffers), column.type)
 
 
 def from_arrow(table: "pa.RecordBatch | pa.Table") -> Pairs:

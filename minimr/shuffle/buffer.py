@@ -28,13 +28,17 @@ from minimr.shuffle.segment import SegmentReader, SegmentSummary, SegmentWriter
 __all__ = ["CombineSorted", "MapOutputBuffer"]
 
 _KEPT_BYTES = 64 << 10  # memory beyond its rows that a batch may keep alive
+_SORTED_ROW_BYTES = 64  # what sorting or combining a row takes beside its content: words, places
 
 CombineSorted: TypeAlias = Callable[[Pairs], Pairs]
 """A user's combine function over the sorted pairs of one partition; keeps keys and their order."""
 
 
 class MapOutputBuffer:
-    """Collects the pairs of one map attempt and writes its segment file."""
+    """Collects the pairs of one map attempt and writes its segment file.
+
+    ``budget_bytes`` bounds all that it holds at a time, while pairs are sorted or merged too.
+    """
 
     def __init__(
         self,
@@ -72,8 +76,9 @@ class MapOutputBuffer:
         if pairs.get_total_buffer_size() > 2 * pairs.nbytes + _KEPT_BYTES:
             pairs = pairs.take(from_numpy(np.arange(pairs.num_rows)))  # a few rows of a large batch
         self._added.append(pairs)
-        self._held_bytes += pairs.nbytes
-        self.meter.hold(pairs.nbytes)
+        cost_bytes = _sorting_bytes(pairs)
+        self._held_bytes += cost_bytes
+        self.meter.hold(cost_bytes)
         if self._held_bytes > self._budget_bytes:
             self._shrink()
 
@@ -97,11 +102,11 @@ class MapOutputBuffer:
     def _shrink(self) -> None:
         run = self._sorted()
         assert run is not None
-        if self._combine is None or run.pairs.nbytes > self._budget_bytes // 2:
+        if self._combine is None or _sorting_bytes(run.pairs) > self._budget_bytes // 2:
             self._spill(run)
             return
         self._combined = run.pairs
-        self._held_bytes = run.pairs.nbytes
+        self._held_bytes = _sorting_bytes(run.pairs)
         self.meter.hold(self._held_bytes)
 
     def _sorted(self) -> PartitionedRun | None:
@@ -197,6 +202,12 @@ class MapOutputBuffer:
             merged = map(self._combine, merged)
         for pairs in merged:
             writer.append(partition, pairs)
+
+
+def _sorting_bytes(pairs: Pairs) -> int:
+    """What pairs take while they are sorted: they stand there twice, and a little waste."""
+    size_bytes: int = pairs.nbytes * 5 // 2 + pairs.num_rows * _SORTED_ROW_BYTES
+    return size_bytes
 
 
 def _put_together(parts: list[Pairs]) -> Pairs:

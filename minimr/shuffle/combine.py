@@ -10,7 +10,7 @@ from minimr.agg import Aggregation
 from minimr.agg_kernels import Kernel
 from minimr.column_types import dictionary_of, stored
 from minimr.columns import from_numpy
-from minimr.pairs import Pairs, concat_pairs, make_pairs, sort_columns
+from minimr.pairs import Pairs, concat_pairs, make_pairs, sort_columns, take_rows
 from minimr.shuffle.keys import group_starts
 from minimr.shuffle.partitioners import Partitioner
 
@@ -38,7 +38,7 @@ class PartitionedRun:
 def sort_partitioned(pairs: Pairs, partitioner: Partitioner) -> PartitionedRun:
     """Every pair, in order; equal keys stay in the order they came in."""
     order, bounds = partitioner.arrange(sort_columns(pairs))
-    return PartitionedRun(pairs=pairs.take(from_numpy(order)), bounds=bounds)
+    return PartitionedRun(pairs=take_rows(pairs, order), bounds=bounds)
 
 
 def aggregate_partitioned(pairs: Pairs, kernel: Kernel, partitioner: Partitioner) -> PartitionedRun:

@@ -60,14 +60,21 @@ def words_of(keys: pa.Array) -> Words:
     return _number_words(keys)
 
 
-def sort_order(columns: Sequence[pa.Array]) -> Rows:
+def sort_order(
+    columns: Sequence[pa.Array], words: Words | None = None, *, in_runs: bool = False
+) -> Rows:
     """Row numbers in increasing order of the columns, the first of them first; equal rows in
-    increasing order of row."""
+    increasing order of row.
+
+    ``words``: those of the first column, if they are known. ``in_runs``: the rows are few sorted
+    runs, one after the other; numpy's stable sort merges what is in order already.
+    """
     keys = stored(columns[0])
-    words = words_of(keys)
+    if words is None:
+        words = words_of(keys)
     if len(columns) == 1 and not is_binary(keys.type):
         return np.argsort(words, kind="stable")
-    order = np.argsort(words)
+    order = np.argsort(words, kind="stable" if in_runs else None)
     places, groups = _ties(words[order])
     if not places.size:
         return order

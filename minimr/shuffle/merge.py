@@ -4,20 +4,23 @@ Each run has a cursor with some rows read ahead. The least *last* key among the 
 have more rows bounds what is known: every row below it is in memory. Those rows are taken from all
 cursors, then rows equal to it, up to the first run that may have more of that key; one stable sort
 puts them in order. So equal keys come out in the order of the runs, and each step drains at least
-one cursor, even if one key fills many blocks. Runs too many to hold a frame of each are merged in
+one cursor, even if one key fills many blocks. Cursors are filled up before they are empty: then
+each step gets on by about a block of every run. Runs too many to hold a frame of each are merged in
 passes, neighbours together, which keeps that order.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from minimr.columns import from_numpy
-from minimr.pairs import Pairs, check_same_types, concat_pairs, sort_columns
+from minimr.pairs import Pairs, check_same_types, concat_pairs, sort_columns, take_rows
 from minimr.shuffle.keys import comparable, rows_below, sort_order, words_of
 from minimr.shuffle.segment import FrameRef, SegmentReader, SegmentWriter
 
@@ -25,6 +28,10 @@ __all__ = ["MemoryMeter", "SortedRun", "merge_runs", "run_of"]
 
 _FAN_IN_MAX = 512  # each run may be an open file
 _COPIES = 3  # what a step holds of its rows: read ahead, put together, in order
+_COPIED_SHARE = 4  # a rest of a batch, at most one part in as many, is copied to free the batch
+
+_Taken: TypeAlias = tuple[NDArray[np.uint64], Pairs]
+"""Rows of one run, and the words of their keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,10 +84,11 @@ def merge_runs(
 
 
 def _neighbours(runs: Sequence[SortedRun], budget_bytes: int) -> Iterator[Sequence[SortedRun]]:
-    """Runs that can be merged at once, a batch of each in memory; at least two."""
+    """Runs that can be merged at once, a batch of each in memory and a rest of the one before; at
+    least two."""
     start, held_bytes = 0, 0
     for index, run in enumerate(runs):
-        batch_bytes = (_COPIES + 1) * run.batch_bytes
+        batch_bytes = (_COPIES + 1) * (run.batch_bytes + run.batch_bytes // _COPIED_SHARE)
         count = index - start
         if count >= 2 and (held_bytes + batch_bytes > budget_bytes or count == _FAN_IN_MAX):
             yield runs[start:index]
@@ -97,7 +105,7 @@ def _merge_at_once(runs: Iterable[SortedRun], meter: MemoryMeter) -> Iterator[Pa
     held_bytes = _COPIES * pairs.nbytes
     meter.hold(held_bytes)
     if len(batches) > 1:
-        pairs = pairs.take(from_numpy(sort_order(sort_columns(pairs))))
+        pairs = take_rows(pairs, sort_order(sort_columns(pairs), in_runs=True))
     del batches
     yield pairs
     meter.release(held_bytes)
@@ -127,18 +135,27 @@ def run_of(frames: Sequence[FrameRef], batches: Iterator[Pairs]) -> SortedRun:
     )
 
 
-class _Cursor:
-    """Rows of one run that are in memory: ``position`` and on of ``pairs``."""
+class _Held:
+    """A batch of a run, and how many of its rows have been taken."""
 
-    __slots__ = (
-        "_batches",
-        "_held_bytes",
-        "_meter",
-        "_quota_bytes",
-        "may_have_more",
-        "pairs",
-        "words",
-    )
+    __slots__ = ("pairs", "size_bytes", "words")
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs = pairs
+        self.words = words_of(pairs.column(0))
+        self.size_bytes: int = pairs.nbytes  # in memory, until all rows are taken
+
+    def take(self, count: int) -> Pairs:
+        taken = self.pairs.slice(0, count)
+        self.pairs = self.pairs.slice(count)  # keeps all of the memory
+        self.words = self.words[count:]
+        return taken
+
+
+class _Cursor:
+    """Rows of one run that are in memory."""
+
+    __slots__ = ("_batches", "_held_bytes", "_meter", "_quota_bytes", "held", "may_have_more")
 
     def __init__(self, run: SortedRun, quota_bytes: int, meter: MemoryMeter) -> None:
         self._batches = run.batches
@@ -146,54 +163,79 @@ class _Cursor:
         self._meter = meter
         self._held_bytes = 0
         self.may_have_more = True
-        self.pairs: Pairs | None = None
-        self.words: np.ndarray[Any, np.dtype[np.uint64]] = np.empty(0, np.uint64)
+        self.held: deque[_Held] = deque()
 
     def fill(self) -> bool:
-        """Make rows available; false if the run has ended."""
-        if self.pairs is not None:
-            return True
-        batches: list[Pairs] = []
-        read_bytes = 0
-        while not batches or read_bytes + batches[-1].nbytes <= self._quota_bytes:
+        """Read ahead; false if the run has ended.
+
+        A run that waits for its last rows to be taken keeps the others waiting too: each step would
+        take a few rows of every run. So the next batch is read while there are some left.
+        """
+        while self.may_have_more and self._has_room():
             batch = next(self._batches, None)
             if batch is None:
                 self.may_have_more = False
-                break
-            if batch.num_rows:
-                batches.append(batch)
-                read_bytes += batch.nbytes
-        if not batches:
-            return False
-        self.pairs = concat_pairs(batches)
-        self.words = words_of(self.pairs.column(0))
-        self._held_bytes = self.pairs.nbytes
-        self._meter.hold(self._held_bytes)
-        return True
+            elif batch.num_rows:
+                self._hold(_Held(batch))
+        return bool(self.held)
 
-    def held(self) -> Pairs:
-        assert self.pairs is not None
-        return self.pairs
+    def _has_room(self) -> bool:
+        if not self.held:
+            return True
+        last = self.held[-1]
+        if self._held_bytes + last.size_bytes > self._quota_bytes:
+            self._let_go_of_taken()
+        return self._held_bytes + last.size_bytes <= self._quota_bytes
+
+    def _let_go_of_taken(self) -> None:
+        """Few rows of a batch keep all of its memory: copy them."""
+        first = self.held[0]
+        rest_bytes = first.pairs.nbytes
+        if rest_bytes * _COPIED_SHARE <= first.size_bytes:
+            first.pairs = first.pairs.take(from_numpy(np.arange(first.pairs.num_rows)))
+            self._release(first.size_bytes - rest_bytes)
+            first.size_bytes = rest_bytes
+
+    def _hold(self, batch: _Held) -> None:
+        self.held.append(batch)
+        self._held_bytes += batch.size_bytes
+        self._meter.hold(batch.size_bytes)
+
+    def _release(self, size_bytes: int) -> None:
+        self._held_bytes -= size_bytes
+        self._meter.release(size_bytes)
 
     def last_key(self) -> Any:
-        assert self.pairs is not None
-        return comparable(sort_columns(self.pairs), self.pairs.num_rows - 1)
+        return comparable(self.last_row(), 0)
 
-    def take_below(self, bound: Sequence[pa.Array], *, with_equal: bool) -> Pairs:
+    def last_row(self) -> list[pa.Array]:
+        return [column[-1:] for column in sort_columns(self.held[-1].pairs)]
+
+    def take_below(self, bound: Sequence[pa.Array], *, with_equal: bool) -> Iterator[_Taken]:
         """Take rows less than the one in ``bound``, or up to it."""
-        assert self.pairs is not None
-        columns = sort_columns(self.pairs)
-        return self.take_rows(rows_below(columns, self.words, bound, with_equal=with_equal))
+        word = words_of(bound[0])[0]
+        while self.held:
+            first = self.held[0]
+            if first.words[-1] < word:
+                yield self._take(len(first.words))
+                continue
+            columns = sort_columns(first.pairs)
+            count = rows_below(columns, first.words, bound, with_equal=with_equal)
+            if count:
+                yield self._take(count)
+            if not self.held or first is self.held[0]:
+                return
 
-    def take_rows(self, count: int) -> Pairs:
-        assert self.pairs is not None
-        taken = self.pairs.slice(0, count)
-        self.words = self.words[count:]
-        if self.words.size:
-            self.pairs = self.pairs.slice(count)  # keeps all of the memory
-        else:
-            self.pairs = None
-            self._meter.release(self._held_bytes)
+    def take_all(self) -> Iterator[_Taken]:
+        while self.held:
+            yield self._take(len(self.held[0].words))
+
+    def _take(self, count: int) -> _Taken:
+        first = self.held[0]
+        taken = first.words[:count], first.take(count)
+        if not len(first.words):
+            self.held.popleft()
+            self._release(first.size_bytes)
         return taken
 
 
@@ -207,28 +249,27 @@ def _merge_streams(
         if not cursors:
             return
         for cursor in cursors[1:]:
-            check_same_types(cursors[0].held(), cursor.held())
-        pieces = [piece for piece in _take_known(cursors) if piece.num_rows]
-        pairs = concat_pairs(pieces)
+            check_same_types(cursors[0].held[0].pairs, cursor.held[0].pairs)
+        taken = list(_take_known(cursors))
+        pairs = concat_pairs([piece for _, piece in taken])
+        words = np.concatenate([words for words, _ in taken])
         held_bytes = _COPIES * pairs.nbytes
         meter.hold(held_bytes)
-        if len(pieces) > 1:
-            pairs = pairs.take(from_numpy(sort_order(sort_columns(pairs))))
-        del pieces
+        if len(taken) > 1:
+            pairs = take_rows(pairs, sort_order(sort_columns(pairs), words, in_runs=True))
+        del taken
         yield pairs
         meter.release(held_bytes)
 
 
-def _take_known(cursors: Sequence[_Cursor]) -> list[Pairs]:
-    """The rows that no row still unread can come before."""
+def _take_known(cursors: Sequence[_Cursor]) -> Iterator[_Taken]:
+    """The rows that no row still unread can come before, run after run."""
     open_ended = [(c.last_key(), i) for i, c in enumerate(cursors) if c.may_have_more]
     if not open_ended:
-        return [cursor.take_rows(len(cursor.words)) for cursor in cursors]
+        for cursor in cursors:
+            yield from cursor.take_all()
+        return
     _, first_open = min(open_ended)  # the least key, and the first run among those that end in it
-    pairs = cursors[first_open].pairs
-    assert pairs is not None
-    bound = [column[-1:] for column in sort_columns(pairs)]
-    return [
-        cursor.take_below(bound, with_equal=index <= first_open)
-        for index, cursor in enumerate(cursors)
-    ]
+    bound = cursors[first_open].last_row()
+    for index, cursor in enumerate(cursors):
+        yield from cursor.take_below(bound, with_equal=index <= first_open)

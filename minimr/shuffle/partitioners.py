@@ -72,10 +72,11 @@ class RangePartitions:
                 f"keys of one job must have one type; found {type_name(keys.type)} here, and "
                 f"{type_name(self.points.type)} in the sample that the ranges were made from"
             )
-        order = sort_order(columns)
+        words = words_of(keys)
+        order = sort_order(columns, words)
         bounds = np.full(self.partition_count + 1, len(keys), np.int64)
         bounds[0] = 0
-        words = words_of(keys)[order]
+        words = words[order]
         for index, with_equal in enumerate(self.takes_equal):
             point = self.points[index : index + 1]
             bounds[index + 1] = rows_below(

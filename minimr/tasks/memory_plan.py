@@ -1,8 +1,8 @@
 """How an attempt's memory is shared out: one budget for everything it holds at the same time.
 
-A map attempt holds a block of input with what its function makes of it, and buffered pairs; while
-these are sorted they stand there about three times. A reduce attempt holds fetched bytes, the rows
-of a merge step (counted with all their copies), and what the reduce function and the output make of
+A map attempt holds a block of input with what its function makes of it, and buffered pairs (counted
+with what sorting them takes). A reduce attempt holds fetched bytes, the rows of a merge step
+(counted with all their copies), and what the reduce function and the output make of
 them. The shares leave about a third for the allocators' waste and for what user code keeps.
 """
 
@@ -45,9 +45,8 @@ class MemoryPlan:
 
     @property
     def buffer_bytes(self) -> int:
-        """Pairs of a map attempt before they are sorted; sorting holds them three times, small rows
-        six times."""
-        return self.memory_bytes // 8
+        """What a map attempt may take to gather its pairs, sort and merge them."""
+        return self.memory_bytes // 2
 
     @property
     def fetch_bytes(self) -> int:
