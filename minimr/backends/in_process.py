@@ -29,9 +29,13 @@ class CoordinatorClosed(MinigfsError):
 
 class InProcessCoordinator:
     """Thread-safe. ``discard_staging(url)`` removes the staging directory of a job that ended
-    without output, before anybody learns that it ended."""
+    without output, before anybody learns that it ended. ``keeps_deadlines``: slots that are silent
+    for long, or make no progress, are given up."""
 
-    def __init__(self, clock: Clock, discard_staging: Callable[[str], None]) -> None:
+    def __init__(
+        self, clock: Clock, discard_staging: Callable[[str], None], *, keeps_deadlines: bool
+    ) -> None:
+        self._keeps_deadlines = keeps_deadlines
         self._clock = clock
         self._offset_ms = clock.now_ms() - clock.monotonic_ms()
         self._discard_staging = discard_staging
@@ -72,7 +76,8 @@ class InProcessCoordinator:
             del self._waiting[token]
 
     def _tick(self) -> None:
-        if self._now_ms() - self._ticked_ms >= TICK_INTERVAL_MS:
+        is_due = self._now_ms() - self._ticked_ms >= TICK_INTERVAL_MS
+        if is_due and self._keeps_deadlines:
             self._ticked_ms = self._now_ms()
             self._handle(Tick())
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import minimr
+from minigfs.ports import SystemClock
 from minimr.errors import JobCancelled, JobFailed
 from minimr.messages import JobState
 from tests.storage_cluster import StorageCluster
@@ -354,3 +355,33 @@ def test_the_home_named_in_the_call_is_where_the_attempts_read_and_write(
         )  # fmt: skip
         with storage.client.open_reader("/out/part-r-00000") as part:
             assert part.read_at(0, 100) == b"a\t1\nb\t2\n"
+
+
+class SlowClock(SystemClock):
+    """Shows an hour more from the moment it is told to."""
+
+    late_ms = 0
+
+    def monotonic_ms(self) -> int:
+        return super().monotonic_ms() + self.late_ms
+
+
+@pytest.mark.timeout(30)
+def test_the_calling_thread_may_take_an_hour_for_a_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a debugger: the slot was given up as dead, and the job never ended."""
+    clock = SlowClock()
+    monkeypatch.setattr("minimr.backends.local.SystemClock", lambda: clock)
+
+    def stop_here(line: bytes) -> Iterator[tuple[bytes, int]]:
+        clock.late_ms += 3_600_000
+        yield line, 1
+
+    (tmp_path / "in").write_bytes(b"a\nb\nc\n")
+    result = minimr.run(
+        minimr.Job("debugged", map=stop_here, reduce=minimr.agg.sum), input=str(tmp_path / "in"),
+        output=str(tmp_path / "out"), split_size=2, processes=0,
+    )  # fmt: skip
+    assert result.counters["map.attempts.launched"] == 3
+    assert read_counts(tmp_path / "out") == Counter("abc")
