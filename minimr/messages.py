@@ -399,13 +399,15 @@ class PollTask(Request[TaskOffer], frozen=True, tag="work.poll"):
 
 
 class PingWorker(Request[PingReply], frozen=True, tag="work.ping"):
-    """Every second (dead after 5 s)."""
+    """Every second (dead after 5 s). If there is nothing to tell, the answer may wait ``wait_ms``
+    for something."""
 
     worker_id: WorkerId
     incarnation: str
     executor_pid: int
     running: tuple[Progress, ...]
     stored_jobs: tuple[JobId, ...] = ()
+    wait_ms: int = 0
 
 
 class ReportSuccess(Request[Empty], frozen=True, tag="work.done"):

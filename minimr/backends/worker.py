@@ -281,7 +281,9 @@ class WorkerSupervisor:
     # ---------------------------------------------------------------- ping thread
 
     def _ping(self) -> None:
-        while not self._stopping.wait(PING_INTERVAL_MS / 1000):
+        next_s = time.monotonic()
+        while not self._stopping.wait(max(0.0, next_s - time.monotonic())):
+            next_s = time.monotonic() + PING_INTERVAL_MS / 1000  # the answer may be held so long
             self._executors.tend(())
             if not self._registered.is_set():
                 continue  # the work thread is about to say hello
@@ -291,9 +293,12 @@ class WorkerSupervisor:
                 executor_pid=self._executors.pid,
                 running=self._progress(),
                 stored_jobs=self._known_jobs(),
+                wait_ms=PING_INTERVAL_MS,
             )
             try:
-                reply = self._ping_link.call(request, timeout_ms=PING_INTERVAL_MS * 3)
+                reply = self._ping_link.call(
+                    request, timeout_ms=PING_INTERVAL_MS * 2, wait_ms=PING_INTERVAL_MS
+                )
                 if not reply.known:
                     reply = self._ping_link.call(self._hello_request())
             except MinigfsError as error:

@@ -243,8 +243,11 @@ class _Lab:
         self._wasted_ms += took_ms if wasted else 0
 
     def _ping(self, slot: _Slot) -> None:
+        next_ms = self._now_ms + PING_INTERVAL_MS
+
         def answered(answer: Message) -> None:
             assert isinstance(answer, PingReply)
+            self._after(max(0, next_ms - self._now_ms), lambda: self._ping(slot))
             assignment = slot.assignment
             if assignment is not None and assignment.attempt in answer.cancel:
                 failure = Failure(kind=FailureKind.CANCELLED, error="cancelled")
@@ -258,9 +261,9 @@ class _Lab:
             incarnation=slot.info.incarnation,
             executor_pid=0,
             running=self._progress(slot),
+            wait_ms=PING_INTERVAL_MS,
         )
         self._call(request, answered)
-        self._after(PING_INTERVAL_MS, lambda: self._ping(slot))
 
     def _progress(self, slot: _Slot) -> tuple[Progress, ...]:
         if not isinstance(slot.assignment, MapAssignment):

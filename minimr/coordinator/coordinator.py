@@ -47,6 +47,7 @@ from minimr.coordinator.events import (
     Tick,
 )
 from minimr.coordinator.fleet import Fleet, Poll, Worker
+from minimr.coordinator.held_pings import HeldPings, ping_reply
 from minimr.coordinator.invariants import check_invariants
 from minimr.coordinator.losses import (
     hung_attempts,
@@ -108,6 +109,7 @@ class Coordinator:
         self._effects: list[Effect] = []
         self._fleet = Fleet()
         self._running = RunningAttempts()
+        self._pings = HeldPings(self._running)
         self._board = JobBoard(machine, self._running)
         self._assigner = Assigner(machine, self._fleet, self._running)
         self._publishing: set[JobId] = set()
@@ -208,7 +210,7 @@ class Coordinator:
         worker = self._meet(request.worker)
         self._note_progress(worker, request.running)
         self._takeover.heard(worker.info.worker_id)
-        self._answer(token, self._ping_reply(request.running, request.stored_jobs))
+        self._answer(token, self._ping_reply(request))
 
     def _poll(self, token: int, request: PollTask) -> None:
         worker = self._meet(request.worker)
@@ -228,15 +230,11 @@ class Coordinator:
         worker.heard_ms = self._now_ms
         worker.executor_pid = request.executor_pid
         self._note_progress(worker, request.running)
-        self._answer(token, self._ping_reply(request.running, request.stored_jobs))
+        reply = self._ping_reply(request)
+        self._effects += self._pings.take(token, request, reply, self._now_ms)
 
-    def _ping_reply(
-        self, running: tuple[Progress, ...], stored_jobs: tuple[JobId, ...]
-    ) -> PingReply:
-        wants = self._running.wants
-        cancel = tuple(one.attempt for one in running if not wants(one.attempt, self.state))
-        finished = tuple(job_id for job_id in stored_jobs if job_id not in self.state.jobs)
-        return PingReply(known=True, cancel=cancel, finished_jobs=finished)
+    def _ping_reply(self, request: HelloWorker | PingWorker) -> PingReply:
+        return ping_reply(request.running, request.stored_jobs, self._running, self.state)
 
     def _meet(self, info: WorkerInfo) -> Worker:
         """The worker that speaks; if it is new here, or a new process, its past life is over."""
@@ -300,6 +298,7 @@ class Coordinator:
                 self._noting_workers = False
             case CommitAttempt(attempt=attempt, result=result, rivals=rivals):
                 self._assigner.note_commit(attempt, rivals, self._now_ms)
+                self._effects += self._pings.end_unwanted(rivals)
                 self._after_end(attempt, *rivals)
                 self._lose_if_orphan(result)
             case FailAttempt(attempt=attempt, failure=failure, lost=lost):
@@ -309,7 +308,10 @@ class Coordinator:
                 self._after_end(*attempts)
             case EndJob(job_id=job_id):
                 self._effects.append(DiscardStaging(spec=self._ending.pop(job_id)))
-            case AdmitJob() | StopJob() | PublishJob():
+            case StopJob(job_id=job_id):
+                running = self._running.of_job(job_id)
+                self._effects += self._pings.end_unwanted(one.attempt for one in running)
+            case AdmitJob() | PublishJob():
                 pass
             case _:
                 assert_never(command)
@@ -370,6 +372,7 @@ class Coordinator:
             self._drop_poll(worker)
             self._lose_running(worker.info.worker_id)
             self._lose_outputs(worker.info.worker_id)
+        self._effects += self._pings.end_due(self._now_ms)
         self._fleet.forget(self._now_ms)
         self._give_up_hung()
         self._board.note_waiting(self._fleet.why_idle(self._now_ms))
@@ -457,6 +460,7 @@ class Coordinator:
 
     def _on_caller_gone(self, token: int) -> None:
         self._board.unwatch(token)
+        self._pings.drop(token)
         for worker in self._fleet.waiting():
             if worker.poll is not None and worker.poll.token == token:
                 worker.poll = None

@@ -14,7 +14,7 @@ def test_one_slow_worker_of_sixteen_costs_a_third_of_the_time_at_most(task_ms: i
     assert marks.none_over_default >= 1.44
     assert marks.default_over_undisturbed <= 1.30
     assert marks.backup_slot_share <= 0.05
-    assert marks.extra_slot_share <= 0.09  # the slow attempt itself, until the next ping
+    assert marks.extra_slot_share <= (0.05 if task_ms >= 1_000 else 0.07)
     assert marks.skew_backups == 0
 
 
