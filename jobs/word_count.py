@@ -24,7 +24,7 @@ it, so blocks of whole lines give the same words as the whole file.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import minimr
 from minimr.errors import JobUsageError
@@ -110,21 +110,34 @@ class CountWords:
 
 @dataclass(slots=True)
 class WordCounts:
-    """Different words and their counts, collected from several kernels that share no word."""
+    """Different words and their counts, collected from several kernels that share no word.
 
-    words: list[bytes] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
+    Columns are made of their buffers: ``pa.array`` would import pandas wherever that is installed,
+    which takes as long as a small job.
+    """
 
-    def add(self, words: list[bytes], counts: list[int]) -> None:
-        self.words += words
-        self.counts += counts
+    contents: "list[Octets]" = field(default_factory=list)
+    lengths: "list[Positions]" = field(default_factory=list)
+    counts: "list[Positions]" = field(default_factory=list)
+
+    def add(self, content: "Octets", lengths: "Positions", counts: "Positions") -> None:
+        """Words that stand one after the other in ``content``."""
+        self.contents.append(content)
+        self.lengths.append(lengths)
+        self.counts.append(counts)
 
     def to_arrow(self) -> "pa.Table":
+        import numpy as np
         import pyarrow as pa
 
-        return pa.table(
-            {"key": pa.array(self.words, pa.binary()), "value": pa.array(self.counts, pa.int64())}
-        )
+        if not self.counts:
+            return pa.schema([("key", pa.large_binary()), ("value", pa.int64())]).empty_table()
+        offsets = np.cumsum(np.concatenate([np.zeros(1, np.int64), *self.lengths]))
+        counts = np.concatenate(self.counts).astype(np.int64)
+        words = [pa.py_buffer(offsets), pa.py_buffer(np.concatenate(self.contents))]
+        keys = pa.Array.from_buffers(pa.large_binary(), len(counts), [None, *words])
+        values = pa.Array.from_buffers(pa.int64(), len(counts), [None, pa.py_buffer(counts)])
+        return pa.table({"key": keys, "value": values})
 
 
 @cache
@@ -202,18 +215,20 @@ def _add_integers(counts: WordCounts, pieces: "list[Integers]", *, width: int) -
     import numpy as np
     import polars as pl
 
-    if not pieces:
+    if not sum(piece.size for piece in pieces):
         return
     integers = np.concatenate(pieces).reshape(-1, width)
     columns = [f"w{i}" for i in range(width)]
     frame = pl.DataFrame({name: integers[:, i] for i, name in enumerate(columns)})
     frame = _counted(frame.lazy(), columns)
     packed = np.column_stack([frame[name].to_numpy() for name in columns]).astype("<u8")
-    words: Any = packed.view(f"S{8 * width}").ravel().tolist()
-    counts.add(words, frame["count"].to_list())
+    octets = packed.view(np.uint8)
+    is_inside = octets != 0
+    counts.add(octets[is_inside], is_inside.sum(axis=1), frame["count"].to_numpy())
 
 
 def _add_lines(counts: WordCounts, lines: bytes) -> None:
+    import numpy as np
     import polars as pl
 
     if not lines:
@@ -222,7 +237,9 @@ def _add_lines(counts: WordCounts, lines: bytes) -> None:
         lines, has_header=False, separator="\t", quote_char=None, schema={"word": pl.String}
     )
     frame = _counted(words, ["word"])
-    counts.add([word.encode() for word in frame["word"].to_list()], frame["count"].to_list())
+    content = "".join(frame["word"].to_list()).encode()
+    lengths = frame["word"].str.len_bytes().to_numpy().astype(np.int64)
+    counts.add(np.frombuffer(content, np.uint8), lengths, frame["count"].to_numpy())
 
 
 def _counted(words: "pl.LazyFrame", columns: list[str]) -> "pl.DataFrame":
@@ -254,7 +271,9 @@ def _unicode_words(block: bytes, counts: WordCounts, *, is_cjk: bool) -> Iterato
     if ideographs:
         occurrences = np.bincount(np.concatenate(ideographs))
         found = np.flatnonzero(occurrences)
-        counts.add([chr(code).encode() for code in found.tolist()], occurrences[found].tolist())
+        words = [chr(code).encode() for code in found.tolist()]
+        content = np.frombuffer(b"".join(words), np.uint8)
+        counts.add(content, np.fromiter(map(len, words), np.int64), occurrences[found])
 
 
 @cache

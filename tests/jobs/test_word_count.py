@@ -45,7 +45,7 @@ def run_map(data: bytes, tokens: str, cut_chance: float, seed: int) -> Counts:
     assert map_batches is not None
     total: Counts = Counter()
     for table in map_batches(pa.record_batch({"block": column})):
-        assert table.schema == pa.schema([("key", pa.binary()), ("value", pa.int64())])
+        assert table.schema == pa.schema([("key", pa.large_binary()), ("value", pa.int64())])
         keys = table.column("key").to_pylist()
         assert len(set(keys)) == len(keys), "a block gives each word once"
         total.update(dict(zip(keys, table.column("value").to_pylist(), strict=True)))
