@@ -288,7 +288,8 @@ def submit(
         Local backend: executor processes; 0 runs everything in the calling thread, in order, one
         attempt per task, as a debugger wants it. Default: what fits the input.
     memory : int, optional
-        Bytes that one executor process may use beyond what it uses idle. Default: 1 GiB.
+        Bytes that one executor process may use beyond what it uses idle. Default: 1 GiB. The local
+        backend uses processes then, unless ``processes`` says 0.
     overwrite : bool
         Replace an output that exists, at the very end.
     backup_policy : {"rate", "paper", "none"}
@@ -313,7 +314,7 @@ def submit(
     storage = Storage({"minigfs": {"home": home}} if home is not None else {})
     plan = make_plan(
         job, storage, input=input, output=output, reducers=reducers, split_size=split_size,
-        backend=backend, processes=processes, overwrite=overwrite,
+        backend=backend, processes=processes, is_bounded=memory is not None, overwrite=overwrite,
         settings=settings or {}, home=home,
     )  # fmt: skip
     spec = _specify(
@@ -349,6 +350,7 @@ def explain(
     split_size: int | None = None,
     backend: str = "auto",
     processes: int | None = None,
+    memory: int | None = None,
     overwrite: bool = False,
     settings: Mapping[str, str] | None = None,
     home: str | None = None,
@@ -357,7 +359,7 @@ def explain(
     storage = Storage({"minigfs": {"home": home}} if home is not None else {})
     return make_plan(
         job, storage, input=input, output=output, reducers=reducers, split_size=split_size,
-        backend=backend, processes=processes, overwrite=overwrite,
+        backend=backend, processes=processes, is_bounded=memory is not None, overwrite=overwrite,
         settings=settings or {}, home=home,
     )  # fmt: skip
 

@@ -93,6 +93,7 @@ def make_plan(
     split_size: int | None,
     backend: str,
     processes: int | None,
+    is_bounded: bool,
     overwrite: bool,
     settings: Mapping[str, str],
     home: str | None,
@@ -111,7 +112,7 @@ def make_plan(
     if backend == "ray":
         slot_count, in_processes = _cluster_slots(home), True
     else:
-        slot_count, in_processes = _local_slots(job, total_bytes, processes)
+        slot_count, in_processes = _local_slots(job, total_bytes, processes, is_bounded=is_bounded)
     splits = plan_splits(files, split_bytes=split_size, slots=slot_count)
     if job.is_map_only:
         partition_count = 0
@@ -197,16 +198,21 @@ def _real_parent(url: str) -> str:
     return url if path is None else str(path.parent.resolve() / path.name)
 
 
-def _local_slots(job: Job, total_bytes: int, processes: int | None) -> tuple[int, bool]:
+def _local_slots(
+    job: Job, total_bytes: int, processes: int | None, *, is_bounded: bool
+) -> tuple[int, bool]:
     """How many slots, and whether each is a process.
 
     Functions on batches let go of the interpreter while they compute, so threads do. Record
     functions hold it: two threads of them take longer than one (measured: 1.9 s against 1.4 s on
-    110 MB), and processes are worth their start once there is enough to do.
+    110 MB), and processes are worth their start once there is enough to do. Memory can be bounded
+    in processes only.
     """
     if processes is not None:
         return processes, processes > 0
     slot_count = len(os.sched_getaffinity(0))
+    if is_bounded:
+        return slot_count, True
     if not _has_record_functions(job):
         return slot_count, False
     if slot_count > 1 and total_bytes >= LOCAL_PROCESS_BYTES_MIN:

@@ -1,6 +1,7 @@
 """``minimr bench sort``: the sort benchmark on this machine, beside what the machine can do.
 
-Records are generated, sorted by ``minimr run sort`` in a process of its own (timed from its start
+Records are generated (keys that are all different, that have common beginnings, that are few, or
+all the same), sorted by ``minimr run sort`` in a process of its own (timed from its start
 to its end, output synced to disk), and validated: in order, and the same checksum before and after.
 The machine's limits are measured in the same run, because they differ between machines and hours:
 sequential writes to the same disk, copying memory, and numpy's sort of 64-bit integers.
@@ -16,14 +17,29 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
 from minimr.errors import JobFailed
 
-__all__ = ["MachineLimits", "SortFigures", "SortRun", "measure_limits", "measure_sort"]
+__all__ = [
+    "KEY_KINDS",
+    "KeyKind",
+    "MachineLimits",
+    "SortFigures",
+    "SortRun",
+    "measure_limits",
+    "measure_sort",
+]
+
+KeyKind = Literal["uniform", "skewed", "few", "constant"]
+KEY_KINDS: tuple[KeyKind, ...] = get_args(KeyKind)
 
 _RECORD_BYTES = 100
+_KEY_BYTES = 10
+_KEPT_KEY_BYTES: dict[KeyKind, int] = {"few": 1, "constant": 0}  # the others become zero
+_REWRITTEN_RECORDS = 1 << 18  # at a time
 _PROBE_BYTES = 128 << 20
 _WRITTEN_BYTES = 4 << 20  # at a time
 _PROBE_COUNT = 3  # the best of them: others were disturbed
@@ -43,7 +59,7 @@ class SortRun:
     """What is to be sorted, and how; None leaves a choice to ``minimr run``."""
 
     records: int
-    skew: bool = False
+    keys: KeyKind = "uniform"
     reducers: int | None = None
     split_bytes: int | None = None
     memory_bytes: int | None = None
@@ -56,7 +72,7 @@ class SortFigures:
 
     records: int
     input_mb: float
-    skew: bool
+    keys: KeyKind
     cores: int
     generate_s: float
     sort_s: float
@@ -66,7 +82,6 @@ class SortFigures:
     phases_ms: dict[str, int]
     checksum: str
     duplicate_keys: int
-    limits: MachineLimits
 
 
 def measure_sort(run: SortRun, scratch: Path | None, say: Callable[[str], None]) -> SortFigures:
@@ -78,11 +93,11 @@ def measure_sort(run: SortRun, scratch: Path | None, say: Callable[[str], None])
 
     with tempfile.TemporaryDirectory(prefix="minimr-sort-", dir=scratch) as directory:
         source, output = Path(directory, "records"), Path(directory, "sorted")
-        say("measuring the machine")
-        limits = measure_limits(Path(directory))
-        say(f"generating {run.records:,} records")
+        say(f"generating {run.records:,} records, {run.keys} keys")
         with _timed() as generated:
-            gensort.write(str(source), records=run.records, skew=run.skew)
+            gensort.write(str(source), records=run.records, skew=run.keys == "skewed")
+            if run.keys in _KEPT_KEY_BYTES:
+                _blank_keys(source, _KEPT_KEY_BYTES[run.keys])
             _sync(source)
         before = valsort.validate(str(source))
         say("sorting")
@@ -103,7 +118,7 @@ def measure_sort(run: SortRun, scratch: Path | None, say: Callable[[str], None])
     return SortFigures(
         records=run.records,
         input_mb=input_mb,
-        skew=run.skew,
+        keys=run.keys,
         cores=cores,
         generate_s=generated.seconds,
         sort_s=sorted_.seconds,
@@ -113,12 +128,23 @@ def measure_sort(run: SortRun, scratch: Path | None, say: Callable[[str], None])
         phases_ms=answer,
         checksum=f"{after.checksum:x}",
         duplicate_keys=after.duplicate_count,
-        limits=limits,
     )
 
 
-def measure_limits(directory: Path) -> MachineLimits:
-    """The best of a few tries each."""
+def _blank_keys(path: Path, kept_bytes: int) -> None:
+    """Keys of zeros, but for their first bytes."""
+    records = np.memmap(path, np.uint8, "r+").reshape(-1, _RECORD_BYTES)
+    for start in range(0, len(records), _REWRITTEN_RECORDS):
+        records[start : start + _REWRITTEN_RECORDS, kept_bytes:_KEY_BYTES] = 0
+
+
+def measure_limits(scratch: Path | None) -> MachineLimits:
+    """The best of a few tries each, with files below ``scratch``."""
+    with tempfile.TemporaryDirectory(prefix="minimr-sort-", dir=scratch) as directory:
+        return _measure_limits(Path(directory))
+
+
+def _measure_limits(directory: Path) -> MachineLimits:
     content = np.random.default_rng(1).integers(0, 1 << 64, _PROBE_BYTES // 8, np.uint64)
     copy = np.empty_like(content)
     keys = content[: len(content) // 8]
@@ -131,13 +157,11 @@ def measure_limits(directory: Path) -> MachineLimits:
                 file.write(view[start : start + _WRITTEN_BYTES])
             os.fsync(file.fileno())
 
-    limits = MachineLimits(
+    return MachineLimits(
         disk_write_mb_s=_best_rate(write, content.nbytes),
         memcpy_mb_s=_best_rate(lambda: np.copyto(copy, content), content.nbytes),
         argsort_mb_s=_best_rate(lambda: np.argsort(keys), keys.nbytes),
     )
-    path.unlink()
-    return limits
 
 
 def _best_rate(action: Callable[[], object], size_bytes: int) -> float:

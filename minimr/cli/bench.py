@@ -10,7 +10,7 @@ from minigfs.terminal import Terminal, bytes_option, echo_json, format_table, te
 
 if TYPE_CHECKING:
     from minimr.bench.raft import RaftFigures
-    from minimr.bench.sort import SortFigures
+    from minimr.bench.sort import KeyKind, MachineLimits, SortFigures
 
 __all__ = ["bench"]
 
@@ -158,7 +158,9 @@ def stragglers(workers: int, maps: int, task_ms: int, slowdown: int, as_json: bo
 
 @bench.command()
 @bytes_option("--size", "size", help="Bytes to sort.  [default: 1GB]")
-@click.option("--skew", is_flag=True, help="Keys with common beginnings, as gensort -s makes them.")
+@click.option("--keys", default="uniform", show_default=True, metavar="KIND,KIND,...",
+              help="uniform, skewed (as gensort -s has them), few (256), constant.")  # fmt: skip
+@click.option("--skew", is_flag=True, help="Short for --keys skewed.")
 @click.option("--reducers", "-r", type=click.IntRange(1, 100_000), help="As in minimr run.")
 @bytes_option("--split-size", "split_size", help="As in minimr run.")
 @bytes_option("--memory", "memory", help="As in minimr run.")
@@ -171,6 +173,7 @@ def stragglers(workers: int, maps: int, task_ms: int, slowdown: int, as_json: bo
 def sort(
     terminal: Terminal,
     size: int | None,
+    keys: str,
     skew: bool,
     reducers: int | None,
     split_size: int | None,
@@ -182,36 +185,67 @@ def sort(
     """Generate records of the sort benchmark, sort them on this machine, validate the result.
 
     Prints input bytes a second and core, from the start of the sort's process to its end, beside
-    the machine's own limits measured in the same run.
+    the machine's own limits measured in the same run; with several kinds of keys also how much
+    longer than the first each takes. With --memory the kernel bounds every executor.
     """
-    from minimr.bench.sort import SortRun, measure_sort
+    from minimr.bench.sort import SortRun, measure_limits, measure_sort
 
-    figures = measure_sort(
-        SortRun(
-            records=(DEFAULT_SORT_BYTES if size is None else size) // 100,
-            skew=skew,
-            reducers=reducers,
-            split_bytes=split_size,
-            memory_bytes=memory,
-            processes=processes,
-        ),
-        scratch,
-        terminal.say,
-    )
+    kinds = _key_kinds("skewed" if skew else keys)
+    terminal.say("measuring the machine")
+    limits = measure_limits(scratch)
+    sorts = [
+        measure_sort(
+            SortRun(
+                records=(DEFAULT_SORT_BYTES if size is None else size) // 100,
+                keys=kind,
+                reducers=reducers,
+                split_bytes=split_size,
+                memory_bytes=memory,
+                processes=processes,
+            ),
+            scratch,
+            terminal.say,
+        )
+        for kind in kinds
+    ]
     if as_json:
-        echo_json(figures)
-    else:
-        click.echo(_sort_text(figures))
+        echo_json({"sorts": sorts, "limits": limits})
+        return
+    for figures in sorts:
+        click.echo(_sort_text(figures, sorts[0]))
+    click.echo(_limits_text(limits))
 
 
-def _sort_text(figures: "SortFigures") -> str:
-    limits = figures.limits
+def _key_kinds(text: str) -> "list[KeyKind]":
+    from minimr.bench.sort import KEY_KINDS
+
+    chosen = [kind for name in text.split(",") for kind in KEY_KINDS if kind == name]
+    if len(chosen) != len(text.split(",")):
+        raise click.BadParameter(f"{text!r}: give kinds of {', '.join(KEY_KINDS)} with commas",
+                                 param_hint="--keys")  # fmt: skip
+    return chosen
+
+
+def _limits_text(limits: "MachineLimits") -> str:
+    return (
+        f"machine    disk write {limits.disk_write_mb_s:,.0f} MB/s, "
+        f"memcpy {limits.memcpy_mb_s:,.0f} MB/s, argsort {limits.argsort_mb_s:,.0f} MB/s"
+    )
+
+
+def _sort_text(figures: "SortFigures", first: "SortFigures") -> str:
+    beside = (
+        "" if figures is first
+        else f", {figures.sort_s / first.sort_s:.2f} times as long as {first.keys}"
+    )  # fmt: skip
     phases = ", ".join(f"{n} {ms / 1000:.2f} s" for n, ms in figures.phases_ms.items())
-    kind = "skewed" if figures.skew else "uniform"
     return "\n".join(
         [
-            f"sorted     {figures.records:,} {kind} records, {figures.input_mb:,.0f} MB",
-            f"time       {figures.sort_s:.2f} s ({phases})",
+            (
+                f"sorted     {figures.records:,} records with {figures.keys} keys, "
+                f"{figures.input_mb:,.0f} MB"
+            ),
+            f"time       {figures.sort_s:.2f} s{beside} ({phases})",
             (
                 f"rate       {figures.mb_s:,.0f} MB/s, {figures.mb_s_per_core:,.1f} MB/s per core "
                 f"({figures.cores} cores)"
@@ -219,10 +253,6 @@ def _sort_text(figures: "SortFigures") -> str:
             (
                 f"validated  in order, checksum {figures.checksum}, "
                 f"{figures.duplicate_keys:,} duplicate keys"
-            ),
-            (
-                f"machine    disk write {limits.disk_write_mb_s:,.0f} MB/s, "
-                f"memcpy {limits.memcpy_mb_s:,.0f} MB/s, argsort {limits.argsort_mb_s:,.0f} MB/s"
             ),
         ]
     )

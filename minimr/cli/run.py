@@ -107,7 +107,8 @@ def run(
     if explain:
         plan = runner.explain(
             loaded, input=inputs, output=output, reducers=reducers, split_size=split_size,
-            backend=backend, processes=processes, overwrite=overwrite, settings=options,
+            backend=backend, processes=processes, memory=memory, overwrite=overwrite,
+            settings=options,
         )  # fmt: skip
         if as_json:
             echo_json(plan.summary())
