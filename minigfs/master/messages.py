@@ -479,6 +479,7 @@ class RepairReport(Message, frozen=True):
     bytes_per_second: int  # lately; 0: nothing was copied
     remaining_ms: int | None  # None: not known
     rebalancing: bool  # until the servers are nearly alike
+    single_replicas: int = 0  # chunks with one live replica that should have more
 
 
 class TrashReport(Message, frozen=True):

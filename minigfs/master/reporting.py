@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from typing import Any
 
 from minigfs.config import FileSystemConfig
+from minigfs.master.health import HealthTally
 from minigfs.master.membership import Server
 from minigfs.master.messages import (
     ChunkserverReport,
@@ -66,7 +67,7 @@ class Reporting:
             for address in tenure.strangers.values()
         )
         reasons += tuple(_set_aside(tenure.membership.live_servers(tenure.now_ms)))
-        repair = _repair_report(tenure, tally.missing_bytes)
+        repair = _repair_report(tenure, tally)
         return self._made(
             masters,
             "DEGRADED" if word == "OK" and reasons else word,
@@ -116,15 +117,16 @@ def _set_aside(servers: Iterable[Server]) -> Iterator[str]:
             )
 
 
-def _repair_report(tenure: Tenure, missing_bytes: int) -> RepairReport:
+def _repair_report(tenure: Tenure, tally: HealthTally) -> RepairReport:
     repairs, rate = tenure.repairs, tenure.repairs.bytes_per_second(tenure.now_ms)
     is_nearing = rate > 0 and repairs.running_count > 0
     return RepairReport(
         waiting=repairs.waiting_count,
         copying=repairs.running_count,
-        missing_bytes=missing_bytes,
+        missing_bytes=tally.missing_bytes,
+        single_replicas=tally.single_count,
         bytes_per_second=rate,
-        remaining_ms=missing_bytes * 1000 // rate if is_nearing else None,
+        remaining_ms=tally.missing_bytes * 1000 // rate if is_nearing else None,
         rebalancing=repairs.rebalance.is_asked_for,
     )
 

@@ -26,6 +26,8 @@ class MachineLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     disk_write: float
     """A new file, written in large pieces and synced at its end."""
+    disk_read: float
+    """A file of which the page cache holds nothing."""
     file_read: float
     """A file that the page cache holds."""
     file_read_and_verify: float
@@ -65,11 +67,13 @@ def measure_machine(directory: Path | None, size_bytes: int) -> MachineLimits:
 
         total = pieces * _PIECE_BYTES
         disk_write = total / _seconds(write)
-        read(lambda: None)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        disk_read = total / _seconds(lambda: read(lambda: None))
         file_read = total / _best(lambda: read(lambda: None))
         verified = total / _best(lambda: read(sums))
     return MachineLimits(
         disk_write=disk_write,
+        disk_read=disk_read,
         file_read=file_read,
         file_read_and_verify=verified,
         memory_copy=_PIECE_BYTES / _best(copy, times=20),

@@ -5,25 +5,14 @@ directory whose name is padded so that the command in the log has 256 bytes; it 
 client library that users have, and is answered when a majority has it on disk.
 """
 
-import os
-import signal
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
 from minigfs.client.client import MinigfsClient
-from minigfs.client.config import ClientConfig
-from minigfs.cluster import ClusterLayout
-from minigfs.cluster.processes import start_missing, stop_all
-from minigfs.cluster.state import ClusterState, load_state
-from minigfs.cluster.storage import STORAGE_KINDS, StorageShape, await_storage, prepare_storage
-from minigfs.errors import StartFailed
 from minimr.bench.load import (
     LatencyFigures,
     RateFigures,
@@ -31,6 +20,7 @@ from minimr.bench.load import (
     latency_figures,
     spread_closed_loop,
 )
+from minimr.bench.scratch import ScratchCluster
 
 __all__ = [
     "COMMAND_BYTES",
@@ -40,14 +30,11 @@ __all__ = [
     "longest_stall_ms",
     "measure_failover",
     "measure_rates",
-    "scratch_masters",
 ]
 
 MASTER_COUNT = 3
 COMMAND_BYTES = 256
 _OVERHEAD_BYTES = 40  # of the encoded command around the path, about
-_PROBE_INTERVAL_MS = 5
-_RECOVERY_TIMEOUT_MS = 30_000
 _BEFORE_KILL_S = 0.5
 _WRITES_AFTER_KILL = 20
 
@@ -73,62 +60,8 @@ class RaftFigures(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class ScratchMasters:
-    """A running cluster that is thrown away afterwards."""
-
-    def __init__(self, layout: ClusterLayout, state: ClusterState) -> None:
-        self.layout = layout
-        self._state = state
-
-    def start(self) -> None:
-        """Start whatever does not run."""
-        self._state = start_missing(self.layout, self._state, STORAGE_KINDS)
-        await_storage(self.layout, self._state)
-
-    def stop(self) -> None:
-        stop_all(self.layout, load_state(self.layout) or self._state)
-
-    def client(self) -> MinigfsClient:
-        return MinigfsClient(ClientConfig.discover(home=str(self.layout.home)))
-
-    def kill_leader(self) -> None:
-        """Send SIGKILL to the process that leads."""
-        leader = next(m for m in self.client().report().masters if m.role == "leader")
-        os.kill(leader.pid, signal.SIGKILL)
-
-    def restart_missing(self) -> None:
-        """Start the killed master again, and return when all three are up to date."""
-        self.start()
-        deadline_ns = time.monotonic_ns() + _RECOVERY_TIMEOUT_MS * 1_000_000
-        client = self.client()
-        while True:
-            masters = client.report().masters
-            indexes = [master.commit_index for master in masters]
-            if len(masters) == MASTER_COUNT and max(indexes) - min(indexes) < 100:
-                return
-            if time.monotonic_ns() > deadline_ns:
-                raise StartFailed(f"the killed master is not back: see {self.layout.logs}")
-            time.sleep(_PROBE_INTERVAL_MS / 1000)  # only asking tells
-
-
-@contextmanager
-def scratch_masters(directory: Path | None) -> Iterator[ScratchMasters]:
-    """Three masters with their logs below ``directory`` (default: the system's for temporaries)."""
-    with tempfile.TemporaryDirectory(prefix="minimr-bench-", dir=directory) as home:
-        layout = ClusterLayout(Path(home))
-        with layout.locked():
-            masters = ScratchMasters(
-                layout, prepare_storage(layout, StorageShape(masters=MASTER_COUNT, chunkservers=1))
-            )
-            try:
-                masters.start()
-                yield masters
-            finally:
-                masters.stop()
-
-
 def measure_rates(
-    masters: ScratchMasters, counts: Sequence[int], duration_s: float
+    masters: ScratchCluster, counts: Sequence[int], duration_s: float
 ) -> tuple[RateFigures, ...]:
     """Commits per second and latency for each number of clients."""
     rates = []
@@ -160,7 +93,7 @@ class DirectoryMaker:
         return lambda n: self.client.make_directory(f"{base}{n:0{width}}")
 
 
-def measure_failover(masters: ScratchMasters, trials: int) -> list[int]:
+def measure_failover(masters: ScratchCluster, trials: int) -> list[int]:
     """For each kill of the leader, the longest time that a writer waited for an answer, in ms."""
     client = masters.client()
     client.make_directory("/failover")

@@ -1,5 +1,6 @@
 """``minimr bench``: what this release does on this machine, beside its peers if they are there."""
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,10 +53,11 @@ def raft(
     """
     from minimr.bench import raft as ours
     from minimr.bench.raft_peers import measure_etcd, measure_pysyncobj
+    from minimr.bench.scratch import scratch_cluster
 
     counts = _counts(clients)
     terminal.say(f"minimr: 3 masters, {seconds:g} s for each of {clients} clients")
-    with ours.scratch_masters(scratch) as masters:
+    with scratch_cluster(scratch, masters=ours.MASTER_COUNT, chunkservers=1) as masters:
         rates = ours.measure_rates(masters, counts, seconds)
         terminal.say(f"minimr: {kills} kills of the leader")
         stalls = ours.measure_failover(masters, kills)
@@ -75,6 +77,7 @@ def raft(
 @bytes_option("--size", "size_bytes", help="Of the large file written and read [default: 512MB].")
 @click.option("--seconds", type=click.FloatRange(0.1), default=3.0, show_default=True,
               help="How long each loop of small requests is measured.")  # fmt: skip
+@click.option("--peers", is_flag=True, help="The same loads on MooseFS.")
 @click.option("--scratch", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="A directory on the disk to measure.  [default: /tmp's]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
@@ -84,6 +87,7 @@ def gfs(
     terminal: Terminal,
     size_bytes: int | None,
     seconds: float,
+    peers: bool,
     scratch: Path | None,
     as_json: bool,
 ) -> None:
@@ -92,25 +96,27 @@ def gfs(
     A cluster of its own, three masters and four chunkservers, is made for it and thrown away. The
     machine's own limits are measured in the same run.
     """
-    from minimr.bench import gfs as ours
+    from minimr.bench.figures import figure_table
+    from minimr.bench.gfs import GfsLoad, measure_minigfs, measure_moosefs
     from minimr.bench.machine import measure_machine
+    from minimr.bench.moosefs import check_moosefs
 
+    if peers:
+        check_moosefs()  # before anybody waits for the rest
     size_bytes = size_bytes or DEFAULT_SIZE_BYTES
     terminal.say("the machine's own limits")
     machine = measure_machine(scratch, size_bytes)
+    load = GfsLoad(machine=machine, size_bytes=size_bytes, seconds=seconds, directory=scratch)
     figures = []
-    with ours.scratch_storage(scratch) as storage:
-        for figure in ours.measure(storage, machine, size_bytes=size_bytes, seconds=seconds):
-            terminal.say(f"{figure.what}: {figure.value:,.1f} {figure.unit}")
-            figures.append(figure)
+    for figure in itertools.chain(measure_minigfs(load), measure_moosefs(load) if peers else ()):
+        terminal.say(f"{figure.system}: {figure.what}: {figure.shown} {figure.unit}")
+        figures.append(figure)
     if as_json:
         echo_json({"machine": machine, "figures": figures})
         return
     limits = ((name, value / 1e6) for name, value in msgspec.structs.asdict(machine).items())
     click.echo(", ".join(f"{name} {rate:,.0f} MB/s" for name, rate in limits))
-    click.echo(
-        "\n".join(format_table(("what", "figure", "unit", "limit"), ours.table_rows(figures)))
-    )
+    click.echo("\n".join(format_table(*figure_table(figures))))
 
 
 @bench.command()
