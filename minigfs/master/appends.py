@@ -72,6 +72,7 @@ SUSPECT_MS = 1_000  # who is silent stays suspect; who speaks may fail again, bu
 OPEN_TRIES_MAX = 4
 TICK_S = 1.0
 CLOSES_MAX = 16  # at once; each may wait for a server that hangs
+GIVEN_UP_MAX = 10_000  # whoever tried to append to one asks within seconds
 _RETRY_S = 0.1
 
 _ReplyT = TypeVar("_ReplyT", bound=commands.CommandReply)
@@ -141,13 +142,15 @@ class Appends:
     def _forget(self) -> None:
         self._appenders: dict[FileId, set[int]] = {}
         self._suspected_ms: dict[ChunkserverId, int] = {}
-        self._given_up: set[ChunkHandle] = set()
+        self._given_up: dict[ChunkHandle, None] = {}  # sealed with nothing in them, latest last
+        self._tried_ms: dict[FileId, int] = {}  # when a file that is due was last seen to
 
     # What is asked.
 
     async def _get_target(self, request: GetAppendTarget) -> AppendTarget:
         tenure = self._leading()
         file_id = request.file_id or self._published(request.path).file_id
+        get_file(self._state(), file_id)  # refused now, if it is there no more
         self._appenders.setdefault(file_id, set()).add(request.appender_id)
         self.touch(file_id, request.holder)
         self._suspect_addresses(tenure, request.suspects)
@@ -383,8 +386,13 @@ class Appends:
         if length_bytes:
             await self._finalize(chunk.handle, members)
         else:
-            self._given_up.add(chunk.handle)
+            self._note_given_up(chunk.handle)
         return True
+
+    def _note_given_up(self, handle: ChunkHandle) -> None:
+        self._given_up[handle] = None
+        while len(self._given_up) > GIVEN_UP_MAX:
+            del self._given_up[next(iter(self._given_up))]
 
     def _live_count(self, chunk: Chunk) -> int:
         """How many members were heard of a moment ago."""
@@ -448,7 +456,7 @@ class Appends:
         )
         tenure = self._leading()
         tenure.published(chunk)
-        kept = {i: members[i] for i in chunk.replicas}
+        kept = {i: members[i] for i in chunk.replicas if i in members}
         telling = asyncio.create_task(self._tell(kept, order))
         self._telling.add(telling)
         telling.add_done_callback(self._telling.discard)
@@ -462,17 +470,23 @@ class Appends:
     async def _tick_for_ever(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            with suppress(NotLeader):  # for a moment, or until we are told that it is over
+            try:
                 due = self._to_close()[:CLOSES_MAX]
                 await asyncio.gather(*map(self._close_unasked, due))
+            except NotLeader:  # for a moment, or until we are told that it is over
+                continue
+            except Exception:  # a mistake of ours with one file must not leave all others open
+                logger.exception("looking after open files failed")
 
     async def _close_unasked(self, file_id: FileId) -> None:
         self._appenders.pop(file_id, None)
+        self._tried_ms[file_id] = self._clock.monotonic_ms()
         with suppress(MinigfsError):  # said in the log; due again at the next tick
             await self._close_file(file_id)
 
     def _to_close(self) -> list[FileId]:
-        """Open files whose appenders are gone, or which a member of their chunk has left."""
+        """Open files whose appenders are gone, or which a member of their chunk has left; those
+        that could not be closed lately come last."""
         state, now_ms = self._state(), self._clock.monotonic_ms()
         due = set(self._leading().append_leases.expired(state.open_files, now_ms))
         due.update(
@@ -480,7 +494,8 @@ class Appends:
             for file_id, handle in state.open_files.items()
             if file_id not in self._changing and self._is_orphaned(state, file_id, handle, now_ms)
         )
-        return sorted(due)
+        self._tried_ms = {i: at_ms for i, at_ms in self._tried_ms.items() if i in due}
+        return sorted(due, key=lambda file_id: (self._tried_ms.get(file_id, -1), file_id))
 
     def _is_orphaned(
         self, state: FileSystemState, file_id: FileId, handle: ChunkHandle, now_ms: int

@@ -61,6 +61,9 @@ class Housekeeping:
                 # A full disk refuses changes; what is due now is due again at the next tick.
                 logger.warning("housekeeping is put off: %s", error)
                 await asyncio.sleep(TICK_MS / 1000)
+            except Exception:  # a mistake of ours in one thing must not end the care for all others
+                logger.exception("housekeeping failed")
+                await asyncio.sleep(TICK_MS / 1000)
             tick_count += 1
             if tick_count % CREATIONS_HALVED_TICKS == 0:
                 self._tenure.membership.halve_creations()

@@ -64,6 +64,9 @@ class RepairWork:
             except MinigfsError as error:
                 logger.warning("repair is put off: %s", error)
                 pause_ms = RETRY_MS
+            except Exception:  # a mistake of ours with one chunk must not end it for all
+                logger.exception("repair failed")
+                pause_ms = RETRY_MS
             else:
                 if self._swept or self._repairs.is_busy:
                     pause_ms = BUSY_PAUSE_MS

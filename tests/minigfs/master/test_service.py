@@ -9,12 +9,14 @@ from msgspec.structs import replace as with_fields
 
 from minigfs.config import FileSystemConfig
 from minigfs.errors import NoSpace, NotEnoughChunkservers, WriterFenced
-from minigfs.master import appends, commands, housekeeping
+from minigfs.master import appends, commands, housekeeping, repair_work
 from minigfs.master.append_messages import GetAppendTarget
+from minigfs.master.growth import NO_CHUNK
 from minigfs.master.housekeeping import Housekeeping
 from minigfs.master.machine import FILE_SYSTEM_MACHINE, FileSystemMachine
 from minigfs.master.messages import (
     AllocateChunks,
+    CreateEmptyFile,
     CreateFile,
     GetClusterReport,
     HoldWriters,
@@ -27,6 +29,7 @@ from minigfs.master.messages import (
 )
 from minigfs.master.options import MasterOptions
 from minigfs.master.removal import REAP_WORK_MAX
+from minigfs.master.repair_work import RepairWork
 from minigfs.master.reporting import trash_report
 from minigfs.master.service import FileSystemService
 from minigfs.master.tenure import REPORT_GRACE_MS, Tenure
@@ -366,5 +369,57 @@ def test_a_server_that_would_not_obey_gets_no_chunk_to_append_to(monkeypatch) ->
                 s.chunkserver_id: s.recent_creations for s in tenure.membership.all_servers()
             }
             assert (created["s1"], sum(created.values())) == (0, 2)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("broken", ["Housekeeping.tick", "RepairWork.turn", "Appends._to_close"])
+def test_a_mistake_in_what_a_leader_does_by_itself_does_not_end_it(broken, monkeypatch) -> None:
+    owner, name = broken.split(".")
+    kind = {"Housekeeping": Housekeeping, "RepairWork": RepairWork, "Appends": appends.Appends}
+    work, failures = getattr(kind[owner], name), []
+    again = asyncio.Event()
+
+    def failing_once(self):
+        if not failures:
+            failures.append(KeyError("a mistake of ours"))
+            raise failures[0]
+        again.set()
+        return work(self)
+
+    monkeypatch.setattr(kind[owner], name, failing_once)
+    monkeypatch.setattr(housekeeping, "TICK_MS", 10)
+    monkeypatch.setattr(repair_work, "RETRY_MS", 10)
+    monkeypatch.setattr(appends, "TICK_S", 0.01)
+
+    async def main() -> None:
+        async with standing():
+            await asyncio.wait_for(again.wait(), 10)
+
+    asyncio.run(main())
+
+
+def test_files_that_cannot_be_sealed_keep_no_other_waiting(monkeypatch) -> None:
+    tried = []
+    both = asyncio.Event()
+
+    async def cannot_seal(_self, file_id) -> None:
+        tried.append(file_id)
+        if len(set(tried)) == 2:
+            both.set()
+        raise NotEnoughChunkservers("their servers are dead")
+
+    monkeypatch.setattr(appends.Appends, "_close_file", cannot_seal)
+    monkeypatch.setattr(appends, "CLOSES_MAX", 1)
+    monkeypatch.setattr(appends, "TICK_S", 0.01)
+
+    async def main() -> None:
+        async with standing() as stand:
+            for path in ("/a", "/b"):
+                status = await stand.call(CreateEmptyFile(path=path))
+                command = commands.AppendChunk(1, status.file_id, NO_CHUNK, ("dead",))
+                await stand.service.propose(command, commands.ChunkAppended)
+            stand.clock.advance(REPORT_GRACE_MS + 1)
+            await asyncio.wait_for(both.wait(), 10)
 
     asyncio.run(main())
