@@ -27,6 +27,7 @@ __all__ = ["BATCH_FILES_MAX", "CatalogueFeed"]
 
 BATCH_FILES_MAX = 1_000  # of one reply: a millisecond of the master, 150 KB on the wire
 STEP_FILES_MAX = 1_000  # of one step of a pass: ten milliseconds of the master, once a second
+STEP_CHUNKS_MAX = 20_000  # of all its files, the last of which is told whole: as long
 QUEUE_FILES_MAX = 4 * BATCH_FILES_MAX  # a server that takes no more holds up the pass
 PASS_PAUSE_MS = 10_000
 PAUSE_MS_PER_STEP = 4_000  # four times as long as the pass took
@@ -97,32 +98,42 @@ class CatalogueFeed:
 
     def step(self, state: FileSystemState, now_ms: int) -> None:
         """Go on with the pass, or begin one if it is time; to be called once a second or so."""
-        current = self._pass
-        if current is not None and current.is_walked:
-            if now_ms < self._next_pass_ms:
-                return
-            current = self._pass = None
-        if current is None:
-            has_changed = self._seen is None or self._seen.inodes is not state.inodes
-            if now_ms < self._next_pass_ms or not (self._is_wanted or has_changed):
-                return
-            self._begin(state)
-            current = self._pass
-            assert current is not None
-        if self._is_backed_up(now_ms):
+        current = self._pass_under_way(state, now_ms)
+        if current is None or self._is_backed_up(now_ms):
             return
         current.step_count += 1
-        page = find_page(state, current.top, current.start_after, STEP_FILES_MAX)
-        for status in page.entries:
-            self._tell_status(state, status)
-        if page.more:
-            current.start_after = page.entries[-1].path
-        elif current.top == "/":
+        if self._tell_some(state, current):
+            return
+        if current.top == "/":
             current.top, current.start_after = _TRASH_PATH, ""  # removed, and kept for a while
         else:
             current.is_walked = True
             pause_ms = PAUSE_MS_PER_STEP * current.step_count
             self._next_pass_ms = now_ms + max(PASS_PAUSE_MS, pause_ms)
+
+    def _pass_under_way(self, state: FileSystemState, now_ms: int) -> "_Pass | None":
+        """The pass to go on with, begun if it is time; None between two of them."""
+        if self._pass is not None and not self._pass.is_walked:
+            return self._pass
+        if now_ms < self._next_pass_ms:
+            return None
+        self._pass = None
+        has_changed = self._seen is None or self._seen.inodes is not state.inodes
+        if self._is_wanted or has_changed:
+            self._begin(state)
+        return self._pass
+
+    def _tell_some(self, state: FileSystemState, current: "_Pass") -> bool:
+        """Tell the next files below the top of a pass; whether there are more."""
+        page = find_page(state, current.top, current.start_after, STEP_FILES_MAX)
+        chunk_count = 0
+        for status in page.entries:
+            self._tell_status(state, status)
+            current.start_after = status.path
+            chunk_count += status.chunk_count
+            if chunk_count >= STEP_CHUNKS_MAX:
+                return True
+        return page.more
 
     def _begin(self, state: FileSystemState) -> None:
         self._stamp += 1

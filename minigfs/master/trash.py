@@ -70,8 +70,10 @@ def keep_removed(
     state = attach(state, with_fields(inode, parent_id=TRASH_ID, name=name), now_ms)
     entry = Trashed(path, now_ms, until_ms)
     trash = state.trash.set(inode.file_id, entry)
-    ids = (*state.trash_by_path.get(path, ()), inode.file_id)
-    if len(ids) > 1:
+    ids = state.trash_by_path.get(path, ())
+    is_latest = not ids or (trash[ids[-1]].removed_ms, ids[-1]) < (now_ms, inode.file_id)
+    ids = (*ids, inode.file_id)
+    if not is_latest:  # the clock went back
         ids = _by_time(ids, trash)
     return with_fields(state, trash=trash, trash_by_path=state.trash_by_path.set(path, ids))
 
@@ -94,8 +96,10 @@ def forget_trashed(state: FileSystemState, inode: Inode) -> FileSystemState:
     entry = state.trash.get(inode.file_id)
     if entry is None:
         return state
-    left = tuple(i for i in state.trash_by_path[entry.path] if i != inode.file_id)
     by_path = state.trash_by_path
+    ids = by_path[entry.path]
+    at = ids.index(inode.file_id)
+    left = ids[:at] + ids[at + 1 :]
     by_path = by_path.set(entry.path, left) if left else by_path.delete(entry.path)
     return with_fields(state, trash=state.trash.delete(inode.file_id), trash_by_path=by_path)
 

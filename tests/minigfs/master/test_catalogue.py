@@ -138,6 +138,25 @@ def test_a_silent_server_does_not_hold_up_the_others() -> None:
     assert silent.paths == held(driver.state, SERVERS[1])
 
 
+def test_a_step_looks_at_a_bounded_number_of_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand files may have a million, and the master answers nobody meanwhile."""
+    monkeypatch.setattr(catalogue, "STEP_FILES_MAX", 1_000)
+    monkeypatch.setattr(catalogue, "STEP_CHUNKS_MAX", 5)
+    monkeypatch.setattr(catalogue, "QUEUE_FILES_MAX", 1_000)
+    driver, feed = Driver(), CatalogueFeed(1)
+    listener = Listener(SERVERS[0])
+    listener.beat(feed, 0)
+    for number in range(6):
+        driver.write(f"/f{number}", 3 * CHUNK_BYTES)
+    told = []
+    for now_ms in range(0, 4_000, 1_000):
+        feed.step(driver.state, now_ms)
+        listener.beat(feed, now_ms)
+        told.append(len(listener.rows))
+        listener.beat(feed, now_ms)
+    assert told == [2, 4, 6, 6]
+
+
 class Telling(RuleBasedStateMachine):
     """Files come, move and go; batches are lost, servers restart, leaders change."""
 

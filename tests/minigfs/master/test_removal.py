@@ -4,7 +4,7 @@ late."""
 import pytest
 
 from minigfs.errors import FileMissing
-from minigfs.master import commands
+from minigfs.master import commands, trash
 from minigfs.master.listing import find_page
 from minigfs.master.name_table import BLOCK_NAMES_MAX
 from minigfs.master.namespace import get_inode, split_path
@@ -158,3 +158,22 @@ def test_making_a_long_chain_of_directories_counts_each_once() -> None:
     driver.make_directory("/a/b" + "/d" * 1_000)
     driver.write("/a/b" + "/d" * 1_500 + "/f")
     assert (driver.state.file_count, driver.state.directory_count) == (1, 1_502)
+
+
+def test_what_is_removed_from_one_path_for_ever_costs_no_more_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A job that makes its output anew each minute leaves thousands of one path in the trash."""
+    sorts: list[int] = []
+    by_time = trash._by_time
+    monkeypatch.setattr(trash, "_by_time", lambda *args: sorts.append(1) or by_time(*args))
+    state = Driver().state
+    for now_ms in (*range(100), 50):
+        for command in (
+            commands.CreateEmptyFile(now_ms, "/f", False, 1),
+            commands.Remove(now_ms, "/f", False, 1_000),
+        ):
+            state, reply = transition(state, command)
+            assert not isinstance(reply, commands.Refused)
+    assert len(sorts) == 1  # when the clock went back
+    assert state.trash_by_path == trash.by_path(state.trash)
