@@ -11,10 +11,12 @@ The object is a ``minimr.Job``, or a factory: a function that takes the ``--set`
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
+from minigfs.errors import MinigfsError
 from minimr.errors import UnknownJob, UnreadableJob
 from minimr.job import Job
 
@@ -61,7 +63,12 @@ def load_job(reference: str, settings: Mapping[str, str]) -> Job:
             f"{reference!r} is a {type(found).__name__}: it must be a minimr.Job, or a function of "
             "one mapping that returns one"
         )
-    job = found(dict(settings))
+    try:
+        job = found(dict(settings))
+    except MinigfsError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever the user's function raises
+        raise UnreadableJob(f"{reference!r} raised {_one_line(error)}") from error
     if not isinstance(job, Job):
         raise UnreadableJob(
             f"{reference!r} returned a {type(job).__name__}: a job factory returns a minimr.Job"
@@ -117,7 +124,10 @@ def _standard(name: str) -> object | None:
 def _load_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except Exception as error:  # whatever the user's module raises while it is imported
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # whatever the user's module raises
         raise UnreadableJob(f"module {name!r} cannot be imported: {_one_line(error)}") from error
 
 
@@ -138,7 +148,7 @@ def _load_file(path: Path) -> ModuleType:
     sys.path.insert(0, str(folder))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's file raises while it is imported
+    except (Exception, SystemExit) as error:  # whatever the user's file raises
         del sys.modules[spec.name]
         raise UnreadableJob(f"job file {str(path)!r} cannot be read: {_one_line(error)}") from error
     finally:
@@ -157,5 +167,9 @@ def _stands_in(module: ModuleType, folder: Path) -> bool:
     return file is not None and Path(file).resolve().parent == folder
 
 
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+def _one_line(error: BaseException) -> str:
+    text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SyntaxError | ImportError) or not frames:
+        return text
+    return f"{text} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"

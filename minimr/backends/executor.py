@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from minimr.backends.crash_dump import crash_stack
 from minimr.ids import WorkerId
 from minimr.messages import Assignment, AttemptResult, Failure, FailureKind, JobSpec
 from minimr.tasks.executor_channel import (
@@ -36,7 +37,7 @@ __all__ = ["AttemptWork", "ExecutorProcess", "share_of_cores"]
 
 _LOOK_INTERVAL_MS = 100  # at is_cancelled and at the child's life, while it is silent
 _LOG_BYTES_MAX = 8 * 1024 * 1024  # a longer log is set aside when the next executor starts
-_LOG_TAIL_BYTES = 4 * 1024
+_LOG_END_BYTES = 32 << 10  # a stack of a hundred frames, faulthandler's most
 _LOG_TAIL_LINES = 20
 _MEMORY_WORDS = ("memory allocation of", "bad_alloc", "MemoryError", "Cannot allocate memory")
 
@@ -203,7 +204,8 @@ class ExecutorProcess:
         log_file = self._log_file
         if work.log is not None and work.log.exists():
             log_file, log_offset = work.log, 0
-        tail = _log_tail(log_file, log_offset)
+        log = _log_end(log_file, log_offset)
+        tail = "\n".join(log.splitlines()[-_LOG_TAIL_LINES:])
         suspect = self._page.suspect
         at = ""
         if suspect is not None:
@@ -212,7 +214,7 @@ class ExecutorProcess:
         return Failure(
             kind=FailureKind.DIED,
             error=f"{attempt}: {describe_death(status, tail)}{at} (log: {log_file})",
-            traceback=tail,
+            traceback=crash_stack(log) or tail,
             record=suspect.record if suspect is not None else "",
             url=suspect.url if suspect is not None else "",
             offset=suspect.offset if suspect is not None else -1,
@@ -233,13 +235,12 @@ def describe_death(status: int, log_tail: str) -> str:
     return f"the executor exited with status {status}: user code ended its process"
 
 
-def _log_tail(log_file: Path, offset: int) -> str:
-    """The last lines written since ``offset``."""
+def _log_end(log_file: Path, offset: int) -> str:
+    """The last of what was written since ``offset``."""
     with log_file.open("rb") as log:
         size = log.seek(0, os.SEEK_END)
-        log.seek(max(offset, size - _LOG_TAIL_BYTES))
-        text = log.read().decode(errors="replace")
-    return "\n".join(text.splitlines()[-_LOG_TAIL_LINES:])
+        log.seek(max(offset, size - _LOG_END_BYTES))
+        return log.read().decode(errors="replace")
 
 
 def _start(

@@ -18,6 +18,7 @@ from contextlib import suppress
 
 from minigfs.errors import MinigfsError
 from minigfs.ports import SystemClock
+from minimr.backends.crash_dump import without_dumps
 from minimr.backends.in_process import CoordinatorClosed, InProcessCoordinator
 from minimr.backends.local_slots import ProcessSlot, Slot, ThreadSlot
 from minimr.backends.scratch import Scratch
@@ -231,8 +232,8 @@ class LocalBackend:
         """What user code printed in executors belongs on this terminal."""
         for log_file in sorted(self._scratch.glob("executor-*.log")):
             with log_file.open("rb") as log, suppress(OSError, MinigfsError):
-                text = log.read(LOCAL_LOG_BYTES_MAX)
-                sys.stderr.write(text.decode(errors="replace"))
+                text = log.read(LOCAL_LOG_BYTES_MAX).decode(errors="replace")
+                sys.stderr.write(without_dumps(text))  # the job's failure tells of a crash
 
 
 def _failure_of(error: BaseException) -> Failure:

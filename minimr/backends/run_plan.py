@@ -1,8 +1,10 @@
 """What a run would do: every check that can be made before any work, and the plan."""
 
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from minimr import inputs as inputs_
 from minimr import outputs
@@ -170,7 +172,8 @@ def _choose_backend(backend: str, urls: Sequence[str], processes: int | None) ->
 
 
 def _check_output_place(storage: Storage, output: str) -> None:
-    """Missing parents are made; one that is a file would fail the job after all its work."""
+    """What would fail the job after all its work: a parent that is a file, or cannot be written.
+    Missing ones are made."""
     if not is_local(output):
         return  # other file systems say so themselves, or have no directories
     for parent in local_path(output).parents:
@@ -178,7 +181,17 @@ def _check_output_place(storage: Storage, output: str) -> None:
         if entry is not None and not entry.is_directory:
             raise JobUsageError(f"output {output}: {parent} is a file, not a directory")
         if entry is not None:
+            _check_writable(output, parent)
             return
+
+
+def _check_writable(output: str, directory: Path) -> None:
+    try:
+        Path(tempfile.mkdtemp(prefix="_minimr-", dir=directory)).rmdir()
+    except OSError as error:
+        raise JobUsageError(
+            f"output {output}: cannot be made in {directory}: {error.strerror}"
+        ) from error
 
 
 def _check_output_spares_inputs(output: str, files: Sequence[InputFile]) -> None:

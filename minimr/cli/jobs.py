@@ -17,6 +17,8 @@ from minimr.messages import JobStatus, Skew
 
 __all__ = ["jobs"]
 
+_HOT_SHARE = 0.01  # of all pairs; a key with fewer is not why a reduce takes long
+
 
 @click.group()
 def jobs() -> None:
@@ -167,6 +169,7 @@ def _skew_lines(skew: Skew) -> list[str]:
         f"hot key   {hot.key} {hot.record_count:,} pairs, "
         f"{hot.record_count / skew.record_count:.1%}"
         for hot in skew.hot_keys
+        if hot.record_count >= skew.record_count * _HOT_SHARE
     )
     return lines
 

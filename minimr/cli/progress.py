@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["BarProgress", "Estimate", "LineProgress", "ProgressView", "progress_view"]
 
 _LINE_INTERVAL_MS = 5_000
+_BAR_COLUMNS, _BAR_COLUMNS_MIN = 36, 6
+_WIDE_COLUMNS = 80
+_TEXT_COLUMNS, _SHORT_TEXT_COLUMNS = 72, 46  # beside the bar: with the bytes, and without
 
 
 class Estimate:
@@ -103,12 +106,15 @@ class BarProgress(ProgressView):
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
+        console = Console(stderr=True)
+        self._shows_bytes = console.width >= _WIDE_COLUMNS
+        texts = _TEXT_COLUMNS if self._shows_bytes else _SHORT_TEXT_COLUMNS
         self._progress = Progress(
             TextColumn("{task.description:<8}"),
-            BarColumn(bar_width=36),
+            BarColumn(bar_width=min(max(console.width - texts, _BAR_COLUMNS_MIN), _BAR_COLUMNS)),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[detail]}"),
-            console=Console(stderr=True),
+            console=console,
             transient=True,
         )
         self._bars: dict[str, TaskID] = {}
@@ -137,7 +143,7 @@ class BarProgress(ProgressView):
         if name not in self._bars:
             self._bars[name] = self._progress.add_task(name, total=1.0, detail="")
         parts = [f"{done}/{total}"] if total else []
-        if total_bytes:
+        if total_bytes and self._shows_bytes:
             parts.append(f"{format_bytes(done_bytes)} of {format_bytes(total_bytes)}")
         parts.extend([more] if more else [])
         known = self._progress.tasks[self._bars[name]].completed

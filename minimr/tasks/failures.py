@@ -31,6 +31,8 @@ __all__ = [
     "OUT_OF_MEMORY",
     "described",
     "failure_of",
+    "has_user_frame",
+    "is_framework",
     "portable",
     "shown",
 ]
@@ -180,7 +182,7 @@ def _user_failure(error: UserCodeFailed) -> Failure:
 def user_traceback(error: BaseException) -> str:
     """The traceback without this framework's frames."""
     told = traceback.TracebackException.from_exception(error, capture_locals=False)
-    kept = [frame for frame in told.stack if not _is_framework(frame.filename)]
+    kept = [frame for frame in told.stack if not is_framework(frame.filename)]
     if not kept:
         return ""
     told.stack[:] = kept
@@ -191,11 +193,12 @@ def has_user_frame(trace: TracebackType | None) -> bool:
     """Whether any frame is the user's: else it was our call that went wrong."""
     while trace is not None:
         frame: FrameType = trace.tb_frame
-        if not _is_framework(frame.f_code.co_filename):
+        if not is_framework(frame.f_code.co_filename):
             return True
         trace = trace.tb_next
     return False
 
 
-def _is_framework(filename: str) -> bool:
+def is_framework(filename: str) -> bool:
+    """Whether a frame of this file says nothing to users."""
     return filename.startswith(_FRAMEWORK) and not filename.startswith(_JOBS)

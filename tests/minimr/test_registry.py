@@ -94,6 +94,19 @@ def test_a_file_with_a_syntax_error_names_the_line(tmp_path: Path) -> None:
         load_job(f"{broken}:job", {})
 
 
+@pytest.mark.parametrize("deed", ["1 / 0", "raise SystemExit('usage: ...')", "def_"])
+def test_a_file_that_raises_names_the_line(tmp_path: Path, deed: str) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text(f"x = 1\n\n\ndef f():\n    {deed}\n\n\nf()\n")
+    with pytest.raises(UnreadableJob, match=r"(Error|Exit).* \(broken\.py, line 5\)$"):
+        load_job(f"{broken}:job", {})
+
+
+def test_a_factory_that_raises_is_named(job_file: Path) -> None:
+    with pytest.raises(UnreadableJob, match=r"configured' raised KeyError: 'name' \(mine.py, line"):
+        load_job(f"{job_file}:configured", {})
+
+
 def test_an_unknown_setting_of_an_installed_job_is_refused() -> None:
     with pytest.raises(JobUsageError, match="colour"):
         load_job("url-count", {"colour": "blue"})

@@ -131,7 +131,7 @@ def test_a_users_exception_is_told_once_with_its_record_and_leaves_nothing(
 
 
 def test_a_function_that_kills_its_process_costs_four_attempts_then_fails_clearly(
-    tmp_path: Path,
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "in.txt").write_bytes(b"x\n")
 
@@ -139,6 +139,7 @@ def test_a_function_that_kills_its_process_costs_four_attempts_then_fails_clearl
         import os
         import signal
 
+        print("about to crash", flush=True)
         os.kill(os.getpid(), signal.SIGSEGV)
         yield line, 1
 
@@ -151,6 +152,10 @@ def test_a_function_that_kills_its_process_costs_four_attempts_then_fails_clearl
         handle.wait()
     assert handle.status().counters["map.attempts.failed"] == 4
     assert "(log:" not in caught.value.message, "the log is gone with the scratch directory"
+    assert caught.value.details.splitlines()[-1].endswith("in crash")
+    shown = capfd.readouterr().err
+    assert shown.count("about to crash") == 4
+    assert "Fatal Python error" not in shown, "the error tells it once"
     assert not (tmp_path / "out").exists()
 
 

@@ -27,6 +27,14 @@ def test_an_output_that_holds_the_input_by_another_name_is_refused(tmp_path: Pat
     assert source.read_bytes() == b"a\n"
 
 
+def test_an_output_where_nothing_can_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"a\n")
+    with pytest.raises(JobUsageError, match=r"proc/there/out: cannot be made in /proc:"):
+        minimr.run(JOB, input=str(tmp_path / "in"), output="/proc/there/out", processes=0)
+    minimr.run(JOB, input=str(tmp_path / "in"), output=str(tmp_path / "a/b"), processes=0)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a", "in"]
+
+
 def test_a_link_that_leads_up_is_not_followed_for_ever(tmp_path: Path) -> None:
     (tmp_path / "in" / "deep").mkdir(parents=True)
     (tmp_path / "in" / "deep" / "a").write_bytes(b"a\n")

@@ -1,5 +1,7 @@
 """Progress never goes backwards, whatever the coordinator reports."""
 
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,3 +82,21 @@ def test_bars_take_any_status_and_close_cleanly() -> None:
         view.show(status(maps=3, read=800))
         view.show(status(maps=2, read=500))  # a worker died
         view.show(status(maps=4, reduces=2, read=1000, shuffled=500, state=JobState.DONE))
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_a_narrow_terminal_cuts_nothing_that_matters(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    with BarProgress() as view:
+        shown = status(maps=2, read=500 << 20, reduces=1, shuffled=100 << 20)
+        sizes = {"input_bytes": 1000 << 20, "shuffle_bytes": 500 << 20}
+        view.show(msgspec.structs.replace(shown, **sizes))
+    lines = capsys.readouterr().err.splitlines()
+    for name, share in (("maps", "50%"), ("shuffle", "20%"), ("reduces", "50%")):
+        assert any(name in line and share in line for line in lines), lines
+    assert any("2/4" in line for line in lines)
+    assert any("left" in line for line in lines) or columns < 60
+    assert any("of 1000.0 MiB" in line for line in lines) or columns < 80
