@@ -14,7 +14,7 @@ Settings:
 
 Theory of operation: the text is reduced to words with line feeds between them, as UTF-8. Most
 words have at most 8 bytes, so they fit one 64-bit integer: word borders are found and words loaded
-as integers by numpy, a cache-sized piece at a time, and equal integers are counted by Polars. The
+as integers by numpy, a cache-sized piece at a time, and equal integers are counted by Arrow. The
 same with two integers for up to 16 bytes; longer words are counted as strings.
 
 A line feed is neither part of a word nor of a character, and no rule of ``str.lower`` looks across
@@ -32,7 +32,6 @@ from minimr.errors import JobUsageError
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    import polars as pl
     import pyarrow as pa
 
     Octets = npt.NDArray[np.uint8]
@@ -154,7 +153,7 @@ def _count_words(text: bytes, counts: WordCounts) -> None:
 
     short: list[Integers] = []
     middle: list[Integers] = []
-    long: list[bytes] = []
+    long: list[tuple[Octets, Positions]] = []
     for start, end in _pieces(text):
         octets = np.full((end - start) // 8 * 8 + 24, _LF, np.uint8)
         octets[8 : 8 + end - start] = np.frombuffer(text, np.uint8, end - start, start)
@@ -171,7 +170,7 @@ def _count_words(text: bytes, counts: WordCounts) -> None:
             long.append(_long_words(octets, starts, lengths))
     _add_integers(counts, short, width=1)
     _add_integers(counts, middle, width=2)
-    _add_lines(counts, b"".join(long))
+    _add_long(counts, long)
 
 
 def _pieces(text: bytes) -> Iterator[tuple[int, int]]:
@@ -199,53 +198,62 @@ def _load(octets: "Octets", starts: "Positions", lengths: "Positions") -> "Integ
     return loaded
 
 
-def _long_words(octets: "Octets", starts: "Positions", lengths: "Positions") -> bytes:
-    """The words of more than 16 bytes, each with the line feed behind it."""
+def _long_words(
+    octets: "Octets", starts: "Positions", lengths: "Positions"
+) -> "tuple[Octets, Positions]":
+    """The words of more than 16 bytes, one after the other, and their lengths."""
     import numpy as np
 
     is_long = lengths > 16
-    sizes = lengths[is_long] + 1
+    sizes = lengths[is_long]
     before = np.cumsum(sizes) - sizes
     positions = np.repeat(starts[is_long] - before, sizes) + np.arange(sizes.sum())
-    words: bytes = octets[positions].tobytes()
-    return words
+    return octets[positions], sizes
 
 
 def _add_integers(counts: WordCounts, pieces: "list[Integers]", *, width: int) -> None:
+    """Words of up to ``8 * width`` bytes, each in that many integers."""
     import numpy as np
-    import polars as pl
+    import pyarrow as pa
 
-    if not sum(piece.size for piece in pieces):
+    integers = np.concatenate([np.empty(0, np.uint64), *(piece.ravel() for piece in pieces)])
+    integers = integers.astype("<u8", copy=False)
+    if not integers.size:
         return
-    integers = np.concatenate(pieces).reshape(-1, width)
-    columns = [f"w{i}" for i in range(width)]
-    frame = pl.DataFrame({name: integers[:, i] for i, name in enumerate(columns)})
-    frame = _counted(frame.lazy(), columns)
-    packed = np.column_stack([frame[name].to_numpy() for name in columns]).astype("<u8")
-    octets = packed.view(np.uint8)
+    row_type = pa.uint64() if width == 1 else pa.binary(8 * width)
+    rows = pa.Array.from_buffers(row_type, integers.size // width, [None, pa.py_buffer(integers)])
+    distinct, occurrences = _distinct(rows)
+    octets = np.frombuffer(distinct.buffers()[1], "<u8", len(distinct) * width).view(np.uint8)
+    octets = octets.reshape(-1, 8 * width)
     is_inside = octets != 0
-    counts.add(octets[is_inside], is_inside.sum(axis=1), frame["count"].to_numpy())
+    counts.add(octets[is_inside], is_inside.sum(axis=1), occurrences)
 
 
-def _add_lines(counts: WordCounts, lines: bytes) -> None:
+def _add_long(counts: WordCounts, pieces: "list[tuple[Octets, Positions]]") -> None:
     import numpy as np
-    import polars as pl
+    import pyarrow as pa
 
-    if not lines:
+    lengths = [lengths for _, lengths in pieces]
+    offsets = np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths]))
+    if offsets.size == 1:
         return
-    words = pl.scan_csv(
-        lines, has_header=False, separator="\t", quote_char=None, schema={"word": pl.String}
-    )
-    frame = _counted(words, ["word"])
-    content = "".join(frame["word"].to_list()).encode()
-    lengths = frame["word"].str.len_bytes().to_numpy().astype(np.int64)
-    counts.add(np.frombuffer(content, np.uint8), lengths, frame["count"].to_numpy())
+    content = np.concatenate([content for content, _ in pieces])
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(content)]
+    words = pa.Array.from_buffers(pa.large_binary(), offsets.size - 1, buffers)
+    distinct, occurrences = _distinct(words)
+    offsets = np.frombuffer(distinct.buffers()[1], np.int64, len(distinct) + 1)
+    content = np.frombuffer(distinct.buffers()[2], np.uint8, offsets[-1])
+    counts.add(content, np.diff(offsets), occurrences)
 
 
-def _counted(words: "pl.LazyFrame", columns: list[str]) -> "pl.DataFrame":
-    import polars as pl
+def _distinct(words: "pa.Array") -> "tuple[pa.Array, Positions]":
+    """The different ones, and how often each occurs."""
+    import numpy as np
+    import pyarrow.compute as pc
 
-    return words.group_by(columns).agg(pl.len().alias("count")).collect(engine="streaming")
+    found = pc.value_counts(words)
+    occurrences = found.field(1)
+    return found.field(0), np.frombuffer(occurrences.buffers()[1], np.int64, len(occurrences))
 
 
 def _unicode_words(block: bytes, counts: WordCounts, *, is_cjk: bool) -> Iterator[bytes]:
