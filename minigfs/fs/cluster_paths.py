@@ -32,6 +32,7 @@ class ClusterPaths(fsspec.AbstractFileSystem):  # type: ignore[misc]  # fsspec i
         home: str | None = None,
         timeout_ms: int = 10_000,
         tls_ca: str | None = None,
+        auto_mkdir: bool = True,
     ) -> None:
         super().__init__()
         self._masters = masters
@@ -39,6 +40,7 @@ class ClusterPaths(fsspec.AbstractFileSystem):  # type: ignore[misc]  # fsspec i
         self._home = home
         self._timeout_ms = timeout_ms
         self._tls_ca = tls_ca
+        self._auto_mkdir = auto_mkdir
         self._lazy_client: MinigfsClient | None = None
 
     @property

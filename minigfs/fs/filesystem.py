@@ -10,7 +10,7 @@ from fsspec.compression import compr
 from fsspec.core import get_compression
 from fsspec.utils import isfilelike
 
-from minigfs.errors import FileExists, Unsupported
+from minigfs.errors import FileExists, FileMissing, Unsupported
 from minigfs.files import (
     BUFFER_BYTES,
     COPY_BYTES,
@@ -52,6 +52,8 @@ class MinigfsFileSystem(TreeChanges):
         How long a request is retried before it fails.
     tls_ca : str, optional
         PEM file of the authority that signed the servers' certificates, for a cluster with TLS.
+    auto_mkdir : bool
+        Whether opening a file to write makes missing directories above it.
 
     Every method raises `minigfs.errors.Unreachable` (a ``ConnectionError``) when the cluster
     cannot be reached; none takes that for a missing file.
@@ -73,6 +75,10 @@ class MinigfsFileSystem(TreeChanges):
             raise TypeError(f"{path}: unknown options for writing: {', '.join(cache_hints)}")
         if mode == "rb":
             return ReadFile(self, path, self.client.open_reader(path), buffer_bytes)
+        if not self._auto_mkdir and not self.isdir(self._parent(path)):
+            raise FileMissing(
+                f"{self._parent(path)}: no such directory; make it, or leave auto_mkdir=False out"
+            )
         if mode in ("wb", "xb"):
             writer = self.client.open_writer(path, exclusive=mode == "xb", replication=replication)
             raw = RawWriter(writer)
