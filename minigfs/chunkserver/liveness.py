@@ -15,7 +15,7 @@ from minigfs.transport.client import ConnectionPool
 
 __all__ = ["silent_servers", "watch_server"]
 
-_PING_MS = 700  # a process that is there answers in one; a busy machine needs more
+_PING_MS = 1_000  # a process that is there answers in one; a busy machine needs more
 
 
 def watch_server(pool: ConnectionPool, address: Address) -> Callable[[], bool]:

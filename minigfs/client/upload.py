@@ -73,8 +73,11 @@ class _ChainWatch:
 
     def failed(self, error: MinigfsError, address: str) -> _Failed:
         """Who is to be left out after an error of the server at ``address``: those that hang, if
-        any do, since whoever comes before them in the chain is not to blame."""
+        any do, since whoever comes before them in the chain is not to blame. If all seem to hang,
+        it may be this process, or its machine, that is slow."""
         if isinstance(error, NoSpace | CorruptChunk) or (not self._silent and self()):
+            return _Failed(error, address)
+        if len(self._silent) == len(self._chain):
             return _Failed(error, address)
         return _Failed(error, *self._silent)
 
@@ -154,11 +157,14 @@ class ChunkUpload:
 
     def _replace(self, chunk: LocatedChunk, failed: _Failed, patience: Patience) -> LocatedChunk:
         """Another chunk for the bytes of one that failed; the failure itself if there is none."""
+        left_out = failed.addresses
         while True:
             try:
-                return self._context.allocator.replace(chunk, failed.addresses)
+                return self._context.allocator.replace(chunk, left_out)
             except NotEnoughChunkservers:
-                # Full disks do not empty themselves while we wait; dead servers may come back.
+                # Full disks do not empty themselves while we wait; dead servers may come back, and
+                # who was slow may answer now.
+                left_out = ()
                 if isinstance(failed.error, NoSpace) or not patience.pause():
                     raise type(failed.error)(
                         f"cannot write {self._context.path}: {failed.addresses[0]}: {failed.error}"

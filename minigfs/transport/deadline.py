@@ -12,7 +12,7 @@ from minigfs.ports import Clock
 
 __all__ = ["WATCH_MS", "Deadline", "Watch"]
 
-WATCH_MS = 1_000
+WATCH_MS = 800
 
 Watch: TypeAlias = Callable[[], bool]  # whether the peer is there; takes its time to find out
 

@@ -16,6 +16,7 @@ import pytest
 
 from minigfs.chunkserver.checksum import block_sums, digest_of_table
 from minigfs.chunkserver.chunk_file import decode_header, encode_header
+from minigfs.client import upload
 from minigfs.client.client import MinigfsClient
 from minigfs.errors import CorruptChunk, NoSpace, Unreachable
 from tests.storage_cluster import StorageCluster
@@ -114,6 +115,18 @@ def test_servers_that_hang_stall_a_writer_for_less_than_three_seconds(
             longest = max(longest, time.monotonic() - before)
         assert read_file(client, f"/hanging-writers/{name}") == content
     assert longest < STALL_SECONDS_MAX
+
+
+@pytest.mark.parametrize("silent_count", [2, 3])
+def test_a_writer_to_which_all_servers_seem_to_hang_gives_none_up_for_good(
+    cluster: StorageCluster, monkeypatch: pytest.MonkeyPatch, silent_count: int
+) -> None:
+    """A machine that is too busy to hear the answers: pings say less than a server that works."""
+    client = unsuspecting(cluster)
+    monkeypatch.setattr(upload, "silent_servers", lambda _, chain: chain[:silent_count])
+    cluster.kill_chunkserver(0)
+    write_file(client, f"/busy-{silent_count}", b"x" * 3 * CHUNK)
+    assert read_file(client, f"/busy-{silent_count}") == b"x" * 3 * CHUNK
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
