@@ -222,6 +222,7 @@ class AppendService:
             length_bytes=length_bytes,
             committed_bytes=replica.committed_bytes,
             digest=digest,
+            is_doubtful=replica.is_doubtful,
         )
         stream.send(frozen)
 

@@ -52,6 +52,7 @@ logger = logging.getLogger(__name__)
 
 INTENT_SUFFIX = ".sealing"
 _SUM = struct.Struct("<Q")
+_BLOCKS_AT_ONCE = 16
 
 
 class OpenReplica:
@@ -68,9 +69,11 @@ class OpenReplica:
         *,
         table: bytes = b"",
         partial_sum: int = 0,
+        is_doubtful: bool = False,
     ) -> None:
         """``table`` has the sums of the whole blocks, ``partial_sum`` is that of the rest."""
         self.header = header
+        self.is_doubtful = is_doubtful
         self._disk = disk
         self._path = path
         self._file = file
@@ -113,14 +116,18 @@ class OpenReplica:
 
     @classmethod
     def recover(cls, disk: Disk, path: str, cluster_id: ClusterId) -> "OpenReplica":
-        """What a crash or a stop left, frozen. Raises ``CorruptChunk`` if that is nothing sound."""
+        """What a crash or a stop left, frozen. Raises ``CorruptChunk`` if that is nothing sound.
+
+        It is doubtful if a newer mutation is not whole, or an older one any more: a crash that cut
+        one off, before any member heard of it, looks like damage to one that all members have.
+        """
         file = disk.open(path)
         try:
             _carry_out_intent(disk, path, file)
             header, layout = decode_header(file.read_at(0, HEADER_BYTES_MAX))
             if header.cluster_id != cluster_id or not header.has_slots:
                 raise CorruptChunk(f"chunk {header.handle:x}: not an open chunk of this cluster")
-            slot = _last_sound_slot(file, header, layout)
+            slot, is_newest = _last_sound_slot(file, header, layout)
             mutations = (
                 Mutations(chunk_bytes=header.chunk_bytes, is_frozen=True)
                 if slot is None
@@ -136,6 +143,7 @@ class OpenReplica:
                 mutations,
                 table=file.read_at(layout.table_offset, whole_bytes),
                 partial_sum=0 if slot is None else slot.partial_sum,
+                is_doubtful=not is_newest or not _is_sound_before(file, header, layout, slot),
             )
         except BaseException:
             file.close()
@@ -377,28 +385,54 @@ def _check_records(batch: Batch, data: memoryview) -> None:
         raise CorruptChunk(f"mutation {batch.serial} has {len(data)} bytes, not {position}")
 
 
-def _last_sound_slot(file: DiskFile, header: ChunkHeader, layout: ChunkLayout) -> Slot | None:
-    """The newest state whose bytes are all there; None if nothing was ever durable."""
+def _last_sound_slot(
+    file: DiskFile, header: ChunkHeader, layout: ChunkLayout
+) -> tuple[Slot | None, bool]:
+    """The newest state whose bytes are all there, None if nothing was ever durable; and whether
+    nothing of a newer one is there."""
     slots_offset = layout.data_offset - SLOTS_BYTES
     places = [file.read_at(slots_offset + i * SLOT_BYTES, SLOT_BYTES) for i in (0, 1)]
     slots = [slot for place in places if (slot := decode_slot(place, header.handle)) is not None]
+    is_newest = len(slots) == sum(any(place) for place in places)
     for slot in sorted(slots, key=lambda slot: slot.serial, reverse=True):
         if _is_sound(file, header, layout, slot):
-            return slot
+            return slot, is_newest
+        is_newest = False
         logger.warning("chunk %x: mutation %d was cut off", header.handle, slot.serial)
     if any(places[0]):  # it is written second: the first mutation was durable, and is not here
         raise CorruptChunk(f"chunk {header.handle:x}: neither slot is sound")
-    return None
+    return None, is_newest
 
 
 def _is_sound(file: DiskFile, header: ChunkHeader, layout: ChunkLayout, slot: Slot) -> bool:
     """Whether the blocks that its mutation wrote are as it says."""
     first = slot.before_bytes // CHECKSUM_BLOCK_BYTES
-    start = first * CHECKSUM_BLOCK_BYTES
-    data = file.read_at(layout.data_offset + start, slot.length_bytes - start)
-    if len(data) != slot.length_bytes - start:
+    return _are_sound(
+        file, header, layout, slot, first, -(-slot.length_bytes // CHECKSUM_BLOCK_BYTES)
+    )
+
+
+def _is_sound_before(
+    file: DiskFile, header: ChunkHeader, layout: ChunkLayout, slot: Slot | None
+) -> bool:
+    """Whether the blocks that were whole before its mutation are as they were."""
+    if slot is None:
+        return True
+    stop = slot.before_bytes // CHECKSUM_BLOCK_BYTES
+    return all(
+        _are_sound(file, header, layout, slot, first, min(first + _BLOCKS_AT_ONCE, stop))
+        for first in range(0, stop, _BLOCKS_AT_ONCE)
+    )
+
+
+def _are_sound(
+    file: DiskFile, header: ChunkHeader, layout: ChunkLayout, slot: Slot, first: int, stop: int
+) -> bool:
+    start, end = first * CHECKSUM_BLOCK_BYTES, min(stop * CHECKSUM_BLOCK_BYTES, slot.length_bytes)
+    data = file.read_at(layout.data_offset + start, end - start)
+    if len(data) != end - start:
         return False
-    whole, rest = divmod(slot.length_bytes, CHECKSUM_BLOCK_BYTES)
+    whole, rest = divmod(end, CHECKSUM_BLOCK_BYTES)
     table = file.read_at(layout.table_offset + first * SUM_BYTES, (whole - first) * SUM_BYTES)
     if rest:
         table += _SUM.pack(slot.partial_sum)

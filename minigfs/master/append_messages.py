@@ -128,6 +128,7 @@ class FrozenReplica(Message, frozen=True):
     length_bytes: int = 0
     committed_bytes: int = 0  # it knows that every member has these
     digest: int = 0  # of the first ``FreezeChunk.length_bytes``, if that many were asked about
+    is_doubtful: bool = False  # it may have had more, or other bytes: its disk does not say
 
 
 class FreezeChunk(Request[FrozenReplica], frozen=True, tag="chunk.freeze"):

@@ -43,7 +43,7 @@ from minigfs.master.append_messages import (
 )
 from minigfs.master.chunkserver_calls import ChunkserverCalls
 from minigfs.master.growth import NO_CHUNK, chunk_starts, get_file
-from minigfs.master.leases import agreeing, enough_answers, length_to_keep
+from minigfs.master.leases import agreeing, deciding, enough_answers, length_to_keep
 from minigfs.master.listing import status_of
 from minigfs.master.membership import Server
 from minigfs.master.messages import FileStatus, Replica
@@ -374,7 +374,8 @@ class Appends:
         length_bytes, digest = length_to_keep(answers), 0
         replicas: tuple[ChunkserverId, ...] = ()
         if length_bytes:
-            able = {i: members[i] for i, a in answers.items() if a.length_bytes >= length_bytes}
+            sure = deciding(answers).items()
+            able = {i: members[i] for i, a in sure if a.length_bytes >= length_bytes}
             sized = await self._freeze(chunk, able, length_bytes)
             digests = {i: answer.digest for i, answer in sized.items() if answer.is_here}
             if len(digests) < len(able) and len(digests) < 2:

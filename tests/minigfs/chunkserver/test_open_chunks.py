@@ -8,7 +8,9 @@ import pytest
 from xxhash import xxh3_64_intdigest
 
 from minigfs.chunkserver.append_messages import BatchRecord
+from minigfs.chunkserver.append_slots import SLOT_BYTES
 from minigfs.chunkserver.checksum import block_sums
+from minigfs.chunkserver.chunk_file import HEADER_BYTES_MAX, decode_header
 from minigfs.chunkserver.messages import WriteChunk
 from minigfs.chunkserver.mutations import Batch
 from minigfs.chunkserver.open_chunks import OpenChunks
@@ -136,6 +138,26 @@ def test_a_record_damaged_on_its_way_is_refused_and_the_replica_stays_whole() ->
         replica.apply(batch, (b"abc",), 0)
     append(replica, 1)
     assert content_of(replica) == whole(2)
+
+
+@pytest.mark.parametrize("offset", [0, BLOCK, 2 * BLOCK - 1, 2 * BLOCK + 1, "slot"])
+def test_a_replica_whose_disk_has_changed_doubts_that_it_has_all_it_had(offset: int | str) -> None:
+    """Whatever is flipped: what it counts on is right, but it may not be all."""
+    disk = SimDisk()
+    _, open_chunks = open_all(disk)
+    replica = install(open_chunks)
+    for number in range(len(LENGTHS)):
+        append(replica, number)
+    path = f"open/{HANDLE:016x}.chunk"
+    disk.kill()
+    _, open_chunks = open_all(disk)
+    assert not open_chunks.get(HANDLE, V1).is_doubtful
+    _, layout = decode_header(disk.open(path).read_at(0, HEADER_BYTES_MAX))
+    at = layout.data_offset + offset if isinstance(offset, int) else layout.data_offset - SLOT_BYTES
+    disk.flip_bit(path, at, 0)
+    disk.kill()
+    _, open_chunks = open_all(disk)
+    assert open_chunks.get(HANDLE, V1).is_doubtful
 
 
 def short_of_the_log() -> SealOrder:

@@ -18,6 +18,7 @@ from minigfs.client.client import MinigfsClient
 from minigfs.errors import FileMissing, IsDirectory, OutcomeUnknown, UsageError, WriterFenced
 from minigfs.master.messages import Stat
 from tests.append_history import AppendHistory, make_record
+from tests.chunk_damage import flip
 from tests.storage_cluster import StorageCluster
 
 pytestmark = pytest.mark.e2e
@@ -303,3 +304,24 @@ def test_a_file_whose_appender_has_died_is_sealed_within_seconds(
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert content_of(client, "/orphan") == b"left behind"
+
+
+def test_an_acknowledged_record_outlives_a_flipped_byte_and_the_death_of_the_primary(
+    cluster: StorageCluster, client: MinigfsClient
+) -> None:
+    """The member with the damage has lost its last mutation, and cannot tell whether all members
+    had it: what another has is kept."""
+    path = "/flipped"
+    with client.open_appender(path) as appender:
+        start_bytes = append_on_three_servers(client, appender)
+        appender.append(b"acknowledged ")
+        (chunk,) = client.locations(path).chunks[-1:]
+        primary, damaged = (cluster.number_of(one.address) for one in chunk.replicas[:2])
+        file = cluster.chunkservers[damaged].directory / "open" / f"{chunk.handle:016x}.chunk"
+        cluster.kill_chunkserver(damaged)
+        flip(file, file.read_bytes().index(b"acknowledged "))
+        cluster.kill_chunkserver(primary)
+        cluster.start_chunkserver(damaged)
+        appender.append(b"after")
+    assert content_of(client, path)[start_bytes:] == b"before acknowledged after"
+    cluster.start()

@@ -15,6 +15,10 @@ def holds(length: int, committed: int = 0) -> FrozenReplica:
     return FrozenReplica(is_here=True, length_bytes=length, committed_bytes=committed)
 
 
+def doubtful(length: int) -> FrozenReplica:
+    return FrozenReplica(is_here=True, length_bytes=length, is_doubtful=True)
+
+
 def test_two_of_three_members_decide_while_three_live_but_not_one() -> None:
     assert enough_answers(3, {A: holds(1), B: holds(1)}, 3)
     assert not enough_answers(3, {A: holds(1)}, 3)
@@ -29,6 +33,23 @@ def test_a_chunk_nobody_has_is_given_up_only_if_all_members_say_so() -> None:
     assert enough_answers(3, {A: MISSING, B: MISSING, C: MISSING}, 3)
     assert not enough_answers(3, {A: MISSING, B: MISSING}, 0)
     assert length_to_keep({A: MISSING, B: MISSING, C: MISSING}) == 0
+
+
+def test_members_that_have_lost_it_are_not_waited_for() -> None:
+    assert enough_answers(3, {A: MISSING, B: MISSING, C: holds(1)}, 3)
+    assert enough_answers(3, {A: MISSING, C: holds(1)}, 2)
+    assert not enough_answers(3, {A: MISSING, C: holds(1)}, 3)
+
+
+def test_a_member_in_doubt_decides_nothing_while_another_may_know_better() -> None:
+    assert not enough_answers(3, {A: doubtful(10)}, 1)
+    assert enough_answers(3, {A: doubtful(10), B: holds(30)}, 2)
+    assert enough_answers(3, {A: doubtful(10), B: doubtful(20), C: doubtful(10)}, 3)
+    assert enough_answers(3, {A: doubtful(10), B: doubtful(10)}, 2), "a power cut, and C is gone"
+    assert not enough_answers(3, {A: doubtful(10), B: doubtful(10)}, 3)
+    assert length_to_keep({A: doubtful(10), B: holds(30)}) == 30
+    assert length_to_keep({A: doubtful(40), B: holds(30)}) == 30
+    assert length_to_keep({A: doubtful(10), B: doubtful(20), C: doubtful(10)}) == 20
 
 
 def test_the_longest_state_that_two_members_have_is_kept() -> None:
