@@ -14,6 +14,8 @@ from tests.storage_cluster import StorageCluster
 
 __all__ = ["DAMAGE", "ClusterFaults"]
 
+_OF_OPEN_CHUNKS = ("flipped", "header flipped", "removed", "cut", "emptied")
+
 DAMAGE: dict[str, Callable[[Path, Path], object]] = {
     "flipped": lambda path, _: flip(path),
     "header flipped": lambda path, _: flip(path, 40),
@@ -31,6 +33,7 @@ class ClusterFaults:
         self._down: tuple[int, str] | None = None
         self._full: int | None = None
         self._saved: dict[int, Path] = {}
+        self._damaged_open: dict[int, int] = {}  # which member of each open chunk
 
     def take_down(self, number: int, how: str) -> None:
         """``how``: killed, paused or isolated."""
@@ -110,12 +113,23 @@ class ClusterFaults:
         self._cluster.start()
 
     def damage(self, number: int, chunk: LocatedChunk, kind: str) -> None:
-        """One replica of a chunk, if the server has one."""
+        """One replica of a chunk, if the server has one that is sound."""
         directory = self._cluster.chunkservers[number].directory
         path = chunk_file(directory, chunk.handle)
         others = [other for other in (directory / "chunks").glob("*.chunk") if other != path]
-        if path.exists() and (others or kind != "swapped"):
+        if is_sound(path, chunk) and (others or kind != "swapped"):
             DAMAGE[kind](path, others[0] if others else path)
+
+    def damage_open(self, number: int, chunk: LocatedChunk, kind: str) -> None:
+        """One member of an open chunk, whose others stay whole: nothing else has its records."""
+        path = self._open_file(number, chunk)
+        is_first = chunk.handle not in self._damaged_open
+        if is_first and kind in _OF_OPEN_CHUNKS and path.exists():
+            self._damaged_open[chunk.handle] = number
+            DAMAGE[kind](path, path)
+
+    def _open_file(self, number: int, chunk: LocatedChunk) -> Path:
+        return self._cluster.chunkservers[number].directory / "open" / f"{chunk.handle:016x}.chunk"
 
     def heal(self) -> None:
         self.free_disk()
@@ -123,8 +137,10 @@ class ClusterFaults:
 
     def can_be_read(self, chunk: LocatedChunk) -> bool:
         """Whether a server that is up has the chunk as it should be on its disk."""
-        return any(
-            is_sound(chunk_file(server.directory, chunk.handle), chunk)
-            for number, server in enumerate(self._cluster.chunkservers)
-            if self._down is None or self._down[0] != number
-        )
+        numbers = range(len(self._cluster.chunkservers))
+        up = [number for number in numbers if self._down is None or self._down[0] != number]
+        if chunk.is_open:
+            damaged = self._damaged_open.get(chunk.handle)
+            return any(n != damaged and self._open_file(n, chunk).exists() for n in up)
+        directories = (self._cluster.chunkservers[number].directory for number in up)
+        return any(is_sound(chunk_file(one, chunk.handle), chunk) for one in directories)

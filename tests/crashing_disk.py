@@ -1,4 +1,5 @@
-"""A real disk whose machine loses power before a numbered step of a process, or only the process.
+"""A real disk whose machine loses power before a numbered step of a process, or only the process;
+or that stalls there.
 
 Armed by a file in its directory, so that a test can begin to count whenever it wants:
 
@@ -7,12 +8,14 @@ Armed by a file in its directory, so that a test can begin to count whenever it 
 Steps are changes and syncs of what lies below the named folders. Before the one that is counted to
 zero, the process kills itself; with ``loses_unsynced`` it first takes back, on the real disk, all
 that no sync has made durable: writes and lengths of files, and new, renamed and removed names of
-directories, from the last to the first.
+directories, from the last to the first. With ``stalls_s`` the step takes so long instead, and all
+others on this disk wait for it.
 """
 
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +24,7 @@ import msgspec
 
 from minigfs.ports import Buffer, RealDisk, RealDiskFile
 
-__all__ = ["CrashAt", "CrashingDisk", "arm"]
+__all__ = ["CrashAt", "CrashingDisk", "arm", "disarm"]
 
 _ORDER = "crash-at.json"
 _BACKUPS = "crash-backups"
@@ -31,6 +34,7 @@ class CrashAt(msgspec.Struct, frozen=True, kw_only=True):
     step: int  # 1 for the next one
     below: tuple[str, ...]
     loses_unsynced: bool = True
+    stalls_s: float = 0.0
 
 
 def arm(directory: Path, crash: CrashAt) -> None:
@@ -38,6 +42,11 @@ def arm(directory: Path, crash: CrashAt) -> None:
     part = directory / f"{_ORDER}.part"
     part.write_bytes(msgspec.json.encode(crash))
     part.replace(directory / _ORDER)
+
+
+def disarm(directory: Path) -> None:
+    """Let a process that starts there, or has not looked yet, count nothing."""
+    (directory / _ORDER).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +76,9 @@ class CrashingDisk(RealDisk):
             return
         self._steps_left -= 1
         if self._steps_left == 0:
+            if self._armed.stalls_s:
+                time.sleep(self._armed.stalls_s)
+                return
             if self._armed.loses_unsynced:
                 for undo in reversed(self._undos):
                     undo.take_back()

@@ -328,9 +328,12 @@ class FileWorld(RuleBasedStateMachine):
         if not paths:
             return
         chunks = self.client.locations(self.root + paths[pick % len(paths)]).chunks
-        if chunks and not chunks[pick % len(chunks)].is_open:
-            for number in numbers:
-                self.faults.damage(number, chunks[pick % len(chunks)], kind)
+        if not chunks:
+            return
+        if chunks[-1].is_open:
+            self.faults.damage_open(min(numbers), chunks[-1], kind)
+        for number in numbers if not chunks[pick % len(chunks)].is_open else ():
+            self.faults.damage(number, chunks[pick % len(chunks)], kind)
 
     # What is seen.
 
