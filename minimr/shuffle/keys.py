@@ -14,6 +14,7 @@ Hashing
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ from minimr.columns import from_numpy, to_numpy
 from minimr.pairs import binary_parts
 
 __all__ = [
-    "comparable",
+    "RowBound",
+    "bound_of",
     "group_starts",
     "partition_bounds",
     "partition_order",
@@ -168,35 +170,47 @@ def group_starts(keys: pa.Array) -> Rows:
     return np.concatenate((np.zeros(1, np.int64), np.flatnonzero(changes) + 1))
 
 
+@dataclass(frozen=True, slots=True)
+class RowBound:
+    """A row that others are held against: the word of its key, and all of it as Python compares
+    it."""
+
+    word: np.uint64
+    row: tuple[Any, ...]
+
+
+def bound_of(columns: Sequence[pa.Array], row: int) -> RowBound:
+    """A row of columns with the types that it is to be compared with."""
+    return RowBound(words_of(columns[0].slice(row, 1))[0], _comparable(columns, row))
+
+
 def rows_below(
     columns: Sequence[pa.Array],
     words: Words,
-    bound: Sequence[pa.Array],
+    bound: RowBound,
     *,
     with_equal: bool,
     order: Rows | None = None,
 ) -> int:
-    """How many rows are less than the one row of ``bound``, or up to it.
+    """How many rows are less than ``bound``, or up to it.
 
     ``words`` are the words of the first column in increasing order; ``order`` tells which row is at
     each place of that order, if it is not the one at the same place.
     """
-    word = words_of(bound[0])[0]
-    low = int(np.searchsorted(words, word, side="left"))
-    high = int(np.searchsorted(words, word, side="right"))
+    low = int(np.searchsorted(words, bound.word, side="left"))
+    high = int(np.searchsorted(words, bound.word, side="right"))
     columns = list(map(stored, columns))
     if len(columns) == 1 and not is_binary(columns[0].type):
         return high if with_equal else low
     bisect = bisect_right if with_equal else bisect_left
 
     def row_at(place: int) -> tuple[Any, ...]:
-        return comparable(columns, place if order is None else int(order[place]))
+        return _comparable(columns, place if order is None else int(order[place]))
 
-    return bisect(range(high), comparable(bound, 0), low, high, key=row_at)
+    return bisect(range(high), bound.row, low, high, key=row_at)
 
 
-def comparable(columns: Sequence[pa.Array], row: int) -> tuple[Any, ...]:
-    """A row as Python compares it."""
+def _comparable(columns: Sequence[pa.Array], row: int) -> tuple[Any, ...]:
     return tuple(stored(column.slice(row, 1))[0].as_py() for column in columns)
 
 

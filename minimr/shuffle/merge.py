@@ -13,15 +13,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from minimr.columns import from_numpy
 from minimr.pairs import Pairs, check_same_types, concat_pairs, sort_columns, take_rows
-from minimr.shuffle.keys import comparable, rows_below, sort_order, words_of
+from minimr.shuffle.keys import RowBound, bound_of, rows_below, sort_order, words_of
 from minimr.shuffle.segment import FrameRef, SegmentReader, SegmentWriter
 
 __all__ = ["MemoryMeter", "SortedRun", "merge_runs", "run_of"]
@@ -138,11 +137,12 @@ def run_of(frames: Sequence[FrameRef], batches: Iterator[Pairs]) -> SortedRun:
 class _Held:
     """A batch of a run, and how many of its rows have been taken."""
 
-    __slots__ = ("pairs", "size_bytes", "words")
+    __slots__ = ("last", "pairs", "size_bytes", "words")
 
     def __init__(self, pairs: Pairs) -> None:
         self.pairs = pairs
         self.words = words_of(pairs.column(0))
+        self.last = bound_of(sort_columns(pairs), pairs.num_rows - 1)
         self.size_bytes: int = pairs.nbytes  # in memory, until all rows are taken
 
     def take(self, count: int) -> Pairs:
@@ -205,26 +205,31 @@ class _Cursor:
         self._held_bytes -= size_bytes
         self._meter.release(size_bytes)
 
-    def last_key(self) -> Any:
-        return comparable(self.last_row(), 0)
+    def last(self) -> RowBound:
+        """The last row that is in memory."""
+        return self.held[-1].last
 
-    def last_row(self) -> list[pa.Array]:
-        return [column[-1:] for column in sort_columns(self.held[-1].pairs)]
-
-    def take_below(self, bound: Sequence[pa.Array], *, with_equal: bool) -> Iterator[_Taken]:
-        """Take rows less than the one in ``bound``, or up to it."""
-        word = words_of(bound[0])[0]
+    def take_below(self, bound: RowBound, *, with_equal: bool) -> Iterator[_Taken]:
+        """Take rows less than ``bound``, or up to it."""
         while self.held:
             first = self.held[0]
-            if first.words[-1] < word:
+            if first.last.word < bound.word:
                 yield self._take(len(first.words))
                 continue
+            if first.words[0] > bound.word:
+                return
             columns = sort_columns(first.pairs)
             count = rows_below(columns, first.words, bound, with_equal=with_equal)
             if count:
                 yield self._take(count)
             if not self.held or first is self.held[0]:
                 return
+
+    def take_rest(self, bound: RowBound) -> Iterator[Pairs]:
+        """Take what follows in batches that have nothing but rows equal to ``bound``; all rows up
+        to it have been taken."""
+        while self.fill() and self.last().row == bound.row:
+            yield from (pairs for _, pairs in self.take_all())
 
     def take_all(self) -> Iterator[_Taken]:
         while self.held:
@@ -250,7 +255,11 @@ def _merge_streams(
             return
         for cursor in cursors[1:]:
             check_same_types(cursors[0].held[0].pairs, cursor.held[0].pairs)
-        taken = list(_take_known(cursors))
+        open_ended = [(c.last().row, i) for i, c in enumerate(cursors) if c.may_have_more]
+        # The least of the last keys, and the first run among those that end in it.
+        first_open = cursors[min(open_ended)[1]] if open_ended else None
+        bound = first_open.last() if first_open is not None else None
+        taken = list(_take_known(cursors, first_open))
         pairs = concat_pairs([piece for _, piece in taken])
         words = np.concatenate([words for words, _ in taken])
         held_bytes = _COPIES * pairs.nbytes
@@ -260,16 +269,19 @@ def _merge_streams(
         del taken
         yield pairs
         meter.release(held_bytes)
+        if first_open is not None and bound is not None:
+            del pairs
+            yield from first_open.take_rest(bound)
 
 
-def _take_known(cursors: Sequence[_Cursor]) -> Iterator[_Taken]:
-    """The rows that no row still unread can come before, run after run."""
-    open_ended = [(c.last_key(), i) for i, c in enumerate(cursors) if c.may_have_more]
-    if not open_ended:
+def _take_known(cursors: Sequence[_Cursor], first_open: _Cursor | None) -> Iterator[_Taken]:
+    """The rows that no row still unread can come before, run after run: those below the last one of
+    ``first_open``, and those equal to it of that run and the runs before."""
+    if first_open is None:
         for cursor in cursors:
             yield from cursor.take_all()
         return
-    _, first_open = min(open_ended)  # the least key, and the first run among those that end in it
-    bound = cursors[first_open].last_row()
-    for index, cursor in enumerate(cursors):
-        yield from cursor.take_below(bound, with_equal=index <= first_open)
+    bound, is_before = first_open.last(), True
+    for cursor in cursors:
+        yield from cursor.take_below(bound, with_equal=is_before)
+        is_before = is_before and cursor is not first_open

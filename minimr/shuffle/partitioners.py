@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from minimr.column_types import type_name
 from minimr.errors import UnsupportedType
 from minimr.shuffle.keys import (
+    bound_of,
     partition_bounds,
     partition_order,
     partitions_of,
@@ -78,8 +79,6 @@ class RangePartitions:
         bounds[0] = 0
         words = words[order]
         for index, with_equal in enumerate(self.takes_equal):
-            point = self.points[index : index + 1]
-            bounds[index + 1] = rows_below(
-                [keys], words, [point], with_equal=with_equal, order=order
-            )
+            point = bound_of([self.points], index)
+            bounds[index + 1] = rows_below([keys], words, point, with_equal=with_equal, order=order)
         return order, bounds

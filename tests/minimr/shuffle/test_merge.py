@@ -1,5 +1,6 @@
 """Merging sorted runs against sorting everything, within the memory it was given."""
 
+import random
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,32 @@ def test_memory_stays_within_the_budget_even_with_one_key(key_count: int, tmp_pa
     assert seen == row_count * run_count
     assert 0 < meter.peak_bytes <= budget_bytes
     assert meter.held_bytes == 0
+
+
+@pytest.mark.parametrize("key_count", [1_000_000, 200, 1])
+def test_steps_are_as_many_as_blocks_not_as_blocks_times_runs(
+    key_count: int, tmp_path: Path
+) -> None:
+    """A step that emptied one run only would take a few rows of each of the others."""
+    run_count, batch_count, batch_rows = 30, 20, 200
+    draw, runs, rows = random.Random(1), [], []
+    for run in range(run_count):
+        numbers = sorted(draw.randrange(key_count) for _ in range(batch_count * batch_rows))
+        pairs = from_python([b"%08d" % number for number in numbers], [run] * len(numbers))
+        rows += zip(*pairs.to_pydict().values(), strict=True)
+        runs.append(run_of(pairs, batch_rows))
+    steps = list(
+        merge_runs(
+            runs,
+            budget_bytes=4 * run_count * 2 * max(run.batch_bytes for run in runs),
+            spill_path=lambda: tmp_path / "never",
+            meter=MemoryMeter(),
+        )
+    )
+    found = [row for step in steps for row in zip(*step.to_pydict().values(), strict=True)]
+    assert found == sorted(rows, key=lambda row: row[0])
+    most = {1_000_000: 3 * batch_count, 200: 200 * run_count, 1: run_count * batch_count}
+    assert len(steps) <= most[key_count]
 
 
 def test_runs_of_different_key_types_are_refused(tmp_path: Path) -> None:
