@@ -9,10 +9,10 @@ MUTANTS ?=
 ROUNDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast faults slow mutants check format sim sim-long bench bench-master bench-calm install clean
+.PHONY: help demo test test-fast faults slow mutants check format sim sim-long bench bench-master bench-calm bench-stragglers install clean
 
 help: ## list the recipes
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # pip reads dependency groups (PEP 735) since 25.1; the lock keeps CI and newcomers on one set.
 $(VENV)/.pip:
@@ -73,7 +73,7 @@ sim: $(VENV)/.dev ## simulate SEEDS=2000 groups of masters under faults, one pro
 sim-long: SEEDS = 10000
 sim-long: sim ## ten thousand seeds
 
-bench: $(VENV)/.dev ## url-count beside Polars, on the same files in the same run
+bench: $(VENV)/.dev ## url-count and word-count beside Polars and DuckDB, on the same files in the same run
 	$(BIN)/python benchmarks/url_count.py
 
 bench-master: $(VENV)/.dev ## the longest pause of three busy masters with a million files
@@ -81,6 +81,9 @@ bench-master: $(VENV)/.dev ## the longest pause of three busy masters with a mil
 
 bench-calm: $(VENV)/.dev ## ten minutes of jobs and file-system load: no election may happen
 	$(BIN)/python benchmarks/calm_load.py
+
+bench-stragglers: $(VENV)/.dev ## what backup tasks are worth on real processes, one of them slow
+	$(BIN)/python benchmarks/stragglers.py
 
 clean: ## remove the environment and the demo's cluster
 	rm -rf $(VENV) .demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
