@@ -35,11 +35,12 @@ class RecordMapper:
         self._sides = sides
         self._bad_count = 0
         self._first_pair: list[Any] = []
-        self._skips = _by_block(assignment.skips)
-        self._suspects = _by_block(assignment.suspects)
+        self._skips = frozenset(map(int, assignment.skips))
+        self._suspects = frozenset(map(int, assignment.suspects))
 
-    def map(self, found: Records, block: int) -> Iterator[Pairs]:
-        """The pairs of a block's records, a batch at a time.
+    def map(self, found: Records, first_record: int) -> Iterator[Pairs]:
+        """The pairs of a block's records, a batch at a time; ``first_record`` records of the split
+        precede it.
 
         Raises `UserCodeFailed` with the place of the record at fault.
         """
@@ -59,18 +60,17 @@ class RecordMapper:
         )
         try:
             start = 0
-            for special in self._special(block):
-                if special >= len(records):
-                    break
+            for mark in self._special(first_record, len(records)):
+                special = mark - first_record
                 yield from calls.map(records, start, special)
                 start = special
-                if special in self._skips.get(block, ()):
+                if mark in self._skips:
                     self._quarantine(found, special, records[special], _DIED)
                     start += 1
                     continue
                 url, offset = found.place_of(special)
                 suspect = Suspect(url, offset, shown(records[special]))
-                self._context.page.resolve(block, special, suspect)
+                self._context.page.resolve(mark, suspect)
             yield from calls.map(records, start, len(records))
         except (UserCodeFailed, UnsupportedType) as error:
             raise self._at(error, found, calls.failed_index, records) from (
@@ -88,9 +88,10 @@ class RecordMapper:
                 url=error.url, offset=error.offset, record=error.record, reason=error.why
             )
 
-    def _special(self, block: int) -> list[int]:
+    def _special(self, first: int, count: int) -> list[int]:
         """Records of a block that are to be skipped, or at which an attempt has died."""
-        return sorted({*self._skips.get(block, ()), *self._suspects.get(block, ())})
+        marks = self._skips | self._suspects
+        return sorted(mark for mark in marks if first <= mark < first + count)
 
     def _set_aside(self, found: Records, index: int, record: object, error: Exception) -> None:
         if self._bad_count >= self._context.spec.max_bad:
@@ -122,11 +123,3 @@ class RecordMapper:
             offset=offset,
             where=f"{url} at byte {offset}" if offset >= 0 else url,
         )
-
-
-def _by_block(marks: tuple[str, ...]) -> dict[int, set[int]]:
-    found: dict[int, set[int]] = {}
-    for mark in marks:
-        block, _, record = mark.partition(":")
-        found.setdefault(int(block), set()).add(int(record))
-    return found

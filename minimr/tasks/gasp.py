@@ -5,10 +5,10 @@ the record's number into it, one store and no system call, so that after a segme
 supervisor still knows it. It tells how far the attempt is as well, also within a block whose
 records take long.
 
-A position is a *mark*: the number of the block in the split, and of the record in the block. Blocks
-are cut the same way in every attempt of a task, so a mark means the same record in all of them.
-What the record is, its file and offset, is worked out only for suspects: records at which an
-attempt has died before (``resolve``).
+A position is a *mark*: the number of the record in the split, from 0. However an attempt's memory
+cuts the split into blocks, a mark means the same record in all of them. What the record is, its
+file and offset, is worked out only for suspects: records at which an attempt has died before
+(``resolve``).
 """
 
 import mmap
@@ -16,12 +16,12 @@ from typing import Self
 
 import msgspec
 
-__all__ = ["PAGE_BYTES", "RECORD_WORD", "GaspPage", "Suspect", "mark_of"]
+__all__ = ["PAGE_BYTES", "RECORD_WORD", "GaspPage", "Suspect"]
 
 PAGE_BYTES = 64 << 10
 RECORD_WORD = 1
-_BLOCK_WORD, _COUNT_WORD, _DONE_WORD, _SIZE_WORD = 0, 2, 3, 4
-_SUSPECT_BLOCK_WORD, _SUSPECT_RECORD_WORD, _SUSPECT_LENGTH_WORD, _STEPS_WORD = 5, 6, 7, 8
+_FIRST_WORD, _COUNT_WORD, _DONE_WORD, _SIZE_WORD = 0, 2, 3, 4
+_SUSPECT_WORD, _SUSPECT_LENGTH_WORD, _STEPS_WORD = 5, 6, 7
 _SUSPECT_AT = 4096
 _SHOWN_CHARACTERS = 4000
 
@@ -34,14 +34,9 @@ class Suspect(msgspec.Struct, frozen=True, array_like=True):
     record: str
 
 
-def mark_of(block: int, record: int) -> str:
-    """The mark of a record: numbers from 0."""
-    return f"{block}:{record}"
-
-
 class GaspPage:
     """One attempt at a time. ``words`` is for the map task's inner loop: it stores the number of
-    the record, from 1, at ``RECORD_WORD``, and 0 when none is being mapped."""
+    the record in its block, from 1, at ``RECORD_WORD``, and 0 when none is being mapped."""
 
     def __init__(self, memory: "mmap.mmap | bytearray") -> None:
         self._memory = memory
@@ -63,23 +58,22 @@ class GaspPage:
         for word in range(_STEPS_WORD + 1):
             self.words[word] = 0
 
-    def begin_block(self, block: int, *, record_count: int, size_bytes: int) -> None:
-        """Block ``block`` of the split, from 0, is mapped from here on."""
+    def begin_block(self, first_record: int, *, record_count: int, size_bytes: int) -> None:
+        """A block is mapped from here on; ``first_record`` records of the split precede it."""
         words = self.words
         words[RECORD_WORD] = 0
         words[_DONE_WORD] += words[_SIZE_WORD]
-        words[_BLOCK_WORD], words[_COUNT_WORD] = block + 1, record_count
+        words[_FIRST_WORD], words[_COUNT_WORD] = first_record, record_count
         words[_SIZE_WORD] = size_bytes
         words[_STEPS_WORD] += 1
 
-    def resolve(self, block: int, record: int, suspect: Suspect) -> None:
-        """What the record is that is mapped next."""
+    def resolve(self, record: int, suspect: Suspect) -> None:
+        """What record ``record`` of the split is, from 0, which is mapped next."""
         shown = suspect.record[:_SHOWN_CHARACTERS]
         encoded = msgspec.msgpack.encode(Suspect(suspect.url, suspect.offset, shown))
         if len(encoded) <= PAGE_BYTES - _SUSPECT_AT:
             self._memory[_SUSPECT_AT : _SUSPECT_AT + len(encoded)] = encoded
-            self.words[_SUSPECT_BLOCK_WORD] = block + 1
-            self.words[_SUSPECT_RECORD_WORD] = record + 1
+            self.words[_SUSPECT_WORD] = record + 1
             self.words[_SUSPECT_LENGTH_WORD] = len(encoded)
 
     # --- its supervisor --------------------------------------------------------------------------
@@ -87,18 +81,21 @@ class GaspPage:
     @property
     def mark(self) -> str:
         """The record that is being mapped, or was when the process died; "" if none was."""
-        block, record = self.words[_BLOCK_WORD], self.words[RECORD_WORD]
-        return mark_of(block - 1, record - 1) if block and record else ""
+        number = self._number()
+        return str(number - 1) if number else ""
 
     @property
     def suspect(self) -> Suspect | None:
         """What is known of that record."""
-        at = (self.words[_BLOCK_WORD], self.words[RECORD_WORD])
-        known = (self.words[_SUSPECT_BLOCK_WORD], self.words[_SUSPECT_RECORD_WORD])
-        if at != known or not all(at):
+        if not 0 < self._number() == self.words[_SUSPECT_WORD]:
             return None
         end = _SUSPECT_AT + self.words[_SUSPECT_LENGTH_WORD]
         return msgspec.msgpack.decode(bytes(self._memory[_SUSPECT_AT:end]), type=Suspect)
+
+    def _number(self) -> int:
+        """Of the record in the split, from 1; 0: none is being mapped."""
+        in_block = self.words[RECORD_WORD]
+        return self.words[_FIRST_WORD] + in_block if in_block else 0
 
     @property
     def done_bytes(self) -> int:

@@ -106,18 +106,20 @@ def map_split(
     go to the quarantine of ``sides``."""
     split = assignment.split
     mapper = RecordMapper(context, assignment, sides) if context.job.map is not None else None
-    done_bytes = 0
+    done_bytes = record_count = 0
     on_malformed = mapper.malformed if mapper else refuse
     with closing(_records(context, assignment, on_malformed)) as read:
-        for block, found in enumerate(read):
+        for found in read:
             context.check_cancelled()
-            increment("map.input_records", found.record_count)
+            count = found.record_count
+            increment("map.input_records", count)
             context.page.begin_block(
-                block, record_count=found.record_count, size_bytes=found.stored_bytes
+                record_count, record_count=count, size_bytes=found.stored_bytes
             )
-            mapped = mapper.map(found, block) if mapper else _map_batch(context, found)
+            mapped = mapper.map(found, record_count) if mapper else _map_batch(context, found)
             for pairs in mapped:
                 _add(add, pairs, found)
+            record_count += count
             done_bytes += found.stored_bytes
             context.report_progress(min(done_bytes, split.size_bytes), split.size_bytes)
     for pairs in context.last_pairs():

@@ -6,12 +6,20 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import minimr
 from minimr.errors import JobFailed, JobUsageError
+from minimr.ids import TaskPhase
+from minimr.messages import MapAssignment
+from minimr.tasks.gasp import GaspPage
+from minimr.tasks.map_task import map_split
+from tests.minimr.tasks.harness import Bench, splits_of
 
 
 def count_field(line: bytes) -> Iterator[tuple[bytes, int]]:
@@ -106,6 +114,44 @@ def test_only_functions_on_records_can_set_them_aside(tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b"a\n")
     with pytest.raises(JobUsageError, match="records"):
         minimr.run(job, input=str(tmp_path / "in"), output=str(tmp_path / "out"), max_bad=1)
+
+
+class Died(BaseException):
+    """Stands for the end of the process."""
+
+
+def test_a_mark_means_the_same_record_whatever_memory_the_attempts_workers_have(
+    tmp_path: Path,
+) -> None:
+    lines = [b"%d" % number for number in range(60_000)]
+    lines[50_000] = b"poison"
+    (tmp_path / "in").write_bytes(b"\n".join(lines))
+    mapped: list[bytes] = []
+
+    def map_line(line: bytes) -> Iterator[tuple[bytes, int]]:
+        if line == b"poison":
+            raise Died
+        mapped.append(line)
+        yield line, 1
+
+    def run_attempt(memory_bytes: int, skips: tuple[str, ...]) -> GaspPage:
+        bench = Bench(job=summed(map_line), splits=splits_of([tmp_path / "in"]), directory=tmp_path)
+        assignment = MapAssignment(
+            attempt=bench.attempt_id(TaskPhase.MAP, 0),
+            split=bench.splits[0],
+            partition_count=1,
+            skips=skips,
+        )
+        context = bench.context(assignment)
+        spec = msgspec.structs.replace(bench.spec, max_bad=1, memory_bytes=memory_bytes)
+        with suppress(Died):
+            map_split(replace(context, spec=spec), assignment, lambda pairs: None)
+        return context.page
+
+    mark = run_attempt(16 << 20, ()).mark
+    mapped.clear()
+    run_attempt(1 << 30, (mark,))
+    assert mapped == [line for line in lines if line != b"poison"]
 
 
 @pytest.mark.e2e

@@ -108,22 +108,23 @@ class Bench:
     def staging(self) -> Path:
         return self.directory / f"_minimr-{self.job_id}"
 
-    def attempt(self, assignment: Assignment) -> AttemptResult:
-        result = run_attempt(
-            AttemptContext(
-                job=self.job,
-                spec=self.spec,
-                assignment=assignment,
-                scratch=self.scratch,
-                worker_id=WorkerId("w"),
-                address="",
-                host="here",
-                fetcher=SegmentFetcher("here"),
-                report_progress=lambda done, total: self.progress.append((done, total)),
-                is_cancelled=self.is_cancelled,
-                storage=self.storage,
-            )
+    def context(self, assignment: Assignment) -> AttemptContext:
+        return AttemptContext(
+            job=self.job,
+            spec=self.spec,
+            assignment=assignment,
+            scratch=self.scratch,
+            worker_id=WorkerId("w"),
+            address="",
+            host="here",
+            fetcher=SegmentFetcher("here"),
+            report_progress=lambda done, total: self.progress.append((done, total)),
+            is_cancelled=self.is_cancelled,
+            storage=self.storage,
         )
+
+    def attempt(self, assignment: Assignment) -> AttemptResult:
+        result = run_attempt(self.context(assignment))
         if isinstance(result, MapResult | ReduceResult):
             self.counters.update(result.counters)
         return result
