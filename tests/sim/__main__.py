@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=1, help="processes to use")
     parser.add_argument("--trace", type=Path, help="write every event of the seed to this file")
     parser.add_argument("--shrink", action="store_true", help="make a failing run small")
-    parser.add_argument("--keep-going", action="store_true", help="do not stop at a violation")
+    parser.add_argument("--stop", action="store_true", help="stop at the first violation")
     parser.add_argument("--quiet", action="store_true", help="no line for every seed")
     parser.add_argument(
         "--set", action="append", default=[], metavar="OPTION=VALUE", help="change the world"
@@ -73,7 +73,7 @@ def _many(run: Run, arguments: argparse.Namespace) -> int:
             print(summary(result), flush=True)
         if result.violation is not None:
             print(report_failure(each, result), flush=True)
-            if not arguments.keep_going:
+            if arguments.stop:
                 break
     print(totals)
     return 1 if totals.failed else 0

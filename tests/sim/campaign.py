@@ -2,6 +2,7 @@
 
 import dataclasses
 import multiprocessing
+import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import IO
 
 from tests.sim.coverage import Coverage
 from tests.sim.options import draw_options, with_settings
+from tests.sim.violation import Violation
 from tests.sim.world import Result, World
 
 __all__ = [
@@ -78,15 +80,20 @@ class Totals:
 
     def __init__(self) -> None:
         self.seeds = 0
-        self.failed: list[int] = []
+        self._failed: dict[int, Violation] = {}
         self._total = Coverage()
         self._least: dict[str, int] = {}
         self._begun = time.monotonic()
 
+    @property
+    def failed(self) -> list[int]:
+        """The seeds that broke a promise."""
+        return list(self._failed)
+
     def add(self, result: Result) -> None:
         self.seeds += 1
         if result.violation is not None:
-            self.failed.append(result.seed)
+            self._failed[result.seed] = result.violation
             return
         self._total.update(result.coverage)
         for name in ("delivered", *Coverage.REQUIRED):
@@ -95,11 +102,18 @@ class Totals:
 
     def __str__(self) -> str:
         seconds = time.monotonic() - self._begun
+        times = os.times()
+        user_seconds = times.user + times.children_user
         least = ", ".join(f"{name} {count}" for name, count in self._least.items())
-        return (
-            f"{self.seeds} seeds in {seconds:.1f} s ({self.seeds / seconds * 60:.0f} a minute), "
-            f"{len(self.failed)} with a violation\n"
-            f"least in any seed: {least}\nin all: {self._total.summary()}"
+        return "\n".join(
+            (
+                f"{self.seeds} seeds in {seconds:.1f} s, {user_seconds:.1f} s of them in user mode "
+                f"({self.seeds / user_seconds * 60:.0f} a minute), {len(self._failed)} with a "
+                "violation",
+                *(f"  seed {seed}: {violation}" for seed, violation in self._failed.items()),
+                f"least in any seed: {least}",
+                f"in all: {self._total.summary()}",
+            )
         )
 
 

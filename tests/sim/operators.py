@@ -105,11 +105,17 @@ class Operator:
             if change is None:
                 self._goals.remove(goal)
                 continue
-            if change.kind is ChangeKind.REMOVE and not self._arena.can_remove(change.node):
+            if not self._can_bear(change):
                 continue
             self._submit(change)
             if self._is_patient:
                 return
+
+    def _can_bear(self, change: MembershipChange) -> bool:
+        """Damage may have come since this was wanted."""
+        if change.kind is ChangeKind.REMOVE:
+            return self._arena.can_remove(change.node)
+        return change.kind is not ChangeKind.PROMOTE_LEARNER or self._arena.can_promote(change.node)
 
     def _look_for_damage(self) -> None:
         for process in self._arena.present:
@@ -156,7 +162,10 @@ class Operator:
                 self._site.trace.note("operator: refused", refusal)
                 raise
 
-        leader.ask(ask, self._answered)
+        number = self._arena.ask(leader, change)
 
-    def _answered(self, outcome: Outcome) -> None:
-        self._busy_until_us = self._site.scheduler.now_us
+        def answered(outcome: Outcome) -> None:
+            self._arena.answered(number)
+            self._busy_until_us = self._site.scheduler.now_us
+
+        leader.ask(ask, answered)

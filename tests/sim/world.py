@@ -6,6 +6,7 @@ come within twenty election timeouts, and all members must come to one state.
 """
 
 import random
+import traceback
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import IO
@@ -189,8 +190,11 @@ class World:
             self._check_end()
         except Violation as found:
             violation = found
-        except AssertionError as found:
-            violation = Violation(type(found).__name__, str(found))
+        except Exception as found:  # of a check, or of the simulator: the other seeds go on
+            at = traceback.extract_tb(found.__traceback__)[-1]
+            violation = Violation(
+                f"{type(found).__name__} in {at.name}", f"{at.filename}:{at.lineno}: {found}"
+            )
         self._count_transfers()
         return Result(
             seed=self.seed,
