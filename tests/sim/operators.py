@@ -127,7 +127,7 @@ class Operator:
     def _next_change(self, goal: Goal) -> MembershipChange | None:
         configuration = self._site.ledger.configuration
         joining, leaving = goal.joining, goal.leaving
-        if joining is not None and self._arena.processes[joining].state is State.DAMAGED:
+        if joining is not None and self._is_decayed(joining):
             goal.joining, goal.leaving = None, leaving or joining
             joining = None
         if joining is not None and joining not in configuration.voters:
@@ -142,6 +142,11 @@ class Operator:
         if leaving is not None:
             self._take_away(leaving)
         return None
+
+    def _is_decayed(self, node: NodeId) -> bool:
+        """No member to count on: it may refuse to start the next time, if it did not yet."""
+        process = self._arena.processes[node]
+        return process.state is State.DAMAGED or bool(process.flipped_bits)
 
     def _take_away(self, node: NodeId) -> None:
         """A removed member stays a while and may disturb."""
