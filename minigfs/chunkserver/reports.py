@@ -36,9 +36,11 @@ class ChunkReport:
 class ReportLedger:
     """Changes since the last delivered report; starts out owing a full one."""
 
-    def __init__(self) -> None:
+    def __init__(self, last_report: int = 0) -> None:
+        """``last_report`` is no lower than the number of any full report of an earlier process,
+        which the master may still remember: process ids repeat, in a container at every start."""
         self._owes_full_report = True
-        self._report = 0
+        self._report = last_report
         self._parts: list[tuple[StoredChunk, ...]] = []  # of the full report that is under way
         self._part = 0
         self._new: dict[ChunkHandle, StoredChunk] = {}

@@ -77,13 +77,14 @@ class ChunkStore:
 
     def __init__(self, disk: Disk, *, cluster_id: ClusterId, clock: Clock | None = None) -> None:
         self._disk = disk
-        self.trash = Trash(disk, clock or SystemClock())
-        self.quarantine = SetAside(disk, clock or SystemClock())
+        clock = clock or SystemClock()
+        self.trash = Trash(disk, clock)
+        self.quarantine = SetAside(disk, clock)
         self._cluster_id = cluster_id
         self._lock = threading.Lock()
         self._sealed: dict[ChunkHandle, StoredChunk] = {}
         self._stored_bytes = 0
-        self._ledger = ReportLedger()
+        self._ledger = ReportLedger(clock.now_ms())
         self._incoming_numbers = itertools.count(1)
         self.damage_found_count = 0  # since the start
 

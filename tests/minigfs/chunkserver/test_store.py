@@ -15,6 +15,7 @@ from minigfs.config import CHECKSUM_BLOCK_BYTES as BLOCK
 from minigfs.errors import CorruptChunk, NoSpace, ProtocolError
 from minigfs.ids import ChunkHandle, ChunkVersion, ClusterId, FileId
 from minigfs.ports import Disk, RealDisk
+from tests.sim.clock import SimClock
 from tests.sim.disk import SimDisk
 
 V1 = ChunkVersion(1)
@@ -37,6 +38,23 @@ def open_store(disk: Disk, cluster_id: str = "c1") -> ChunkStore:
     store = ChunkStore(disk, cluster_id=ClusterId(cluster_id))
     store.open()
     return store
+
+
+def test_full_reports_of_a_restarted_server_have_higher_numbers_than_those_before() -> None:
+    # In a container its process id is the same as before, so a master knows a restart by this.
+    disk, clock = SimDisk(), SimClock()
+    first = ChunkStore(disk, cluster_id=ClusterId("c1"), clock=clock)
+    first.open()
+    numbers = []
+    for _ in range(3):
+        first.owe_full_report()
+        report = first.take_report()
+        first.report_delivered(report)
+        numbers.append(report.report)
+    clock.advance(1_000)
+    second = ChunkStore(disk, cluster_id=ClusterId("c1"), clock=clock)
+    second.open()
+    assert second.take_report().report > max(numbers)
 
 
 def seal(store: ChunkStore, handle: int, data: bytes) -> None:
