@@ -67,16 +67,20 @@ class ChunkAllocator:
         return self._file_id
 
     def take(self, index: int) -> LocatedChunk:
-        """The chunk at ``index``; each index is taken once."""
+        """The chunk at ``index``; each index is taken once.
+
+        Raises ``NotEnoughChunkservers``, and may then be asked again.
+        """
         with self._lock:
             if self._file_id is None and index == 0:
                 self._create(1)
                 return self._ready.pop(0)
             while index >= self._next_index:
                 self._add(self._ask(self._next_index, self._batch_count))
-            chunk = self._ready.pop(index)
+            chunk = self._ready[index]
             if self._excluded.intersection(r.chunkserver_id for r in chunk.replicas):
-                (chunk,) = self._ask(index, 1)
+                chunk = self._ask_anew(index)
+            del self._ready[index]  # not before: who is refused here asks again
             return chunk
 
     def replace(self, failed: LocatedChunk, addresses: Collection[str]) -> LocatedChunk:
@@ -88,12 +92,7 @@ class ChunkAllocator:
             self._excluded.update(
                 r.chunkserver_id for r in failed.replicas if r.address in addresses
             )
-            try:
-                (chunk,) = self._ask(failed.index, 1)
-            except NotEnoughChunkservers:
-                self._excluded.clear()
-                raise
-            return chunk
+            return self._ask_anew(failed.index)
 
     def _create(self, chunk_count: int) -> FileId:
         created = self._masters.change(
@@ -119,6 +118,15 @@ class ChunkAllocator:
         self._next_index += len(chunks)
         if chunks:
             self._batch_count = min(self._batch_count * _BATCH_GROWTH, self._batch_count_max)
+
+    def _ask_anew(self, index: int) -> LocatedChunk:
+        """Another chunk, on servers that are not excluded; or nobody is excluded any more."""
+        try:
+            (chunk,) = self._ask(index, 1)
+        except NotEnoughChunkservers:
+            self._excluded.clear()
+            raise
+        return chunk
 
     def _ask(self, first_index: int, count: int) -> tuple[LocatedChunk, ...]:
         file_id = self._file_id or self._create(0)
