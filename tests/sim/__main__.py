@@ -24,6 +24,7 @@ def main() -> int:
     run = Run(
         seed=arguments.seed,
         events=arguments.events,
+        storage=arguments.storage,
         settings=dict(setting.split("=", 1) for setting in arguments.set),
         without=tuple(int(number) for number in arguments.without.split(",") if number),
     )
@@ -37,6 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--count", type=int, default=1, help="how many seeds from there on")
     parser.add_argument("--events", type=int, default=EVENTS, help="messages delivered at least")
+    parser.add_argument(
+        "--storage", action="store_true", help="chunkservers and clients, not the masters' log"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes to use")
     parser.add_argument("--trace", type=Path, help="write every event of the seed to this file")
     parser.add_argument("--shrink", action="store_true", help="make a failing run small")

@@ -34,13 +34,26 @@ class Run:
 
     seed: int
     events: int = EVENTS
+    storage: bool = False
+    """A world of chunkservers and clients, not one of masters."""
     settings: Mapping[str, str] = field(default_factory=dict)
     without: Collection[int] = ()
 
 
 def perform(run: Run, trace_file: IO[str] | None = None) -> Result:
+    if run.storage:
+        return _perform_storage(run, trace_file)
     options = with_settings(draw_options(run.seed, run.events), run.settings)
     return World(run.seed, options, without=run.without, trace_file=trace_file).run()
+
+
+def _perform_storage(run: Run, trace_file: IO[str] | None) -> Result:
+    # Here, so that the other world needs no greenlet.
+    from tests.sim.storage.options import draw_storage_options, with_storage_settings
+    from tests.sim.storage.world import StorageWorld
+
+    options = with_storage_settings(draw_storage_options(run.seed), run.settings)
+    return StorageWorld(run.seed, options, without=run.without, trace_file=trace_file).run()
 
 
 def results_of(runs: Sequence[Run], jobs: int) -> Iterator[Result]:
@@ -54,6 +67,8 @@ def results_of(runs: Sequence[Run], jobs: int) -> Iterator[Result]:
 
 def replay_command(run: Run) -> str:
     parts = ["python -m tests.sim", f"--seed {run.seed}"]
+    if run.storage:
+        parts.append("--storage")
     if run.events != EVENTS:
         parts.append(f"--events {run.events}")
     if run.without:
@@ -95,26 +110,23 @@ class Totals:
         if result.violation is not None:
             self._failed[result.seed] = result.violation
             return
+        if not self._total:
+            self._total = type(result.coverage)()
         self._total.update(result.coverage)
-        for name in ("delivered", *Coverage.REQUIRED):
+        for name in result.coverage.COUNTED:
             count = result.coverage[name]
             self._least[name] = min(self._least.get(name, count), count)
 
     def __str__(self) -> str:
         seconds = time.monotonic() - self._begun
-        times = os.times()
-        user_seconds = times.user + times.children_user
+        user_seconds = os.times().user + os.times().children_user
         least = ", ".join(f"{name} {count}" for name, count in self._least.items())
-        return "\n".join(
-            (
-                f"{self.seeds} seeds in {seconds:.1f} s, {user_seconds:.1f} s of them in user mode "
-                f"({self.seeds / user_seconds * 60:.0f} a minute), {len(self._failed)} with a "
-                "violation",
-                *(f"  seed {seed}: {violation}" for seed, violation in self._failed.items()),
-                f"least in any seed: {least}",
-                f"in all: {self._total.summary()}",
-            )
-        )
+        rate = f"{self.seeds / user_seconds * 60:.0f} a minute"
+        times = f"{seconds:.1f} s, {user_seconds:.1f} s of them in user mode ({rate})"
+        lines = [f"{self.seeds} seeds in {times}, {len(self._failed)} with a violation"]
+        lines += [f"  seed {seed}: {violation}" for seed, violation in self._failed.items()]
+        lines += [f"least in any seed: {least}", f"in all: {self._total.summary()}"]
+        return "\n".join(lines)
 
 
 def summary(result: Result) -> str:

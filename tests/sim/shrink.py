@@ -5,6 +5,7 @@ simplest, one after the other, as long as the run still breaks the same promise.
 what the bug needs, more or less.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 
 from tests.sim.campaign import Run, perform
@@ -67,12 +68,7 @@ class _Shrinker:
         while size:
             for part in _parts(self.result.struck, size):
                 without = {*self.run.without, *part}
-                run = Run(
-                    seed=self.run.seed,
-                    events=self.run.events,
-                    settings=self.run.settings,
-                    without=tuple(sorted(without)),
-                )
+                run = dataclasses.replace(self.run, without=tuple(sorted(without)))
                 if self.attempt(run):
                     self._tell(f"{len(self.result.struck)} faults are enough")
             size //= 2
@@ -87,12 +83,7 @@ class _Shrinker:
                     break
 
     def _with(self, name: str, value: str) -> Run:
-        return Run(
-            seed=self.run.seed,
-            events=self.run.events,
-            settings={**self.run.settings, name: value},
-            without=self.run.without,
-        )
+        return dataclasses.replace(self.run, settings={**self.run.settings, name: value})
 
 
 def _parts(numbers: tuple[int, ...], size: int) -> Iterator[tuple[int, ...]]:
@@ -104,7 +95,8 @@ def shrink(run: Run, result: Result, tell: Callable[[str], None]) -> tuple[Run, 
     """A run as small as was found that breaks the same promise as ``result``."""
     shrinker = _Shrinker(run, result, tell)
     shrinker.fewer_faults()
-    shrinker.simpler_options()
-    shrinker.fewer_faults()
+    if not run.storage:
+        shrinker.simpler_options()
+        shrinker.fewer_faults()
     tell(f"{shrinker.tries} runs tried")
     return shrinker.run, shrinker.result
