@@ -6,10 +6,10 @@ a simulated master; whoever has to wait must be a fiber.
 
 import queue
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from types import SimpleNamespace, TracebackType
-from typing import Any
+from typing import Any, Self
 
 from tests.sim.scheduler import SECOND
 from tests.sim.storage.fibers import Fiber, Fibers
@@ -56,6 +56,11 @@ class _Primitives:
                 super().__init__()
                 self._condition = Condition()
 
+        class Executor(_Executor):
+            def __init__(self, *_: Any, **__: Any) -> None:
+                super().__init__(primitives)
+
+        self.executor = Executor
         self.lock, self.rlock, self.condition, self.event = Lock, RLock, Condition, Event
         self.thread, self.simple_queue, self.future = Thread, SimpleQueue, SimFuture
 
@@ -258,6 +263,49 @@ class _SimpleQueue:
         return self.get(block=False)
 
 
+class _Executor:
+    """A pool of threads: each task gets one of its own."""
+
+    def __init__(self, primitives: _Primitives) -> None:
+        self._primitives = primitives
+        self._threads: list[_Thread] = []
+
+    def submit(self, work: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+        future: Future[Any] = self._primitives.future()
+
+        def run() -> None:
+            try:
+                result = work(*arguments)
+            except Exception as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        thread = self._primitives.thread(target=run, name="executor")
+        self._threads.append(thread)
+        thread.start()
+        return future
+
+    def map(self, work: Callable[..., Any], *iterables: Iterable[Any]) -> Iterator[Any]:
+        futures = [self.submit(work, *arguments) for arguments in zip(*iterables, strict=False)]
+        return (future.result() for future in futures)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        for thread in self._threads if wait else ():
+            thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.shutdown()
+
+
 def thread_modules(fibers: Fibers) -> dict[str, Any]:
     """What a production module finds under these names while a world runs."""
     primitives = _Primitives(fibers)
@@ -283,4 +331,5 @@ def thread_modules(fibers: Fibers) -> dict[str, Any]:
         ),
         "queue": SimpleNamespace(SimpleQueue=primitives.simple_queue, Empty=queue.Empty),
         "Future": primitives.future,
+        "ThreadPoolExecutor": primitives.executor,
     }
