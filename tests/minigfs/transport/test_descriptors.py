@@ -1,6 +1,7 @@
 """Open files that travel over Unix sockets arrive in order, once, and leak nowhere."""
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,8 +33,16 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def all_lent() -> threading.Event:
+    """Set when the server has closed its own copies."""
+    return threading.Event()
+
+
 @pytest.fixture(params=["unix", "tcp"])
-def address(request: pytest.FixtureRequest, files: Path) -> Iterator[str]:
+def address(
+    request: pytest.FixtureRequest, files: Path, all_lent: threading.Event
+) -> Iterator[str]:
     def lend(asked: Borrow, stream: Stream) -> None:
         for name in asked.names:
             descriptor = os.open(files / name, os.O_RDONLY)
@@ -42,6 +51,7 @@ def address(request: pytest.FixtureRequest, files: Path) -> Iterator[str]:
                 stream.send(Lent(name=name), payload, descriptor=descriptor)
             finally:
                 os.close(descriptor)
+        all_lent.set()
 
     server = BulkServer({Borrow: lend}, SECURITY)
     yield server.start(f"unix:{files}/sock" if request.param == "unix" else "127.0.0.1:0")
@@ -71,11 +81,14 @@ def test_each_message_brings_its_own_file(address: str, with_payload: bool) -> N
 
 
 @pytest.mark.parametrize("address", ["unix"], indirect=True)
-def test_files_that_nobody_takes_are_closed(address: str, files: Path) -> None:
+def test_files_that_nobody_takes_are_closed(
+    address: str, files: Path, all_lent: threading.Event
+) -> None:
     pool = ConnectionPool(SECURITY)
     with pool.open_stream(address, Borrow(names=tuple("abcdefgh"))) as stream:
         for _ in "abcdefgh":
             stream.receive(Lent)
+    assert all_lent.wait(10)
     assert open_files(files) <= 4
     pool.close()
     assert open_files(files) == 0
