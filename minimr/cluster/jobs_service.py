@@ -4,7 +4,7 @@ See ``jobs_term`` for what it does. The other masters only apply what the log sa
 asks to the leader.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_args
 
 from msgspec.structs import replace as with_fields
@@ -16,6 +16,8 @@ from minigfs.ports import Clock
 from minigfs.replication.host import Machine, ReplicatedHost
 from minigfs.transport.control_server import ControlHandler
 from minigfs.transport.messages import Message, Request
+from minigfs.transport.metrics import Metric
+from minimr.cluster.jobs_metrics import job_metrics
 from minimr.cluster.jobs_term import JOBS_MACHINE, CoordinatorTerm
 from minimr.cluster.publish import PUBLISH_MACHINE, PublishMachine
 from minimr.coordinator.events import CoordinatorRequest
@@ -53,6 +55,10 @@ class CoordinatorService:
 
     def handlers(self) -> Mapping[type[Request[Any]], ControlHandler]:
         return dict.fromkeys(get_args(CoordinatorRequest), self._answer)
+
+    def metrics(self) -> Iterator[Metric]:
+        """May be called from any thread."""
+        return job_metrics(self._machine.state)
 
     async def attach(self, host: ReplicatedHost) -> None:
         self._host = host

@@ -117,6 +117,8 @@ def test_every_process_serves_its_figures(cluster: Cluster) -> None:
         shown = figures(directory, cluster.layout.token_file)
         assert shown["process_resident_memory_bytes"] > 1e6, name
         assert own[name.partition("-")[0].partition(" ")[0]] in shown, name
+    master = figures(served["master-0"], cluster.layout.token_file)
+    assert (master["minimr_known_workers"], master["minimr_jobs_unfinished"]) == (2, 0)
 
 
 def test_up_returns_when_every_part_knows_the_others(cluster: Cluster) -> None:
