@@ -144,9 +144,9 @@ class RealNetwork:
                 raise
             return UnixLink(unix, address, takes_descriptors=True)
         tcp = socket.create_connection((where.host, where.port), timeout)
-        if tls is None:
-            return SocketLink(tcp, address)
         try:
+            if tls is None:
+                return SocketLink(tcp, address)
             link = TlsLink(tcp, address, client_context(tls), server_name=where.host)
         except BaseException:
             tcp.close()

@@ -136,7 +136,8 @@ class UnixLink(SocketLink):
                 continue
             for level, kind, content in messages:
                 if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                    self._keep(array.array("i", content[:descriptor_bytes]))
+                    whole_bytes = len(content) - len(content) % descriptor_bytes
+                    self._keep(array.array("i", content[:whole_bytes]))
             return count
 
     def close(self) -> None:
@@ -239,6 +240,13 @@ class SocketListener:
                 except (BlockingIOError, ConnectionAbortedError):
                     continue
                 break
+        try:
+            return self._link(sock, name)
+        except BaseException:  # the peer is gone already
+            sock.close()
+            raise
+
+    def _link(self, sock: socket.socket, name: tuple[str, int]) -> SocketLink:
         if sock.family == socket.AF_UNIX:
             return UnixLink(sock, self.address, takes_descriptors=False)
         peer = f"{name[0]}:{name[1]}"

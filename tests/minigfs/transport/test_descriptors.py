@@ -1,6 +1,8 @@
 """Open files that travel over Unix sockets arrive in order, once, and leak nowhere."""
 
+import array
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from minigfs.errors import ProtocolError
+from minigfs.ports import SystemClock
 from minigfs.transport.bulk_server import BulkServer
 from minigfs.transport.client import ConnectionPool
+from minigfs.transport.deadline import Deadline
 from minigfs.transport.messages import Message, Request
 from minigfs.transport.security import Security
+from minigfs.transport.sockets import UnixLink
 from minigfs.transport.stream import Stream
 
 SECURITY = Security(b"a token")
@@ -91,6 +96,21 @@ def test_files_that_nobody_takes_are_closed(
     assert all_lent.wait(10)
     assert open_files(files) <= 4
     pool.close()
+    assert open_files(files) == 0
+
+
+def test_more_files_than_were_expected_at_once_are_closed_as_well(files: Path) -> None:
+    """There is room for two where one is expected."""
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    sent = [os.open(files / name, os.O_RDONLY) for name in "ab"]
+    rights = array.array("i", sent)
+    there.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+    for descriptor in sent:
+        os.close(descriptor)
+    link = UnixLink(here, "a peer", takes_descriptors=True)
+    link.receive_into(memoryview(bytearray(1)), Deadline(SystemClock(), 1_000))
+    link.close()
+    there.close()
     assert open_files(files) == 0
 
 
