@@ -8,6 +8,7 @@ was allocated ahead on it is given back unused. If that leaves too few servers, 
 forgotten: the server may be back.
 """
 
+import os
 import threading
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ class ChunkAllocator:
         self._ready: dict[int, LocatedChunk] = {}
         self._excluded: set[ChunkserverId] = set()
         self._file_id: FileId | None = None
+        self._process_id = os.getpid()
         self._is_over = False
 
     def file_id(self) -> FileId:
@@ -58,13 +60,14 @@ class ChunkAllocator:
             return self._file_id or self._create(0)
 
     def created(self) -> FileId | None:
-        """The temporary file, if there is one yet. Safe in a finaliser."""
-        return self._file_id
+        """The temporary file, if there is one yet and it is this process's, not that of the
+        parent of a fork. Safe in a finaliser."""
+        return self._file_id if self._process_id == os.getpid() else None
 
     def end(self) -> FileId | None:
         """The writing is over: a file that is being created just now is discarded."""
         self._is_over = True
-        return self._file_id
+        return self.created()
 
     def take(self, index: int) -> LocatedChunk:
         """The chunk at ``index``; each index is taken once.

@@ -13,6 +13,7 @@ import queue
 import secrets
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from enum import Enum, auto
 
@@ -108,40 +109,43 @@ class _Renewals:
         self._events = events
         self._writing = writing
         self._clock = SystemClock()
-        self._open_ids: set[FileId] = set()
+        self._open_counts: Counter[FileId] = Counter()  # of writers; appenders may share a file
         self._renewed_ms = 0
 
     def run(self) -> None:
         while True:
             left_s = None
-            if self._open_ids:
+            if self._open_counts:
                 left_ms = self._renewed_ms + _RENEW_MS - self._clock.monotonic_ms()
-                left_s = max(0, left_ms) / 1000
-            try:
+                if left_ms <= 0:
+                    self._renew()
+                    continue
+                left_s = left_ms / 1000
+            with suppress(queue.Empty):
                 event, file_id, handled = self._events.get(timeout=left_s)
-            except queue.Empty:
-                self._renew()
-                continue
-            self._note(event, file_id)
-            handled.set()
+                self._note(event, file_id)
+                handled.set()
 
     def _renew(self) -> None:
         with suppress(MinigfsError):  # a lost renewal is made up for by the next
             self._masters.call(
-                RenewWriters(file_ids=tuple(sorted(self._open_ids)), holder=self._holder)
+                RenewWriters(file_ids=tuple(sorted(self._open_counts)), holder=self._holder)
             )
         self._renewed_ms = self._clock.monotonic_ms()
 
     def _note(self, event: _Event, file_id: FileId) -> None:
         if event is _Event.OPENED:
-            if not self._open_ids:
+            if not self._open_counts:
                 self._renewed_ms = self._clock.monotonic_ms()
                 self._writing.set()
-            self._open_ids.add(file_id)
+            self._open_counts[file_id] += 1
             return
-        given_up = sorted(self._open_ids) if event is _Event.GOODBYE else [file_id]
-        self._open_ids.difference_update(given_up)
-        if not self._open_ids:
+        given_up = sorted(self._open_counts) if event is _Event.GOODBYE else [file_id]
+        for one in given_up:
+            self._open_counts[one] -= 1
+            if event is not _Event.CLOSED or self._open_counts[one] <= 0:
+                del self._open_counts[one]
+        if not self._open_counts:
             self._writing.clear()
         if event is not _Event.CLOSED:
             for one in given_up:

@@ -115,6 +115,10 @@ class ControlServer:
         )
         return self._listener.address
 
+    @property
+    def is_listening(self) -> bool:
+        return self._listener is not None
+
     async def stop(self) -> None:
         """Stop listening, cancel running handlers, end all connections."""
         if self._listener is None:
@@ -163,6 +167,8 @@ class ControlConnection(asyncio.Protocol):
             logger.warning("%s: too many connections, refusing %s", self._server.name, self.peer)
             self._closing = True
             transport.close()
+        if not self._server.is_listening:  # accepted in the turn of the loop that stopped it
+            self.abort()
         self._server.connections.add(self)
         timeout_s = self._server.limits.handshake_timeout_ms / 1000
         self._handshake_timer = self._loop.call_later(timeout_s, self.abort)

@@ -1,5 +1,6 @@
 """An appender that reaches the masters and no chunkserver says so in time."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -51,6 +52,7 @@ class Master:
         )
 
     async def hold(self, _request: Message) -> Empty:
+        await asyncio.Event().wait()
         return Empty()
 
 

@@ -1,6 +1,7 @@
 """Many calls of one connection at once, and what happens when its client goes away."""
 
 import asyncio
+import contextlib
 import socket
 import threading
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from minigfs.ports import SystemClock
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.codec import FrameKind, decode_body, encode_body, encode_header
 from minigfs.transport.connection import Connection
+from minigfs.transport.control_server import ControlServer
 from minigfs.transport.deadline import Deadline
 from minigfs.transport.messages import Message, Request
 from minigfs.transport.network import RealNetwork
@@ -223,3 +225,21 @@ def test_more_clients_than_the_limit_are_turned_away_and_the_others_served(
     request(connection, Get(number=1))
     assert replies(connection, 1) == [1]
     connection.close()
+
+
+# After two turns asyncio itself loses the socket, until it is collected (CPython issue 109564).
+@pytest.mark.parametrize("turns", [0, 1, 3, 4])
+def test_a_connection_that_is_accepted_while_the_server_stops_is_ended(turns: int) -> None:
+    async def main() -> None:
+        server = ControlServer({}, Security(b"t"))
+        host, _, port = (await server.start("127.0.0.1:0")).rpartition(":")
+        with socket.create_connection((host, int(port))) as connection:
+            connection.settimeout(5)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await server.stop()
+            assert not server.connections
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.to_thread(connection.recv, 1) == b""
+
+    asyncio.run(main())
