@@ -98,7 +98,7 @@ def targets(page: Page, resolve: Resolve) -> Iterator[bytes]:
     try:
         links.feed(content.decode("utf-8", "replace"))
         links.close()
-    except AssertionError:  # how the parser ends at declarations it does not know, as in <![x
+    except (AssertionError, ValueError):  # at <![x, and at &# with thousands of digits
         minimr.increment("map.malformed_records")
     for value in links.values:
         target = resolve(name, value)

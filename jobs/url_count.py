@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import minimr
-from minimr.errors import JobUsageError
 from minimr.jobs.fields import scan_columns, single_blanks, to_binary, to_text
+from minimr.jobs.options import Options
 
 if TYPE_CHECKING:
     import polars as pl
@@ -46,11 +46,12 @@ def job(settings: Mapping[str, str]) -> minimr.Job:
     JobUsageError
         For an unknown setting or a value that is no positive number.
     """
-    unknown = sorted(set(settings) - {"field", "top"})
-    if unknown:
-        raise JobUsageError(f"url-count has no setting {unknown[0]!r}: it knows field=N and top=K")
-    count_urls = CountUrls(_positive(settings, "field", _FIELD_MAX))
-    top = _positive(settings, "top", None)
+    options = Options("url-count", settings, ("field", "top"))
+    field_number = options.number("field", 1) if "field" in settings else None
+    if field_number is not None and field_number > _FIELD_MAX:
+        raise options.wrong("field", f"must be at most {_FIELD_MAX}")
+    count_urls = CountUrls(field_number)
+    top = options.number("top", 1) if "top" in settings else None
     if top is None:
         return minimr.Job(
             "url-count",
@@ -125,17 +126,6 @@ class KeepTop:
 def _first_partition(_key: bytes, _partition_count: int) -> int:
     """The most frequent over all are found where all counts come together."""
     return 0
-
-
-def _positive(settings: Mapping[str, str], name: str, limit: int | None) -> int | None:
-    text = settings.get(name)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit()) or int(text) < 1:
-        raise JobUsageError(f"url-count: {name}={text!r} must be a whole number from 1")
-    if limit is not None and int(text) > limit:
-        raise JobUsageError(f"url-count: {name}={text} must be at most {limit}")
-    return int(text)
 
 
 def _count_column(text: bytes, *, separator: str, column_index: int) -> "pl.LazyFrame":

@@ -27,7 +27,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Literal, get_args
 
 import minimr
-from minimr.errors import JobUsageError
+from minimr.jobs.options import Options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,20 +70,15 @@ def job(settings: Mapping[str, str]) -> minimr.Job:
     JobUsageError
         For an unknown setting or another value of ``tokens``.
     """
-    unknown = sorted(set(settings) - {"tokens"})
-    if unknown:
-        raise JobUsageError(f"word-count has no setting {unknown[0]!r}: it knows tokens=")
-    tokens = settings.get("tokens", "ascii")
-    for known in get_args(Tokens):
-        if tokens == known:
-            return minimr.Job(
-                "word-count",
-                map_batches=CountWords(known),
-                combine=minimr.agg.sum,
-                reduce=minimr.agg.sum,
-                input_format="blocks",
-            )
-    raise JobUsageError(f"word-count: tokens={tokens!r} is none of {', '.join(get_args(Tokens))}")
+    options = Options("word-count", settings, ("tokens",))
+    tokens: Tokens = options.choice("tokens", get_args(Tokens))
+    return minimr.Job(
+        "word-count",
+        map_batches=CountWords(tokens),
+        combine=minimr.agg.sum,
+        reduce=minimr.agg.sum,
+        input_format="blocks",
+    )
 
 
 @dataclass(frozen=True, slots=True)

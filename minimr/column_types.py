@@ -338,10 +338,10 @@ def _normal_tuple(key: tuple[Any, ...]) -> tuple[Any, ...]:
 def _normal_element(element: Any) -> Any:
     if isinstance(element, tuple):
         return _normal_tuple(element)
-    if isinstance(element, float):
+    if isinstance(element, numbers.Real) and not isinstance(element, numbers.Integral):
         if element != element:
             raise UnsupportedType("a key has NaN in it: it equals nothing, so it cannot be grouped")
-        return element + 0.0
+        return float(element) + 0.0
     return element
 
 

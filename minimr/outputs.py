@@ -85,7 +85,7 @@ class JsonLines:
 
 @dataclass(frozen=True, slots=True)
 class Parquet:
-    pass
+    """A part without rows has binary columns: nothing tells what their types would be."""
 
 
 @dataclass(frozen=True, slots=True)

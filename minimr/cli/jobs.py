@@ -77,7 +77,9 @@ def cancel_job(job_id: str, as_json: bool) -> None:
     if as_json:
         echo_json(_as_dict(status))
     else:
-        click.echo(f"{status.job_id} {status.state.value}")
+        is_ended = status.state.is_final
+        state = status.state.value if is_ended else "is being cancelled: its tasks are told to stop"
+        click.echo(f"{status.job_id} {state}")
 
 
 @jobs.command("logs")

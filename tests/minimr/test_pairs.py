@@ -63,6 +63,7 @@ def test_subclasses_and_numpy_numbers_count_as_what_they_are() -> None:
         ([[1]], ["list", "codec"]),
         ([(1, [2])], ["tuple", "list", "codec"]),
         ([(1, math.nan)], ["NaN"]),
+        ([(1, np.float32("nan"))], ["NaN"]),
         ([(2**63,)], ["tuple", "64 bits"]),
         ([NOON, NOON.replace(tzinfo=UTC)], ["with and without"]),
         ([time(1, tzinfo=UTC)], ["time zone"]),
@@ -152,6 +153,8 @@ def test_zeros_of_either_sign_are_one_key_in_tuples_too() -> None:
     one, other = pairs.column(0).storage.to_pylist()
     assert one == other
     assert str(to_objects(pairs.column(1))[0]) == "-0.0"
+    narrow = from_python([(np.float32(0.0),), (np.float32(-0.0),), (0.0,)], [1, 1, 1])
+    assert len(set(narrow.column(0).storage.to_pylist())) == 1
 
 
 @pytest.mark.parametrize(("name", "objects", "text"), COLUMNS)
