@@ -5,13 +5,7 @@ from dataclasses import dataclass
 
 from minimr.errors import JobUsageError
 
-__all__ = ["Options", "refuse_unknown"]
-
-
-def refuse_unknown(job_name: str, settings: Mapping[str, str], known: tuple[str, ...]) -> None:
-    """Raise `JobUsageError` for a setting that is not known."""
-    for name in sorted(set(settings) - set(known)):
-        raise JobUsageError(f"{job_name} has no setting {name!r}: it knows {', '.join(known)}")
+__all__ = ["Options"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +17,9 @@ class Options:
     known: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        refuse_unknown(self.job_name, self.settings, self.known)
+        for name in sorted(set(self.settings) - set(self.known)):
+            known = ", ".join(self.known)
+            raise JobUsageError(f"{self.job_name} has no setting {name!r}: it knows {known}")
 
     def choice(self, name: str, allowed: tuple[str, ...]) -> str:
         """One of ``allowed``; the first one by default."""

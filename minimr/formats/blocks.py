@@ -15,18 +15,18 @@ read by a thread of its own, so that unpacking overlaps with the user's kernels.
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Protocol
+from typing import IO
 
 import pyarrow as pa
 
-from minimr.errors import UnreadableInput
+from minimr.formats.byte_source import ByteSource, fill
 from minimr.formats.packed import unpacked
 from minimr.formats.prefetch import prefetched
 from minimr.formats.records import shrunk
 from minimr.formats.storage import Storage, is_local
 from minimr.messages import FileRange
 
-__all__ = ["Block", "ByteSource", "Origin", "read_blocks"]
+__all__ = ["Block", "Origin", "read_blocks"]
 
 _TAIL_BYTES = 64 << 10  # read at a time to find the end of a range's last line
 _SEARCH_BYTES = 64 << 10
@@ -61,12 +61,6 @@ class Block:
         """File and offset in it of the byte at ``at``."""
         origin = next(each for each in reversed(self.origins) if each.at <= at)
         return origin.url, origin.offset + at - origin.at
-
-
-class ByteSource(Protocol):
-    """Bytes in order; 0 from ``readinto`` is the end."""
-
-    def readinto(self, view: memoryview, /) -> int | None: ...
 
 
 def read_blocks(
@@ -204,7 +198,7 @@ class _Cutter:
         buffer = pa.allocate_buffer(room + 1)
         view = memoryview(buffer).cast("B")
         view[: len(carry)] = carry
-        read = _fill(self._source, view[len(carry) : room], self._wanted)
+        read = fill(self._source, view[len(carry) : room], self._wanted.url)
         self._position += read
         if len(carry) + read < room:
             if self._end != _NO_END:
@@ -247,24 +241,10 @@ class _Cutter:
         )
 
 
-def _fill(source: "ByteSource | IO[bytes]", view: memoryview, wanted: FileRange) -> int:
-    """Read until the view is full or the source ends; the bytes read."""
-    filled = 0
-    while filled < len(view):
-        # Every binary file has it; the type IO[bytes] does not say so.
-        count = source.readinto(view[filled:])  # type: ignore[union-attr]
-        if count is None:
-            raise UnreadableInput(f"{wanted.url} is not ready to be read: is it a device?")
-        if not count:
-            break
-        filled += count
-    return filled
-
-
 def _fill_all(
     source: "ByteSource | IO[bytes]", view: memoryview, wanted: FileRange, position: int
 ) -> None:
-    read = _fill(source, view, wanted)
+    read = fill(source, view, wanted.url)
     if read < len(view):
         raise shrunk(wanted, position + read)
 

@@ -5,7 +5,8 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from minimr.formats.packed import PackedSource, unpacked
+from minimr.formats.byte_source import ByteSource, fill
+from minimr.formats.packed import unpacked
 from minimr.formats.prefetch import prefetched
 from minimr.formats.records import MalformedRecord, OnMalformed, Place, Records, refuse, shrunk
 from minimr.formats.storage import Storage, is_local
@@ -94,7 +95,7 @@ class FixedWidthReader:
             file.seek(position)
         while position < end:
             size = min(block_bytes, end - position)
-            buffer = _filled(file, size)
+            buffer = _filled(file, size, wanted.url)
             if buffer.size < size:
                 raise shrunk(wanted, position + buffer.size)
             yield self._records(buffer, wanted, position, size)
@@ -105,7 +106,7 @@ class FixedWidthReader:
     ) -> Iterator[FixedRecords]:
         source = unpacked(file, wanted.url, wanted.compression)
         position = stored = 0
-        while (buffer := _filled(source, block_bytes)).size:
+        while (buffer := _filled(source, block_bytes, wanted.url)).size:
             yield self._records(buffer, wanted, position, source.packed_bytes - stored)
             position += buffer.size
             stored = source.packed_bytes
@@ -126,14 +127,7 @@ class FixedWidthReader:
         return found
 
 
-def _filled(source: "IO[bytes] | PackedSource", size: int) -> pa.Buffer:
+def _filled(source: ByteSource | IO[bytes], size: int, url: str) -> pa.Buffer:
     """The next ``size`` bytes, fewer only at the end."""
     buffer = pa.allocate_buffer(size)
-    view, filled = memoryview(buffer).cast("B"), 0
-    while filled < size:
-        # Every binary file has it; the type IO[bytes] does not say so.
-        count = source.readinto(view[filled:])  # type: ignore[union-attr]
-        if not count:
-            break
-        filled += count
-    return buffer.slice(0, filled)
+    return buffer.slice(0, fill(source, memoryview(buffer).cast("B"), url))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from minimr.formats.byte_source import fill
 from minimr.formats.packed import unpacked
 from minimr.formats.prefetch import prefetched
 from minimr.formats.records import OnMalformed, Place, Records, refuse, shrunk
@@ -102,11 +103,7 @@ def _content(wanted: FileRange, storage: Storage) -> bytes:
                 pieces.append(bytes(piece[:count]))
             return b"".join(pieces)
         content = bytearray(wanted.length)
-        view, filled = memoryview(content), 0
-        while filled < len(content):
-            # Every binary file has it; the type IO[bytes] does not say so.
-            count = file.readinto(view[filled:])  # type: ignore[attr-defined]
-            if not count:
-                raise shrunk(wanted, filled)
-            filled += count
+        filled = fill(file, memoryview(content), wanted.url)
+        if filled < len(content):
+            raise shrunk(wanted, filled)
         return bytes(content)

@@ -2,13 +2,11 @@
 
 import bz2
 import gzip
-import io
 import json
 import lzma
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,44 +17,15 @@ from hypothesis import strategies as st
 from minimr import inputs
 from minimr.errors import JobUsageError, UnreadableInput
 from minimr.formats.readers import reader_of
-from minimr.formats.records import MalformedRecord, Records
+from minimr.formats.records import MalformedRecord
 from minimr.formats.storage import Storage
 from minimr.inputs import InputFormat
 from minimr.messages import FileRange
-from minimr.plan.naming import compression_of
+from tests.minimr.formats.reading import objects, ranges_of, read
 
 EXAMPLES = settings(max_examples=60, deadline=None)
 CUTS = st.lists(st.integers(1, 400), max_size=5)
 BLOCKS = st.integers(1, 300)
-
-
-def ranges_of(path: Path, cuts: Sequence[int] = ()) -> list[FileRange]:
-    size = path.stat().st_size
-    bounds = sorted({0, size, *(each for each in cuts if each < size)})
-    return [
-        FileRange(
-            url=f"file://{path}",
-            start=start,
-            length=end - start,
-            file_bytes=size,
-            compression=compression_of(path.name),
-            name_start=len(f"file://{path.parent}/"),
-        )
-        for start, end in pairwise(bounds)
-    ]
-
-
-def read(
-    chosen: InputFormat, ranges: Sequence[FileRange], block_bytes: int = 1 << 20
-) -> list[Records]:
-    return list(reader_of(chosen).read(ranges, Storage(), block_bytes=block_bytes))
-
-
-def objects(found: Sequence[Records]) -> list[Any]:
-    for each in found:
-        assert len(each.objects()) == each.record_count > 0
-        assert each.extent()
-    return [record for each in found for record in each.objects()]
 
 
 @pytest.fixture(scope="module")
@@ -286,110 +255,6 @@ def test_json_lines_that_no_column_can_hold_are_named(folder: Path) -> None:
         found.batch()
 
 
-def table_of(count: int) -> pa.Table:
-    return pa.table({"n": list(range(count)), "text": [f"row {n}" for n in range(count)]})
-
-
-def write_parquet(path: Path, table: pa.Table) -> None:
-    pq.write_table(table, path, row_group_size=7)
-
-
-def write_arrow_file(path: Path, table: pa.Table) -> None:
-    with pa.ipc.new_file(path, table.schema) as writer:
-        writer.write_table(table, max_chunksize=7)
-
-
-def write_arrow_stream(path: Path, table: pa.Table) -> None:
-    with pa.ipc.new_stream(path, table.schema) as writer:
-        writer.write_table(table, max_chunksize=7)
-
-
-@pytest.mark.parametrize(
-    ("chosen", "write"),
-    [
-        (inputs.Parquet, write_parquet),
-        (inputs.ArrowIpc, write_arrow_file),
-        (inputs.ArrowIpc, write_arrow_stream),
-    ],
-)
-@pytest.mark.parametrize("count", [0, 1, 50])
-def test_tables_are_cut_at_their_groups(
-    folder: Path, chosen: Callable[..., InputFormat], write: Callable[[Path, pa.Table], None],
-    count: int,
-) -> None:  # fmt: skip
-    path = folder / f"table-{write.__name__}"
-    write(path, table_of(count))
-    size = path.stat().st_size
-    for cuts in ((), (1,), tuple(range(1, size, 97)), (size // 2, size - 1)):
-        found = read(chosen(), ranges_of(path, cuts))
-        assert objects(found) == table_of(count).to_pylist()
-        rows = [each.place_of(index) for each in found for index in range(each.record_count)]
-        assert rows == [(f"file://{path}, row {n}", -1) for n in range(count)]
-    found = read(chosen(("text",)), ranges_of(path))
-    assert objects(found) == table_of(count).select(["text"]).to_pylist()
-    if count:
-        with pytest.raises(UnreadableInput, match="no column 'nope': it has n, text"):
-            read(chosen(("nope",)), ranges_of(path))
-
-
-@pytest.mark.parametrize("form", ["parquet", "arrow"])
-def test_a_large_group_of_rows_comes_a_block_at_a_time(folder: Path, form: str) -> None:
-    table = pa.table({"n": list(range(3000)), "text": ["x" * 1000] * 3000})
-    path = folder / "large-group"
-    if form == "parquet":
-        pq.write_table(table, path, use_dictionary=False)
-    else:
-        with pa.ipc.new_file(path, table.schema) as writer:
-            writer.write_table(table)
-    chosen = inputs.Parquet() if form == "parquet" else inputs.ArrowIpc()
-    found = read(chosen, ranges_of(path), block_bytes=64 << 10)
-    assert objects(found) == table.to_pylist()
-    assert max(each.batch().nbytes for each in found) <= 64 << 10
-    assert [each.place_of(0)[0].rpartition(" ")[2] for each in found][1] == str(
-        found[0].record_count
-    )
-
-
-@pytest.mark.parametrize("form", ["parquet", "arrow"])
-def test_a_range_of_a_table_reads_its_own_groups_only(folder: Path, form: str) -> None:
-    table = pa.table({"n": list(range(100_000))})
-    path = folder / "many-groups"
-    if form == "parquet":
-        pq.write_table(table, path, row_group_size=5000, use_dictionary=False, compression="none")
-    else:
-        with pa.ipc.new_file(path, table.schema) as writer:
-            writer.write_table(table, max_chunksize=5000)
-    read_bytes: list[int] = []
-
-    class Counted(io.FileIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            content = super().read(size)
-            read_bytes.append(len(content))
-            return content
-
-    class CountingStorage(Storage):
-        def open_input(self, url: str) -> IO[bytes]:
-            return cast("IO[bytes]", Counted(path))
-
-    chosen = inputs.Parquet() if form == "parquet" else inputs.ArrowIpc()
-    size = path.stat().st_size
-    *_, last = ranges_of(path, (size * 9 // 10,))
-    found = list(reader_of(chosen).read([last], CountingStorage(), block_bytes=1 << 20))
-    row_count = sum(each.record_count for each in found)
-    assert 0 < row_count <= 10_000
-    assert sum(read_bytes) < size // 4
-    assert found[0].place_of(1)[0] == f"file://{path}, row {100_000 - row_count + 1}"
-
-
-@pytest.mark.parametrize("chosen", [inputs.Parquet(), inputs.ArrowIpc()])
-def test_a_file_that_is_no_table_is_unreadable(folder: Path, chosen: InputFormat) -> None:
-    path = folder / "junk"
-    for content in (b"ARROW1junk", b"PAR1" + bytes(50), b"text\n"):
-        path.write_bytes(content)
-        with pytest.raises(UnreadableInput, match="junk"):
-            read(chosen, ranges_of(path))
-
-
 def zstd(content: bytes) -> bytes:
     packed: bytes = pa.Codec("zstd").compress(content, asbytes=True)
     return packed
@@ -472,7 +337,7 @@ def test_files_are_read_by_their_suffixes(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"1,2\n")
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b"[3]\n"))
     (tmp_path / "c.log").write_bytes(b"4\n")
-    write_parquet(tmp_path / "d.parquet", table_of(1))
+    pq.write_table(pa.table({"n": [0], "text": ["row 0"]}), tmp_path / "d.parquet")
     ranges = [each for path in sorted(tmp_path.iterdir()) for each in ranges_of(path)]
     found = objects(read(inputs.Auto(), ranges))
     assert found == [["1", "2"], [3], b"4", {"n": 0, "text": "row 0"}]

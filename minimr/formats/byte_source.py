@@ -1,0 +1,27 @@
+"""Bytes in order, as every reader takes them: into a buffer of its own, until that is full."""
+
+from typing import IO, Protocol
+
+from minimr.errors import UnreadableInput
+
+__all__ = ["ByteSource", "fill"]
+
+
+class ByteSource(Protocol):
+    """0 from ``readinto`` is the end."""
+
+    def readinto(self, view: memoryview, /) -> int | None: ...
+
+
+def fill(source: "ByteSource | IO[bytes]", view: memoryview, url: str) -> int:
+    """Read until the view is full or the source ends; the bytes read."""
+    filled = 0
+    while filled < len(view):
+        # Every binary file has it; the type IO[bytes] does not say so.
+        count = source.readinto(view[filled:])  # type: ignore[union-attr]
+        if count is None:
+            raise UnreadableInput(f"{url} is not ready to be read: is it a device?")
+        if not count:
+            break
+        filled += count
+    return filled
