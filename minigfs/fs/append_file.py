@@ -10,7 +10,7 @@ import io
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from minigfs.errors import MinigfsError
+from minigfs.errors import MinigfsError, OutcomeUnknown
 from minigfs.files import AppearsOnClose
 
 if TYPE_CHECKING:
@@ -43,11 +43,16 @@ class Appends(io.RawIOBase):
 
     def write(self, buffer: "ReadableBuffer") -> int:
         with memoryview(buffer).cast("B") as view:
-            if self._appender is not None:
-                for start in range(0, len(view), self._appender.record_bytes_max):
-                    record = view[start : start + self._appender.record_bytes_max]
-                    self._position = self._appender.append(record) + len(record)
-            return len(view)
+            appender = self._appender
+            if appender is None:
+                return len(view)
+            record = view[: appender.record_bytes_max]  # whoever has more asks again
+            try:
+                self._position = appender.append(record) + len(record)
+            except OutcomeUnknown:  # closing would append what may be there already
+                self.discard()
+                raise
+            return len(record)
 
     @property
     def pending(self) -> bool:
