@@ -12,7 +12,13 @@ from minigfs.chunkserver.append_messages import GetChunkLength, OpenPiece, ReadO
 from minigfs.chunkserver.checksum import first_bad_block
 from minigfs.client.masters import MasterCaller
 from minigfs.config import CHECKSUM_BLOCK_BYTES
-from minigfs.errors import CorruptChunk, MinigfsError, ProtocolError, SecurityError
+from minigfs.errors import (
+    CorruptChunk,
+    MinigfsError,
+    ProtocolError,
+    SecurityError,
+    Unreachable,
+)
 from minigfs.master.append_messages import SealFile
 from minigfs.master.messages import Locate, Located, LocatedChunk, Replica
 from minigfs.transport.client import ConnectionPool
@@ -20,12 +26,15 @@ from minigfs.transport.client import ConnectionPool
 __all__ = ["fill_from_open", "with_open_chunk"]
 
 _LENGTH_TIMEOUT_MS = 1_000  # then the primary hangs, and the master looks after it
+_LOOKS_MAX = 8  # at an open file that others append to through servers out of our reach
 
 
 def with_open_chunk(masters: MasterCaller, pool: ConnectionPool, located: Located) -> Located:
     """What ``located`` says of a file, with what its open chunk holds now in size and chunks."""
     path, first_index = located.status.path, min((c.index for c in located.chunks), default=0)
-    while located.status.is_open:
+    for _ in range(_LOOKS_MAX):
+        if not located.status.is_open:
+            break
         last = _last_chunk(masters, located)
         length_bytes = _length_of(pool, last) if last is not None else None
         if last is not None and length_bytes is not None:
@@ -38,7 +47,14 @@ def with_open_chunk(masters: MasterCaller, pool: ConnectionPool, located: Locate
         masters.call(SealFile(path=path))
         count = max(len(located.chunks), 1)
         located = masters.call(Locate(path=path, first_index=first_index, count=count))
-    return located
+    if not located.status.is_open:
+        return located
+    last = located.chunks[-1] if located.chunks else None
+    primary = last.replicas[0].address if last is not None and last.replicas else "nobody"
+    raise Unreachable(
+        f"{path}: it is appended to through chunkservers that do not answer here, {primary} now: "
+        "can this machine reach them?"
+    )
 
 
 def _last_chunk(masters: MasterCaller, located: Located) -> LocatedChunk | None:
