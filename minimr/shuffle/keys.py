@@ -81,7 +81,7 @@ def sort_order(
     if not places.size:
         return order
     if len(columns) == 1:
-        _sort_ties(keys, order, places, groups)
+        _sort_ties(keys, order, places, groups, is_stable=in_runs)
         return order
     rows = np.sort(order[places])  # whole rows order the groups among each other, too
     import pyarrow.compute as pc
@@ -103,8 +103,9 @@ def _ties(*ordered: NDArray[Any]) -> tuple[Rows, Rows]:
     return places, np.cumsum(begins) - 1
 
 
-def _sort_ties(keys: pa.Array, order: Rows, places: Rows, groups: Rows) -> None:
-    """Put groups of keys that tie so far in order by their next words, then by their length."""
+def _sort_ties(keys: pa.Array, order: Rows, places: Rows, groups: Rows, *, is_stable: bool) -> None:
+    """Put groups of keys that tie so far in order by their next words, then by their length, then
+    by row, if they are not (``is_stable``). Frequent keys need nothing of it but the last."""
     offsets, data = binary_parts(keys)
     starts, lengths = offsets[:-1], np.diff(offsets)
     for depth in range(8, 8 * _WORDS_MAX, 8):
@@ -112,14 +113,18 @@ def _sort_ties(keys: pa.Array, order: Rows, places: Rows, groups: Rows) -> None:
         left = lengths[rows] - depth
         if (left > 0).any():
             words = _word_at(data, starts[rows] + depth, np.maximum(left, 0)).byteswap()
-            sorted_ = _order_in_groups(words, groups)
-            order[places] = rows[sorted_]
-            tied, groups = _ties(words[sorted_], groups)
-            places = places[tied]
+            if (words != words[0]).any():
+                sorted_ = _order_in_groups(words, groups)
+                order[places] = rows[sorted_]
+                tied, groups = _ties(words[sorted_], groups)
+                places = places[tied]
+                is_stable = False
         if not places.size:
             return
         ends = lengths[order[places]]
         if ends.max() <= depth + 8 and ends.min() == ends.max():  # the keys of a group are equal
+            if is_stable:
+                return
             packed = np.sort(
                 (groups.astype(np.uint64) << np.uint64(32)) | order[places].view(np.uint64)
             )
