@@ -194,32 +194,28 @@ def sort(
     the machine's own limits measured in the same run; with several kinds of keys also how much
     longer than the first each takes. With --memory the kernel bounds every executor.
     """
-    from minimr.bench.sort import SortRun, measure_limits, measure_sort
+    from minimr.bench.sort import SortFigures, SortRun, measure_limits, measure_sort
 
     kinds = _key_kinds("skewed" if skew else keys)
     terminal.say("measuring the machine")
     limits = measure_limits(scratch)
-    sorts = [
-        measure_sort(
-            SortRun(
-                records=(DEFAULT_SORT_BYTES if size is None else size) // 100,
-                keys=kind,
-                reducers=reducers,
-                split_bytes=split_size,
-                memory_bytes=memory,
-                processes=processes,
-            ),
-            scratch,
-            terminal.say,
+    sorts: list[SortFigures] = []
+    for kind in kinds:
+        wanted = SortRun(
+            records=(DEFAULT_SORT_BYTES if size is None else size) // 100,
+            keys=kind,
+            reducers=reducers,
+            split_bytes=split_size,
+            memory_bytes=memory,
+            processes=processes,
         )
-        for kind in kinds
-    ]
+        sorts.append(measure_sort(wanted, scratch, terminal.say))
+        if not as_json:
+            click.echo(_sort_text(sorts[-1], sorts[0]))
     if as_json:
         echo_json({"sorts": sorts, "limits": limits})
-        return
-    for figures in sorts:
-        click.echo(_sort_text(figures, sorts[0]))
-    click.echo(_limits_text(limits))
+    else:
+        click.echo(_limits_text(limits))
 
 
 def _key_kinds(text: str) -> "list[KeyKind]":
