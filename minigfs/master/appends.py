@@ -17,15 +17,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from minigfs.errors import (
-    Busy,
     IsDirectory,
     MinigfsError,
     NotEnoughChunkservers,
     NotLeader,
-    WriterFenced,
 )
 from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId
 from minigfs.master import commands
@@ -33,9 +31,6 @@ from minigfs.master.append_messages import (
     AppendTarget,
     ChunkMember,
     EndAppend,
-    FinalizeChunk,
-    FreezeChunk,
-    FrozenReplica,
     GetAppendTarget,
     InstallChunk,
     SealFile,
@@ -43,16 +38,16 @@ from minigfs.master.append_messages import (
 )
 from minigfs.master.chunkserver_calls import ChunkserverCalls
 from minigfs.master.growth import NO_CHUNK, chunk_starts, get_file
-from minigfs.master.leases import agreeing, deciding, enough_answers, length_to_keep
 from minigfs.master.listing import status_of
 from minigfs.master.membership import Server
 from minigfs.master.messages import FileStatus, Replica
 from minigfs.master.namespace import get_inode, path_of, split_path
 from minigfs.master.placement import choose_replica_sets
+from minigfs.master.sealing import Propose, Sealing, addresses_of, propose_soon
 from minigfs.master.state import Chunk, FileInode, FileSystemState
+from minigfs.master.suspects import Suspects
 from minigfs.master.tenure import Tenure
 from minigfs.ports import Clock, Rng
-from minigfs.transport.address import Address
 from minigfs.transport.control_server import ControlHandler
 from minigfs.transport.messages import Request
 from minigfs.transport.security import Security
@@ -61,25 +56,10 @@ __all__ = ["Appends"]
 
 logger = logging.getLogger(__name__)
 
-FREEZE_MS = 700  # a member that hangs costs a writer this much, and its own try before
-DRAIN_MS = 300  # for the mutation that is under way at the primary
 INSTALL_MS = 1_000  # two syncs on a slow disk
-FINALIZE_MS = 5_000  # syncs, perhaps of much; who misses it hears of it by a heartbeat
-FINALIZE_WAIT_MS = 700  # how much of that an appender waits
-RECENT_MS = 2_000  # four heartbeats: who is silent for longer is not waited for
-SEAL_MS_MAX = 8_000  # then whoever asked hears that it cannot be done now
-SUSPECT_MS = 1_000  # who is silent stays suspect; who speaks may fail again, but not every time
 OPEN_TRIES_MAX = 4
 TICK_S = 1.0
 CLOSES_MAX = 16  # at once; each may wait for a server that hangs
-GIVEN_UP_MAX = 10_000  # whoever tried to append to one asks within seconds
-_RETRY_S = 0.1
-
-_ReplyT = TypeVar("_ReplyT", bound=commands.CommandReply)
-
-
-class _Propose(Protocol):
-    async def __call__(self, command: commands.Command, expected: type[_ReplyT]) -> _ReplyT: ...
 
 
 class Appends:
@@ -93,7 +73,7 @@ class Appends:
         security: Security,
         state: Callable[[], FileSystemState],
         leading: Callable[[], Tenure],
-        propose: _Propose,
+        propose: Propose,
     ) -> None:
         self._clock = clock
         self._rng = rng
@@ -103,8 +83,7 @@ class Appends:
         self._calls = ChunkserverCalls(security)
         self._ticking: asyncio.Task[None] | None = None
         self._changing: dict[FileId, asyncio.Task[None]] = {}
-        self._telling: set[asyncio.Task[None]] = set()
-        self._forget()
+        self._begin_anew()
 
     def handlers(self) -> Mapping[type[Request[Any]], ControlHandler]:
         return {
@@ -114,14 +93,15 @@ class Appends:
         }
 
     def begin(self) -> None:
-        self._forget()
+        self._begin_anew()
         self._ticking = asyncio.create_task(self._tick_for_ever(), name="appends")
 
     def end(self) -> None:
         if self._ticking is not None:
             self._ticking.cancel()
-        for task in (*self._changing.values(), *self._telling):
+        for task in self._changing.values():
             task.cancel()
+        self._sealing.end()
 
     def close(self) -> None:
         self.end()
@@ -139,11 +119,19 @@ class Appends:
             if where is not None and (where == path or where.startswith(path.rstrip("/") + "/")):
                 await self._close_file(file_id)
 
-    def _forget(self) -> None:
+    def _begin_anew(self) -> None:
+        """With what only a term of leadership knows."""
         self._appenders: dict[FileId, set[int]] = {}
-        self._suspected_ms: dict[ChunkserverId, int] = {}
-        self._given_up: dict[ChunkHandle, None] = {}  # sealed with nothing in them, latest last
         self._tried_ms: dict[FileId, int] = {}  # when a file that is due was last seen to
+        self._suspects = Suspects(self._clock)
+        self._sealing = Sealing(
+            clock=self._clock,
+            calls=self._calls,
+            suspects=self._suspects,
+            state=self._state,
+            leading=self._leading,
+            propose=self._propose,
+        )
 
     # What is asked.
 
@@ -153,7 +141,7 @@ class Appends:
         get_file(self._state(), file_id)  # refused now, if it is there no more
         self._appenders.setdefault(file_id, set()).add(request.appender_id)
         self.touch(file_id, request.holder)
-        self._suspect_addresses(tenure, request.suspects)
+        self._suspects.add_addresses(tenure, request.suspects)
         while True:
             await self._unchanging(file_id)
             inode = get_file(self._state(), file_id)
@@ -207,7 +195,7 @@ class Appends:
                 start_bytes=0,
                 length_bytes=0,
                 replicas=(),
-                is_known=handle in self._given_up,
+                is_known=self._sealing.is_given_up(handle),
             )
         chunk = state.chunks[handle]
         return SettledChunk(
@@ -261,11 +249,11 @@ class Appends:
             if handle is None:
                 self._leading().catalogue.published(self._state(), file_id)
                 return
-            await self._change(file_id, self._seal(file_id, handle))
+            await self._change(file_id, self._sealing.seal(file_id, handle))
 
     async def _move_on(self, file_id: FileId, open_handle: ChunkHandle) -> None:
         if open_handle != NO_CHUNK:
-            await self._seal(file_id, open_handle)
+            await self._sealing.seal(file_id, open_handle)
         for _ in range(OPEN_TRIES_MAX):
             if await self._open_chunk(file_id):
                 return
@@ -283,12 +271,14 @@ class Appends:
         replicas = self._choose(tenure, inode.replication)
         after = inode.chunks[-1] if inode.chunks else NO_CHUNK
         command = commands.AppendChunk(self._clock.now_ms(), file_id, after, replicas)
-        handle = (await self._propose_soon(command, commands.ChunkAppended)).handle
+        handle = (
+            await propose_soon(self._propose, self._clock, command, commands.ChunkAppended)
+        ).handle
         chunk = self._state().chunks.get(handle)
         if chunk is None:
             return False  # its file was removed in the same batch of the log
         servers = self._members(chunk)
-        addresses = _addresses(servers)
+        addresses = addresses_of(servers)
         install = InstallChunk(
             handle=handle,
             version=chunk.version,
@@ -303,170 +293,19 @@ class Appends:
             return True
         for chunkserver_id, error in errors.items():
             logger.warning("chunk %x cannot be opened on %s: %s", handle, chunkserver_id, error)
-            self._suspect(chunkserver_id)
-        await self._seal(file_id, handle)
+            self._suspects.add(chunkserver_id)
+        await self._sealing.seal(file_id, handle)
         return False
 
     def _choose(self, tenure: Tenure, replication: int) -> tuple[ChunkserverId, ...]:
-        candidates = tenure.candidates(self._state())
-        left = [c for c in candidates if not self._is_suspect(tenure, c.chunkserver_id)]
-        if not left:  # the longer ago one failed, the likelier it is back
-            failed_ms = self._suspected_ms
-            left = sorted(candidates, key=lambda c: failed_ms.get(c.chunkserver_id, 0))[:1]
+        left = self._suspects.left_out_of(tenure, tenure.candidates(self._state()))
         (replicas,) = choose_replica_sets(
             left, count=1, replication=replication, draw_u64=self._rng.random_u64
         )
         tenure.membership.note_creations([replicas])
         return replicas
 
-    def _suspect(self, chunkserver_id: ChunkserverId) -> None:
-        self._suspected_ms[chunkserver_id] = self._clock.monotonic_ms()
-
-    def _is_suspect(self, tenure: Tenure, chunkserver_id: ChunkserverId) -> bool:
-        """Whether it failed a moment ago, or failed and was not heard of since."""
-        failed_ms = self._suspected_ms.get(chunkserver_id)
-        if failed_ms is None:
-            return False
-        (server,) = tenure.membership.servers([chunkserver_id])
-        is_recent = tenure.now_ms - failed_ms <= SUSPECT_MS
-        return is_recent or server.last_heard_ms <= failed_ms
-
-    def _suspect_addresses(self, tenure: Tenure, addresses: tuple[Address, ...]) -> None:
-        if addresses:
-            for server in tenure.membership.report(tenure.now_ms):
-                if server.address in addresses:
-                    self._suspect(server.id)
-
-    # Sealing a chunk.
-
-    async def _seal(self, file_id: FileId, handle: ChunkHandle) -> None:
-        """Return when the log says what is left of an open chunk, and its members were told."""
-        until_ms = self._clock.monotonic_ms() + SEAL_MS_MAX
-        while True:
-            chunk = self._state().chunks.get(handle)
-            if self._state().open_files.get(file_id) != handle:
-                return
-            if chunk is None:  # its file was removed
-                await self._propose_seal(file_id, handle, None, 0, 0, ())
-                return
-            if await self._try_to_seal(file_id, chunk):
-                return
-            if self._clock.monotonic_ms() > until_ms:
-                raise NotEnoughChunkservers(
-                    f"chunk {handle:x} cannot be sealed: too few of the chunkservers that have it "
-                    "answer; see `status`, and start those that are missing"
-                )
-            await asyncio.sleep(_RETRY_S)
-
-    async def _try_to_seal(self, file_id: FileId, chunk: Chunk) -> bool:
-        tenure = self._leading()
-        while len(self._members(chunk)) < len(chunk.replicas):
-            if not await tenure.wait_for_one_more():  # this master may have led for a moment only
-                break
-        members = _addresses(self._members(chunk))
-        primary = chunk.replicas[0]
-        if primary in members and not any(self._is_suspect(tenure, i) for i in members):
-            # The primary first: then no mutation is under way, and all members have the same.
-            await self._freeze(chunk, {primary: members[primary]}, 0)
-        answers = await self._freeze(chunk, members, 0)
-        if not enough_answers(len(chunk.replicas), answers, self._live_count(chunk)):
-            return False
-        length_bytes, digest = length_to_keep(answers), 0
-        replicas: tuple[ChunkserverId, ...] = ()
-        if length_bytes:
-            sure = deciding(answers).items()
-            able = {i: members[i] for i, a in sure if a.length_bytes >= length_bytes}
-            sized = await self._freeze(chunk, able, length_bytes)
-            digests = {i: answer.digest for i, answer in sized.items() if answer.is_here}
-            if len(digests) < len(able) and len(digests) < 2:
-                return False
-            replicas, digest = agreeing(chunk.replicas, digests)
-            if len(replicas) < len(digests):
-                logger.error("chunk %x: replicas differ: %s", chunk.handle, digests)
-        await self._propose_seal(file_id, chunk.handle, chunk, length_bytes, digest, replicas)
-        if length_bytes:
-            await self._finalize(chunk.handle, members)
-        else:
-            self._note_given_up(chunk.handle)
-        return True
-
-    def _note_given_up(self, handle: ChunkHandle) -> None:
-        self._given_up[handle] = None
-        while len(self._given_up) > GIVEN_UP_MAX:
-            del self._given_up[next(iter(self._given_up))]
-
-    def _live_count(self, chunk: Chunk) -> int:
-        """How many members were heard of a moment ago."""
-        now_ms = self._clock.monotonic_ms()
-        return sum(now_ms - s.last_heard_ms <= RECENT_MS for s in self._members(chunk))
-
-    async def _freeze(
-        self, chunk: Chunk, members: Mapping[ChunkserverId, Address], length_bytes: int
-    ) -> dict[ChunkserverId, FrozenReplica]:
-        freeze = FreezeChunk(
-            handle=chunk.handle,
-            version=chunk.version,
-            length_bytes=length_bytes,
-            drain_ms=DRAIN_MS,
-        )
-        answers, errors = await self._calls.ask_all(members, freeze, timeout_ms=FREEZE_MS)
-        for chunkserver_id, error in errors.items():
-            logger.warning("chunk %x: %s does not answer: %s", chunk.handle, chunkserver_id, error)
-            self._suspect(chunkserver_id)
-        return answers
-
-    async def _propose_seal(
-        self,
-        file_id: FileId,
-        handle: ChunkHandle,
-        chunk: Chunk | None,
-        length_bytes: int,
-        digest: int,
-        replicas: tuple[ChunkserverId, ...],
-    ) -> None:
-        version = ChunkVersion(0) if chunk is None else chunk.version
-        command = commands.SealChunk(
-            self._clock.now_ms(), file_id, handle, version, length_bytes, digest, replicas
-        )
-        with suppress(WriterFenced):  # sealed already, by the leader before us
-            await self._propose_soon(command, commands.Done)
-
-    async def _propose_soon(self, command: commands.Command, expected: type[_ReplyT]) -> _ReplyT:
-        """Propose, once the file is not being cloned."""
-        until_ms = self._clock.monotonic_ms() + SEAL_MS_MAX
-        while True:
-            try:
-                return await self._propose(command, expected)
-            except Busy:
-                if self._clock.monotonic_ms() > until_ms:
-                    raise
-                await asyncio.sleep(_RETRY_S)
-
-    async def _finalize(
-        self, handle: ChunkHandle, members: Mapping[ChunkserverId, Address]
-    ) -> None:
-        """Tell the replicas what the log says. Those that do not hear it ask by heartbeat."""
-        chunk = self._state().chunks.get(handle)
-        if chunk is None or chunk.is_open:
-            return
-        order = FinalizeChunk(
-            handle=handle,
-            version=chunk.version,
-            length_bytes=chunk.length_bytes,
-            digest=chunk.digest,
-        )
-        tenure = self._leading()
-        tenure.published(chunk)
-        kept = {i: members[i] for i in chunk.replicas if i in members}
-        telling = asyncio.create_task(self._tell(kept, order))
-        self._telling.add(telling)
-        telling.add_done_callback(self._telling.discard)
-        await asyncio.wait([telling], timeout=FINALIZE_WAIT_MS / 1000)
-
-    async def _tell(self, members: Mapping[ChunkserverId, Address], order: FinalizeChunk) -> None:
-        _, errors = await self._calls.ask_all(members, order, timeout_ms=FINALIZE_MS)
-        for i, error in errors.items():
-            logger.warning("chunk %x: not sealed on %s yet: %s", order.handle, i, error)
+    # What is done unasked.
 
     async def _tick_for_ever(self) -> None:
         while True:
@@ -508,7 +347,3 @@ class Appends:
             return False
         living = [server for server in self._members(chunk) if server.is_alive(now_ms)]
         return len(living) < len(chunk.replicas)
-
-
-def _addresses(servers: list[Server]) -> dict[ChunkserverId, Address]:
-    return {server.chunkserver_id: server.last_heartbeat.address for server in servers}

@@ -9,7 +9,7 @@ from msgspec.structs import replace as with_fields
 
 from minigfs.config import FileSystemConfig
 from minigfs.errors import NoSpace, NotEnoughChunkservers, WriterFenced
-from minigfs.master import appends, commands, housekeeping, repair_work
+from minigfs.master import appends, commands, housekeeping, repair_work, sealing
 from minigfs.master.append_messages import GetAppendTarget
 from minigfs.master.growth import NO_CHUNK
 from minigfs.master.housekeeping import Housekeeping
@@ -352,7 +352,7 @@ def test_a_large_tree_that_was_removed_is_taken_apart_by_itself() -> None:
 
 
 def test_a_server_that_would_not_obey_gets_no_chunk_to_append_to(monkeypatch) -> None:
-    monkeypatch.setattr(appends, "SEAL_MS_MAX", -1)
+    monkeypatch.setattr(sealing, "SEAL_MS_MAX", -1)
     monkeypatch.setattr(appends, "OPEN_TRIES_MAX", 1)
 
     async def main() -> None:
