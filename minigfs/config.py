@@ -34,6 +34,7 @@ class TransportLimits(msgspec.Struct, frozen=True, kw_only=True):
     body_bytes_max: int = 16 * MIB  # a listing of 100,000 names, or a job of 8 MiB, with room
     payload_bytes_max: int = 16 * MIB  # a record of a quarter of a chunk; else 1 MiB or less
     handshake_timeout_ms: int = 5_000
-    idle_connection_count_max: int = 16  # per address, in one pool
+    idle_connection_count_max: int = 64  # per address, in one pool: one for each of many threads
+    idle_connection_ms_max: int = 30_000  # those that a burst left behind
     connection_count_max: int = 1024  # of one server; a bulk server has a thread for each
     running_request_count_max: int = 64  # of one connection to a control server

@@ -184,7 +184,7 @@ def _state_record(machine: str, record: bytes) -> Row:
 
 
 def _open(path: Path) -> RealDiskFile:
-    return RealDiskFile(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    return RealDiskFile(str(path), os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
 
 def _end(damage: str) -> Row:

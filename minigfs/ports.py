@@ -180,7 +180,7 @@ def check_disk_path(path: str) -> str:
 
 
 @contextmanager
-def _full_disk_is_no_space(path: Path) -> Iterator[None]:
+def _full_disk_is_no_space(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -192,7 +192,7 @@ def _full_disk_is_no_space(path: Path) -> Iterator[None]:
 class RealDiskFile:
     """A file of the operating system."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: str, descriptor: int) -> None:
         self._path = path
         self._descriptor = descriptor
 
@@ -259,14 +259,14 @@ class RealDisk:
     """A directory of the operating system; files are readable by their owner only."""
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self._root = Path(root)
+        self._root = os.fspath(root)
 
     @property
     def root(self) -> Path:
-        return self._root
+        return Path(self._root)
 
-    def _resolve(self, path: str) -> Path:
-        return self._root / check_disk_path(path)
+    def _resolve(self, path: str) -> str:
+        return f"{self._root}/{check_disk_path(path)}"
 
     def open(self, path: str, *, create: bool = False, exclusive: bool = False) -> RealDiskFile:
         flags = os.O_RDWR | os.O_CLOEXEC
@@ -281,18 +281,18 @@ class RealDisk:
     def rename(self, source: str, target: str) -> None:
         real_target = self._resolve(target)
         with _full_disk_is_no_space(real_target):
-            self._resolve(source).replace(real_target)
+            os.replace(self._resolve(source), real_target)
 
     def remove(self, path: str) -> None:
-        self._resolve(path).unlink()
+        os.unlink(self._resolve(path))
 
     def list(self, directory: str) -> builtins.list[str]:
-        return sorted(entry.name for entry in self._resolve(directory).iterdir())
+        return sorted(os.listdir(self._resolve(directory)))
 
     def make_dirs(self, path: str) -> None:
         real = self._resolve(path)
         with _full_disk_is_no_space(real):
-            real.mkdir(mode=0o700, parents=True, exist_ok=True)
+            Path(real).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def sync_dir(self, path: str) -> None:
         descriptor = os.open(self._resolve(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -302,10 +302,10 @@ class RealDisk:
             os.close(descriptor)
 
     def exists(self, path: str) -> bool:
-        return self._resolve(path).exists()
+        return os.path.exists(self._resolve(path))
 
     def size_bytes(self, path: str) -> int:
-        return self._resolve(path).stat().st_size
+        return os.stat(self._resolve(path)).st_size
 
     def free_bytes(self) -> int:
         status = os.statvfs(self._root)

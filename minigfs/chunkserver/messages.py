@@ -3,7 +3,7 @@
 A write is a stream: ``WriteChunk``, then ``ChunkData`` frames in order, the last one with
 ``last=True``; the server answers one ``ChunkWritten`` once the chunk is durable on itself and on
 every server after it in the chain, or once it knows that it will not be. Each server forwards a
-frame before it stores it (GFS section 3.2).
+frame before it stores it (GFS section 3.2). A chunk of one piece travels with its ``WriteChunk``.
 
 A read is a request answered by ``ChunkPiece`` frames, the last one with ``last=True``. A reader on
 the same machine may ask for the chunk's file instead, over the server's Unix socket.
@@ -81,6 +81,7 @@ class WriteChunk(Request[ChunkWritten], frozen=True, tag="chunk.write"):
     path_hint: str  # for `rescue`: where the writer means to publish it
     chunk_bytes: int
     chain: tuple[str, ...]  # addresses of the servers after this one
+    whole: ChunkData | None = None  # all of the chunk is the request's payload; no frames follow
 
 
 class ChunkPiece(Message, frozen=True):

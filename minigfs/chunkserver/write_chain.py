@@ -69,8 +69,14 @@ class WriteChain:
         stream.send(written)
 
     def _receive(self, request: WriteChunk, stream: Stream) -> ChunkWritten:
-        with self._store.create(request) as incoming, _Below(self._pool, request) as below:
-            last = False
+        whole, payload = request.whole, stream.request_payload
+        with (  # those below begin first: what creating a file takes is spent side by side
+            _Below(self._pool, request, payload) as below,
+            self._store.create(request) as incoming,
+        ):
+            if whole is not None:
+                incoming.append(whole.offset_bytes, payload, whole.sums)
+            last = whole is not None
             while not last:
                 data, payload = stream.receive(ChunkData, timeout_ms=_WRITER_IDLE_MS_MAX)
                 last = data.last
@@ -97,7 +103,7 @@ class _BelowFailed(Exception):
 class _Below:
     """The rest of the chain, which may be nobody. All methods raise ``_BelowFailed``."""
 
-    def __init__(self, pool: ConnectionPool, request: WriteChunk) -> None:
+    def __init__(self, pool: ConnectionPool, request: WriteChunk, payload: Buffer) -> None:
         self._stream: Stream | None = None
         if not request.chain:
             return
@@ -110,6 +116,7 @@ class _Below:
                 forwarded,
                 timeout_ms=self._timeout_ms,
                 watch=watch_server(pool, self._address),
+                payload=payload,
             )
         except MinigfsError as error:
             raise self._failed(error) from error

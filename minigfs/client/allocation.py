@@ -1,23 +1,27 @@
 """What a writer gets of the master: its temporary file, and chunks for it.
 
-The file is created with its first chunk, by one change, when a byte is about to be stored: a small
-file costs two changes of the log, this one and its publication. Further chunks are asked for in
-batches that grow, and asked for again when a server fails: a file of thousands of small chunks asks
-once for 64 of them. A server that failed is excluded from what this writer asks for later, and what
-was allocated ahead on it is given back unused. If that leaves too few servers, the exclusions are
-forgotten: the server may be back.
+The file and its first chunk may be a spare that came with the master's leave to write: then a small
+file costs one change of the log, its publication. Else they are created, by a change of their own,
+when a byte is about to be stored. Further chunks are asked for in batches that grow, and asked for
+again when a server fails: a file of thousands of small chunks asks once for 64 of them. A server
+that failed is excluded from what this writer asks for later, and what was allocated ahead on it is
+given back unused. If that leaves too few servers, the exclusions are forgotten: the server may be
+back.
 """
 
 import os
 import threading
+from collections import deque
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 
 from minigfs.client.leases import WriterLeases
 from minigfs.client.masters import MasterCaller
+from minigfs.client.spare_files import SpareFile
 from minigfs.errors import NotEnoughChunkservers, WriterFenced
 from minigfs.ids import ChunkserverId, FileId
-from minigfs.master.messages import AllocateChunks, CreateFile, LocatedChunk
+from minigfs.master.messages import AllocateChunks, Created, CreateFile, LocatedChunk
 
 __all__ = ["ChunkAllocator", "NewFile"]
 
@@ -34,6 +38,7 @@ class NewFile:
     exclusive: bool
     replication: int | None
     chunk_bytes: int
+    spare: SpareFile | None = None
 
 
 class ChunkAllocator:
@@ -44,6 +49,8 @@ class ChunkAllocator:
         self._masters = masters
         self._leases = leases
         self._file = file
+        # One at most, in a row: the step that takes it out must be atomic.
+        self._spare = deque([file.spare] if file.spare is not None else [])
         self._batch_count_max = max(1, min(_BATCH_COUNT_MAX, _BATCH_BYTES_MAX // file.chunk_bytes))
         self._batch_count = 1
         self._lock = threading.Lock()
@@ -67,6 +74,8 @@ class ChunkAllocator:
     def end(self) -> FileId | None:
         """The writing is over: a file that is being created just now is discarded."""
         self._is_over = True
+        with suppress(IndexError):
+            self._spare.pop().put_back()
         return self.created()
 
     def take(self, index: int) -> LocatedChunk:
@@ -98,7 +107,7 @@ class ChunkAllocator:
             return self._ask_anew(failed.index)
 
     def _create(self, chunk_count: int) -> FileId:
-        created = self._masters.change(
+        created = self._own_spare() or self._masters.change(
             CreateFile(
                 path=self._file.path,
                 exclusive=self._file.exclusive,
@@ -114,6 +123,13 @@ class ChunkAllocator:
             raise WriterFenced(f"{self._file.path}: the writer was discarded")
         self._add(created.chunks)
         return created.file_id
+
+    def _own_spare(self) -> Created | None:
+        try:
+            spare = self._spare.pop()
+        except IndexError:
+            return None
+        return spare.created if spare.is_usable() else None
 
     def _add(self, chunks: tuple[LocatedChunk, ...]) -> None:
         for chunk in chunks:

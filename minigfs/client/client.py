@@ -28,6 +28,7 @@ from minigfs.client.open_chunk_reads import with_open_chunk
 from minigfs.client.reader import FileReader
 from minigfs.client.replica_reads import ReplicaReader, SuspectServers
 from minigfs.client.scrub_times import ScrubTimes, scrub_times
+from minigfs.client.spare_files import SpareFiles
 from minigfs.client.transaction import Transaction
 from minigfs.client.updater import UpdatableFile
 from minigfs.client.upload import UploadContext
@@ -90,6 +91,7 @@ class _Shared:
     pool: ConnectionPool
     masters: MasterCaller
     leases: WriterLeases
+    spares: SpareFiles
     suspects: SuspectServers
     lenders: Lenders
     hedging: HedgePolicy
@@ -108,6 +110,7 @@ def _shared(config: ClientConfig) -> _Shared:
         pool=pool,
         masters=masters,
         leases=WriterLeases(masters),
+        spares=SpareFiles(),
         suspects=SuspectServers(),
         lenders=Lenders(pool),
         hedging=HedgePolicy(),
@@ -315,21 +318,45 @@ class MinigfsClient:
         It replaces a file that stands there then, unless ``exclusive``, which refuses now and at
         close with ``FileExists``. ``replication`` None means the cluster's default.
         """
-        terms = self._masters.call(PrepareWrite(path=path, exclusive=exclusive))
-        file = NewFile(
+        shared = self._shared
+        file = self._prepared(path, exclusive, replication)
+        context = UploadContext(
+            pool=shared.pool,
+            allocator=ChunkAllocator(self._masters, shared.leases, file),
+            path=path,
+            chunk_bytes=file.chunk_bytes,
+            timeout_ms=self._config.timeout_ms,
+        )
+        return FileWriter(context, file=file, masters=self._masters, leases=shared.leases)
+
+    def _prepared(self, path: str, exclusive: bool, replication: int | None) -> NewFile:
+        """The master's leave to write, with a spare file to write into if there is one."""
+        spares = self._shared.spares
+        spare, asked_ms = spares.take(), spares.now_ms()
+        request = PrepareWrite(
+            path=path,
+            exclusive=exclusive,
+            replication=replication,
+            holder="" if spare is not None else self._shared.leases.holder,
+        )
+        try:
+            terms = self._masters.call(request)
+        except BaseException:
+            if spare is not None:
+                spare.put_back()
+            raise
+        if terms.spare is not None:
+            spare = spares.given(terms.spare, asked_ms)
+        elif spare is not None and spare.created.replication != terms.replication:
+            spare.put_back()
+            spare = None
+        return NewFile(
             path=path,
             exclusive=exclusive,
             replication=replication,
             chunk_bytes=terms.chunk_bytes,
+            spare=spare,
         )
-        context = UploadContext(
-            pool=self._shared.pool,
-            allocator=ChunkAllocator(self._masters, self._shared.leases, file),
-            path=path,
-            chunk_bytes=terms.chunk_bytes,
-            timeout_ms=self._config.timeout_ms,
-        )
-        return FileWriter(context, file=file, masters=self._masters, leases=self._shared.leases)
 
     def open_appender(self, path: str, *, create: bool = True) -> Appender:
         """Append records to a file, exactly once each, beside any number of other appenders.

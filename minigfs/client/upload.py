@@ -174,20 +174,24 @@ class ChunkUpload:
         chain = tuple(replica.address for replica in chunk.replicas)
         watch = _ChainWatch(self._context.pool, chain)
         timeout_ms = chain_timeout_ms(len(chain) - 1)
-        table: list[bytes] = []
-        offset = 0
+        frames = self._frames(chunk)
+        first, piece = next(frames)
+        whole = first if first.last else None
+        table, length_bytes = [first.sums], len(piece)
         try:
             with self._context.pool.open_stream(
-                chain[0], self._request(chunk, chain[1:]), timeout_ms=timeout_ms, watch=watch
+                chain[0],
+                self._request(chunk, chain[1:], whole),
+                timeout_ms=timeout_ms,
+                payload=b"" if whole is None else piece,
+                watch=watch,
             ) as stream:
-                for piece, last in self._pieces_from_first():
-                    sums = block_sums(
-                        piece, handle=chunk.handle, first_block=offset // CHECKSUM_BLOCK_BYTES
-                    )
-                    data = ChunkData(offset_bytes=offset, sums=sums, last=last)
+                if whole is None:
+                    stream.send(first, piece, timeout_ms=timeout_ms)
+                for data, piece in frames:
                     stream.send(data, piece, timeout_ms=timeout_ms)
-                    table.append(sums)
-                    offset += len(piece)
+                    table.append(data.sums)
+                    length_bytes += len(piece)
                 written, _ = stream.receive(ChunkWritten, timeout_ms=timeout_ms)
         except (SecurityError, WriterFenced):
             raise
@@ -196,9 +200,20 @@ class ChunkUpload:
         if written.failure is not None:
             failure = error_from_wire(written.failure.code, written.failure.message)
             raise watch.failed(failure, written.failure.address)
-        return _sealed(chunk, written, offset, digest_of_table(b"".join(table)))
+        return _sealed(chunk, written, length_bytes, digest_of_table(b"".join(table)))
 
-    def _request(self, chunk: LocatedChunk, chain: tuple[str, ...]) -> WriteChunk:
+    def _frames(self, chunk: LocatedChunk) -> Iterator[tuple[ChunkData, bytearray]]:
+        """All pieces from the first on, each with what is said of it."""
+        offset = 0
+        for piece, last in self._pieces_from_first():
+            first_block = offset // CHECKSUM_BLOCK_BYTES
+            sums = block_sums(piece, handle=chunk.handle, first_block=first_block)
+            yield ChunkData(offset_bytes=offset, sums=sums, last=last), piece
+            offset += len(piece)
+
+    def _request(
+        self, chunk: LocatedChunk, chain: tuple[str, ...], whole: ChunkData | None
+    ) -> WriteChunk:
         return WriteChunk(
             handle=chunk.handle,
             version=chunk.version,
@@ -207,6 +222,7 @@ class ChunkUpload:
             path_hint=self._context.path,
             chunk_bytes=self._context.chunk_bytes,
             chain=chain,
+            whole=whole,
         )
 
     def _pieces_from_first(self) -> Iterator[tuple[bytearray, bool]]:

@@ -60,6 +60,7 @@ class FileWriter:
         self._filling_bytes = 0  # handed to it, or in the piece
         self._piece: bytearray = bytearray()
         self._piece_used = 0
+        self._piece_room = 0
         self._spare_pieces: list[bytearray] = []
         self._in_flight: deque[ChunkUpload] = deque()  # full chunks, oldest first
         self._sealed: list[SealedChunk] = []
@@ -158,11 +159,12 @@ class FileWriter:
         itself what no writer keeps alive.
         """
         if self._is_open:
+            file_id = self._context.allocator.end()
+            told = None if file_id is None else self._leases.abandoned(file_id)
             self._end()
-            file_id = self._context.allocator.created()
-            if file_id is not None:
+            if told is not None:
                 # A process that ends now, as a failed command does, should have told a living one.
-                self._leases.abandoned(file_id).wait(_DISCARD_WAIT_S)
+                told.wait(_DISCARD_WAIT_S)
 
     def __enter__(self) -> Self:
         return self
@@ -192,24 +194,27 @@ class FileWriter:
 
     def _fill(self, view: memoryview) -> int:
         """Take as much of ``view`` as the current piece holds; how much that was."""
-        if self._piece_used == len(self._piece):
-            self._piece = self._next_piece()
-            self._piece_used = 0
-        taken = min(len(view), len(self._piece) - self._piece_used)
-        self._piece[self._piece_used : self._piece_used + taken] = view[:taken]
-        self._piece_used += taken
+        if not self._piece_used:
+            self._piece_room = self._begin_piece()
+        end = min(self._piece_used + len(view), self._piece_room)
+        taken = end - self._piece_used
+        self._piece[self._piece_used : end] = view[:taken]
+        self._piece_used = end
         self._filling_bytes += taken
-        if self._piece_used == len(self._piece):
+        if end == self._piece_room:
             self._hand_over_piece()
         if self._filling_bytes == self._context.chunk_bytes:
             self._finish_chunk()
         return taken
 
-    def _next_piece(self) -> bytearray:
+    def _begin_piece(self) -> int:
+        """An empty piece, which grows, or a used one to write over; how much it is to hold."""
         left_bytes = self._context.chunk_bytes - self._filling_bytes
-        if left_bytes >= self._piece_bytes and self._spare_pieces:
-            return self._spare_pieces.pop()
-        return bytearray(min(self._piece_bytes, left_bytes))
+        if left_bytes < self._piece_bytes:
+            self._piece = bytearray()
+            return left_bytes
+        self._piece = self._spare_pieces.pop() if self._spare_pieces else bytearray()
+        return self._piece_bytes
 
     def _hand_over_piece(self) -> None:
         if self._filling is None:

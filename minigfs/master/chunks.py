@@ -48,7 +48,7 @@ def allocate_chunks(
     """New chunks for the places ``first_index ...``; what stood there becomes garbage."""
     if not 0 <= first_index <= len(file.chunks):
         raise UsageError(
-            f"chunk {first_index} of {file.path} cannot be allocated: "
+            f"chunk {first_index} of {file.label} cannot be allocated: "
             f"the file has {len(file.chunks)} chunks, and may have no holes"
         )
     first_handle = state.next_handle
@@ -125,9 +125,9 @@ def check_sealed_chunks(
     """Raise ``UsageError`` unless the sealed chunks can be the contents of the file."""
     chunk_bytes = state.chunk_bytes
     if len(sealed) > len(file.chunks):
-        raise UsageError(f"{file.path} has {len(file.chunks)} chunks, not {len(sealed)}")
+        raise UsageError(f"{file.label} has {len(file.chunks)} chunks, not {len(sealed)}")
     for index, (seal, expected) in enumerate(zip(sealed, file.chunks, strict=False)):
-        where = f"chunk {index} of {file.path}"
+        where = f"chunk {index} of {file.label}"
         if seal.handle != expected:
             raise UsageError(f"{where} is handle {expected}, not {seal.handle}")
         last = index == len(sealed) - 1

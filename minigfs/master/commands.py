@@ -30,6 +30,7 @@ __all__ = [
     "Configure",
     "CreateEmptyFile",
     "CreateFile",
+    "CreateSpareFiles",
     "DiscardFiles",
     "Done",
     "EntriesRemoved",
@@ -50,6 +51,7 @@ __all__ = [
     "SetDraining",
     "SetPolicy",
     "SetReplication",
+    "SpareFilesCreated",
     "TakeToken",
     "TokenTaken",
     "Transact",
@@ -91,6 +93,13 @@ class CreateEmptyFile(_Command, frozen=True, array_like=True, tag=41):
     path: str
     exclusive: bool
     replication: int  # as in ``CreateFile``
+
+
+class CreateSpareFiles(_Command, frozen=True, array_like=True, tag=42):
+    """Temporary files for writers to come, each with one chunk and no path yet."""
+
+    replication: int
+    replica_sets: tuple[tuple[ChunkserverId, ...], ...]  # one for each file
 
 
 class AllocateChunks(_Command, frozen=True, array_like=True, tag=4):
@@ -289,6 +298,7 @@ Command: TypeAlias = (
     | MakeDirectory
     | CreateFile
     | CreateEmptyFile
+    | CreateSpareFiles
     | AllocateChunks
     | PublishFile
     | DiscardFiles
@@ -328,6 +338,10 @@ class FileCreated(msgspec.Struct, frozen=True, array_like=True, tag=2):
     file_id: FileId
     replication: int = 0  # 0: a reply from before there were policies
     handles: tuple[ChunkHandle, ...] = ()  # of its first chunks
+
+
+class SpareFilesCreated(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    files: tuple[tuple[FileId, ChunkHandle], ...]
 
 
 class ChunksAllocated(msgspec.Struct, frozen=True, array_like=True, tag=3):
@@ -375,6 +389,7 @@ CommandReply: TypeAlias = (
     Done
     | Refused
     | FileCreated
+    | SpareFilesCreated
     | ChunksAllocated
     | FilePublished
     | EntriesRemoved

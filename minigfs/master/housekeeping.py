@@ -69,12 +69,14 @@ class Housekeeping:
                 self._tenure.membership.halve_creations()
 
     async def tick(self) -> None:
-        """Discard files whose writers are gone, empty the trash of what has expired, see to
-        garbage, and go on with clones that nobody waits for."""
+        """Discard files whose writers are gone or never came, empty the trash of what has expired,
+        see to garbage, and go on with clones that nobody waits for."""
         state, now_ms = self._state(), self._tenure.now_ms
         expired = self._tenure.leases.expired(state.temporary, now_ms)[:DISCARDS_MAX]
         if expired:
             logger.info("discarding %d files whose writers are gone", len(expired))
+        expired += self._tenure.spares.unwanted(now_ms)
+        if expired:
             await self._propose(commands.DiscardFiles(self._clock.now_ms(), expired))
         self._tenure.catalogue.step(self._state(), now_ms)
         forgotten = self._tenure.membership.sweep_garbage(self._state(), now_ms)

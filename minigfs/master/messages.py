@@ -52,6 +52,7 @@ __all__ = [
     "Removed",
     "Rename",
     "RenewWriters",
+    "SPARE_USE_MS",
     "RepairReport",
     "Replica",
     "ReplicaReport",
@@ -66,6 +67,7 @@ __all__ = [
 ]
 
 
+SPARE_USE_MS = 20_000  # of the lease of 60 s: a writer that begins late still has time
 HOLD_MS = 25_000  # a call of a process that writes waits so long, and is asked again
 
 
@@ -179,23 +181,32 @@ class MakeDirectory(Change[Empty], frozen=True, tag="fs.mkdir"):
     exist_ok: bool = False
 
 
-class WriteTerms(Message, frozen=True):
-    chunk_bytes: int
-
-
-class PrepareWrite(Request[WriteTerms], frozen=True, tag="fs.prepare"):
-    """Refuse what creating the file would be refused for, as far as this leader knows. Nothing
-    changes; what counts is the moment when the file is published."""
-
-    path: str
-    exclusive: bool = False
-
-
 class Created(Message, frozen=True):
     file_id: FileId
     chunk_bytes: int
     replication: int
     chunks: tuple[LocatedChunk, ...] = ()
+
+
+class WriteTerms(Message, frozen=True):
+    chunk_bytes: int
+    replication: int  # the goal of a file at this path
+    spare: Created | None = None
+
+
+class PrepareWrite(Request[WriteTerms], frozen=True, tag="fs.prepare"):
+    """Refuse what creating the file would be refused for, as far as this leader knows. Nothing
+    changes; what counts is the moment when the file is published.
+
+    A process that names itself as ``holder`` gets a temporary file with one chunk as well, if the
+    leader has one to spare, and may use it within ``SPARE_USE_MS`` for any path with the same
+    number of replicas: as one that it has created.
+    """
+
+    path: str
+    exclusive: bool = False
+    replication: int | None = None  # as the policies above the path say
+    holder: str = ""
 
 
 class CreateFile(Change[Created], frozen=True, tag="fs.create"):

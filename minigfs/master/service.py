@@ -69,6 +69,7 @@ from minigfs.master.tenure import Tenure
 from minigfs.master.transition import get_temporary
 from minigfs.master.tree_messages import CHUNKS_PER_STEP_MAX, SetReplication
 from minigfs.master.tree_service import TreeService, publish_command, published_status
+from minigfs.master.write_terms import WriteTermsService
 from minigfs.ports import Clock, Rng
 from minigfs.replication.commands import (
     SESSIONS_MACHINE,
@@ -127,6 +128,14 @@ class FileSystemService:
             propose=self.propose,
         )
         self._patches = PatchService(clock, lambda: self.state, self._leading, self.propose)
+        self._write_terms = WriteTermsService(
+            clock,
+            lambda: self.state,
+            self._leading,
+            choose=self._choose,
+            allocated=self._allocated,
+            create=lambda command: self.propose(command, commands.SpareFilesCreated),
+        )
 
     @property
     def machines(self) -> Mapping[str, Machine]:
@@ -160,6 +169,7 @@ class FileSystemService:
             **self._examination.handlers(),
             **self._appends.handlers(),
             **self._patches.handlers(),
+            **self._write_terms.handlers(),
             **self._reporting.handlers(),
             **self._chunkserver_care.handlers(),
         }

@@ -26,6 +26,7 @@ from minigfs.master.history import TenureMark
 from minigfs.master.name_table import NameTable
 
 __all__ = [
+    "NO_PATH",
     "ROOT_ID",
     "TRASH_ID",
     "Chunk",
@@ -44,6 +45,7 @@ __all__ = [
 
 TRASH_ID = FileId(0)  # the root of what was removed and can come back
 ROOT_ID = FileId(1)
+NO_PATH = ""
 
 
 # gc=False: these values cannot be part of a cycle, and a master holds millions of them.
@@ -76,13 +78,19 @@ Inode: TypeAlias = DirectoryInode | FileInode
 
 
 class TemporaryFile(msgspec.Struct, frozen=True, gc=False):
-    """A file that is being written; its path is a hint until it is published."""
+    """A file that is being written; its path is a hint until it is published, and ``NO_PATH`` if it
+    was made before anybody asked for it."""
 
     file_id: FileId
     path: str
     created_ms: int
     replication: int
     chunks: tuple[ChunkHandle, ...]
+
+    @property
+    def label(self) -> str:
+        """For messages."""
+        return f"temporary file {self.file_id}" if self.path == NO_PATH else self.path
 
 
 class Chunk(msgspec.Struct, frozen=True, gc=False):

@@ -25,6 +25,7 @@ from minigfs.master.messages import HOLD_MS, Heartbeat, HeartbeatReply
 from minigfs.master.placement import Candidate
 from minigfs.master.release import let_go
 from minigfs.master.repair import Repairs
+from minigfs.master.spare_files import SpareFiles
 from minigfs.master.state import Chunk, FileSystemState
 from minigfs.master.writers import WriterLeases
 from minigfs.ports import Clock
@@ -47,6 +48,7 @@ class Tenure:
         self.leases = WriterLeases()  # of temporary files
         self.append_leases = WriterLeases()  # of open files
         self.catalogue = CatalogueFeed(term)
+        self.spares = SpareFiles()
         self._clock = clock
         self._began_ms = clock.monotonic_ms()
         self._server_joined = asyncio.Event()

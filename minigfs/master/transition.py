@@ -43,6 +43,7 @@ from minigfs.master.patches import patch_file
 from minigfs.master.removal import condemn, condemned_file, condemned_inode, reap
 from minigfs.master.replica_sets import adjust_replicas, set_draining
 from minigfs.master.state import (
+    NO_PATH,
     Condemned,
     DirectoryInode,
     FileInode,
@@ -84,6 +85,8 @@ def _apply(state: FileSystemState, command: commands.Command, gone: _Gone) -> _O
             return _create_to_write(state, command)
         case commands.CreateEmptyFile():
             return _create_empty(state, command, gone)
+        case commands.CreateSpareFiles():
+            return _create_spares(state, command)
         case commands.AllocateChunks():
             file = get_temporary(state, command.file_id)
             state, handles = allocate_chunks(state, file, command.first_index, command.replica_sets)
@@ -163,14 +166,30 @@ def _create(
     check_can_publish(state, parts, exclusive=command.exclusive)
     goal = command.replication or policy.replication_for(state, parts)
     policy.check_replication(goal)
+    return _add_temporary(state, command.path, command.now_ms, goal)
+
+
+def _add_temporary(
+    state: FileSystemState, path: str, now_ms: int, goal: int
+) -> tuple[FileSystemState, TemporaryFile]:
     file_id = state.next_file_id
-    file = TemporaryFile(file_id, command.path, command.now_ms, goal, ())
+    file = TemporaryFile(file_id, path, now_ms, goal, ())
     state = with_fields(
         state,
         temporary=state.temporary.set(file_id, file),
         next_file_id=FileId(file_id + 1),
     )
     return state, file
+
+
+def _create_spares(state: FileSystemState, command: commands.CreateSpareFiles) -> _Outcome:
+    policy.check_replication(command.replication)
+    created: list[tuple[FileId, ChunkHandle]] = []
+    for replicas in command.replica_sets:
+        state, file = _add_temporary(state, NO_PATH, command.now_ms, command.replication)
+        state, (handle,) = allocate_chunks(state, file, 0, (replicas,))
+        created.append((file.file_id, handle))
+    return state, commands.SpareFilesCreated(tuple(created))
 
 
 def _create_to_write(state: FileSystemState, command: commands.CreateFile) -> _Outcome:
@@ -207,7 +226,7 @@ def _publish(state: FileSystemState, command: commands.PublishFile, gone: _Gone)
         file_id=file.file_id,
         parent_id=parent.file_id,
         name=parts[-1],
-        created_ms=file.created_ms,
+        created_ms=command.now_ms if file.path == NO_PATH else file.created_ms,
         modified_ms=command.now_ms,
         replication=file.replication,
         size_bytes=sum(chunk.length_bytes for chunk in command.chunks),

@@ -17,19 +17,15 @@ from minigfs.master.messages import (
     EntryKind,
     FileStatus,
     MakeDirectory,
-    PrepareWrite,
     PublishFile,
     Remove,
     Removed,
     Rename,
-    WriteTerms,
 )
 from minigfs.master.namespace import (
     TRASH_NAME,
-    check_can_publish,
     get_inode,
     split_path,
-    split_writable,
 )
 from minigfs.master.policy import policy_at
 from minigfs.master.state import (
@@ -119,7 +115,6 @@ class TreeService:
 
     def handlers(self) -> Mapping[type[Request[Any]], ControlHandler]:
         return {
-            PrepareWrite: self._prepare_write,
             CreateEmptyFile: self._create_empty,
             MakeDirectory: self._simple,
             Rename: self._simple,
@@ -134,12 +129,6 @@ class TreeService:
             ListTrash: self._list_trash,
             GetPolicy: self._get_policy,
         }
-
-    async def _prepare_write(self, request: PrepareWrite) -> WriteTerms:
-        self._host.require_leading()
-        state = self._host.state
-        check_can_publish(state, split_writable(request.path), exclusive=request.exclusive)
-        return WriteTerms(chunk_bytes=state.chunk_bytes)
 
     async def _create_empty(self, request: CreateEmptyFile) -> FileStatus:
         self._host.require_leading()

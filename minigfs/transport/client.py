@@ -18,6 +18,7 @@ idle sockets without ending the parent's connections.
 import os
 import ssl
 from collections import deque
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any, cast
 
@@ -46,6 +47,7 @@ class PooledConnection(Connection):
     """A connection that counts its calls."""
 
     last_call_id = 0
+    idle_since_ms = 0
 
 
 class ConnectionPool:
@@ -88,13 +90,15 @@ class ConnectionPool:
         request: Request[Any],
         *,
         timeout_ms: int = 10_000,
+        payload: Payload = b"",
         watch: Watch | None = None,
     ) -> Stream:
         """Send a request whose call goes on; the timeout is for getting the request out.
 
         ``watch`` is asked about a server that is silent, here and as long as the call goes on.
         """
-        return self._begin(address, request, b"", Deadline(self._clock, timeout_ms, watch), watch)
+        deadline = Deadline(self._clock, timeout_ms, watch)
+        return self._begin(address, request, payload, deadline, watch)
 
     def close(self) -> None:
         """End the idle connections. The pool can be used again."""
@@ -189,10 +193,14 @@ class ConnectionPool:
 
     def _keep(self, address: Address, connection: PooledConnection) -> None:
         idle = self._idle().setdefault(address, deque())
-        if len(idle) < self._limits.idle_connection_count_max:
-            idle.append(connection)
-        else:
+        now_ms = connection.idle_since_ms = self._clock.monotonic_ms()
+        if len(idle) >= self._limits.idle_connection_count_max:
             connection.close()
+            return
+        idle.append(connection)
+        with suppress(IndexError):  # other threads take from the same row
+            if now_ms - idle[0].idle_since_ms > self._limits.idle_connection_ms_max:
+                idle.popleft().close()
 
 
 def pop(idle: deque[PooledConnection]) -> PooledConnection | None:

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace as with_fields
 
 from minigfs.chunkserver.checksum import block_sums, digest_of_table
 from minigfs.chunkserver.messages import ChunkData, ChunkPiece, ChunkWritten, ReadChunk, WriteChunk
@@ -79,6 +80,15 @@ class Servers:
             written, _ = stream.receive(ChunkWritten)
             return written
 
+    def write_whole(self, *addresses: str, sent: bytes = DATA) -> ChunkWritten:
+        whole = ChunkData(
+            offset_bytes=0, sums=block_sums(DATA, handle=HANDLE, first_block=0), last=True
+        )
+        request = with_fields(write_request(chain=addresses[1:]), whole=whole)
+        with self.pool.open_stream(addresses[0], request, payload=sent) as stream:
+            written, _ = stream.receive(ChunkWritten)
+            return written
+
     def read(self, address: str, offset: int = 0, length: int = len(DATA)) -> bytes:
         request = ReadChunk(handle=HANDLE, version=V1, offset_bytes=offset, length_bytes=length)
         content = b""
@@ -107,6 +117,23 @@ def test_three_servers_have_the_chunk_and_say_so_in_order(servers: Servers) -> N
     )
     for _, address in chain:
         assert servers.read(address) == DATA
+
+
+def test_a_chunk_that_travels_with_its_request_is_on_all_three(servers: Servers) -> None:
+    chain = [servers.start(name) for name in ("a", "b", "c")]
+    addresses = tuple(address for _, address in chain)
+    written = servers.write_whole(*addresses)
+    assert written.replicas == tuple(server.identity.chunkserver_id for server, _ in chain)
+    for address in addresses:
+        assert servers.read(address) == DATA
+
+
+def test_a_chunk_damaged_with_its_request_is_refused_by_all(servers: Servers) -> None:
+    addresses = [servers.start(name)[1] for name in ("a", "b")]
+    with pytest.raises(CorruptChunk, match="block 0"):
+        servers.write_whole(*addresses, sent=b"x" + DATA[1:])
+    until(lambda: not servers.files("b", "incoming"))
+    assert servers.files("a") == servers.files("b") == []
 
 
 def test_the_replicas_of_a_chunk_are_the_same_file(servers: Servers, tmp_path: Path) -> None:

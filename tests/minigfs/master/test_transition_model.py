@@ -127,6 +127,12 @@ class TreeMachine(RuleBasedStateMachine):
         assert len(self.driver.state.temporary[file_id].chunks) == count
         return file_id
 
+    @rule(target=files)
+    def create_spares(self):
+        reply = self.driver.apply(commands.CreateSpareFiles(2, 3, (SERVERS, SERVERS)))
+        assert isinstance(reply, commands.SpareFilesCreated)
+        return multiple(*(file_id for file_id, _ in reply.files))
+
     @rule(path=paths, exclusive=st.booleans())
     def create_empty(self, path, exclusive) -> None:
         command = commands.CreateEmptyFile(self.tick(), path, exclusive, 3)

@@ -11,6 +11,7 @@ from minigfs.transport.messages import Message, Request
 from minigfs.transport.security import Security
 from minigfs.transport.stream import Stream
 from tests.minigfs.transport.forked import FORKS, forked_server, in_child
+from tests.sim.clock import SimClock
 
 
 class Peer(Message, frozen=True):
@@ -47,6 +48,24 @@ def test_no_more_idle_connections_are_kept_than_the_limit(
     assert len(pool._idle()[address]) == 2
     pool.close()
     assert not pool._idle()[address]
+
+
+def test_connections_that_a_burst_left_idle_are_ended_by_and_by(
+    serve_bulk: Serve, security: Security
+) -> None:
+    _, address = serve_bulk({WhoAmI: who})
+    clock = SimClock()
+    limits = TransportLimits(idle_connection_ms_max=1_000)
+    pool = ConnectionPool(security, limits=limits, clock=clock)
+    streams = [pool.open_stream(address, WhoAmI()) for _ in range(5)]
+    for stream in streams:
+        with stream:
+            stream.receive(Peer)
+    clock.advance(1_001)
+    for _ in range(10):
+        pool.call(address, WhoAmI())
+    assert len(pool._idle()[address]) == 1
+    pool.close()
 
 
 def test_a_closed_pool_can_be_used_again(serve_bulk: Serve, pool: ConnectionPool) -> None:
