@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 READ_BYTES = 4 << 20
+_READ_FILES_COUNT = 10
 _SMALL_BYTES = 1 << 10
 _CLIENT_COUNTS = (1, 64)
 _READER_COUNTS = (1, 2, 4, 8)
@@ -98,9 +99,10 @@ class _RandomReads:
 
 
 def small_changes(store: Store, seconds: float) -> Iterator[Figure]:
-    """Creations, renames, deletions and stats a second, by one client and by many."""
+    """Creations, reads, renames, deletions and stats a second, by one client and by many. What a
+    directory costs, one change of the log, is the measure of the other changes."""
     for count in _CLIENT_COUNTS:
-        for kind in ("create empty", "create 1 KiB", "rename", "stat"):
+        for kind in _KINDS:
             root = f"/3/{kind.replace(' ', '-')}-{count}"
             store.make_directory(root)
             latencies = spread_closed_loop(count, seconds, _SmallChanges(store, kind, root))
@@ -111,6 +113,9 @@ def small_changes(store: Store, seconds: float) -> Iterator[Figure]:
                 unit="/s",
             )
         yield _deletions(store, f"/3/create-empty-{count}", count)
+
+
+_KINDS = ("make directory", "create empty", "create 1 KiB", "read 1 KiB", "rename", "stat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +129,33 @@ class _SmallChanges:
     def __call__(self, number: int) -> Callable[[int], None]:
         store, base = self.store, f"{self.root}/{number:03}"
         match self.kind:
+            case "make directory":
+                return lambda n: store.make_directory(f"{base}-{n}")
             case "create empty":
                 return lambda n: store.create(f"{base}-{n}", b"")
             case "create 1 KiB":
                 return lambda n: store.create(f"{base}-{n}", bytes(_SMALL_BYTES))
+            case "read 1 KiB":
+                return self._reader(base)
             case "stat":
                 store.create(base, b"")
                 return lambda _: store.stat(base)
             case _:
                 store.create(f"{base}-0", b"")
                 return lambda n: store.rename(f"{base}-{n}", f"{base}-{n + 1}")
+
+    def _reader(self, base: str) -> Callable[[int], None]:
+        """Opens files of its own one after the other, and reads each whole."""
+        paths = [f"{base}-{number}" for number in range(_READ_FILES_COUNT)]
+        for path in paths:
+            self.store.create(path, bytes(_SMALL_BYTES))
+        buffer = bytearray(_SMALL_BYTES)
+
+        def read(number: int) -> None:
+            with self.store.opened(paths[number % len(paths)]) as read_into:
+                read_into(0, buffer)
+
+        return read
 
 
 def _deletions(store: Store, root: str, count: int) -> Figure:

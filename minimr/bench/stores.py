@@ -33,7 +33,9 @@ class Store(Protocol):
 
     def stat(self, path: str) -> None: ...
 
-    def remove(self, path: str) -> None: ...
+    def remove(self, path: str) -> None:
+        """For good."""
+        ...
 
     def make_directory(self, path: str) -> None: ...
 
@@ -68,7 +70,9 @@ class MinigfsStore:
         self.client.stat(path)
 
     def remove(self, path: str) -> None:
-        self.client.remove(path)
+        self.client.remove(
+            path, now=True
+        )  # as the peer does: no trash to fill with what nobody wants
 
     def make_directory(self, path: str) -> None:
         self.client.make_directory(path)

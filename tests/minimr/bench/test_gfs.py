@@ -49,7 +49,10 @@ def test_small_changes_are_counted_and_all_that_was_made_is_deleted(store: Mount
     assert [figure.what for figure in figures] == [
         f"{kind}, {count} clients"
         for count in (1, 64)
-        for kind in ("create empty", "create 1 KiB", "rename", "stat", "delete")
+        for kind in (
+            *("make directory", "create empty", "create 1 KiB", "read 1 KiB"),
+            *("rename", "stat", "delete"),
+        )
     ]
     assert all(figure.value > 0 for figure in figures)
     assert list((store.root / "3" / "create-empty-64").iterdir()) == []
