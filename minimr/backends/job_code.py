@@ -80,6 +80,9 @@ def _modules_of(job: Job) -> Iterator[str]:
             inner = inner.func
         if inner is not None:
             yield getattr(inner, "__module__", None) or type(inner).__module__
+    for chosen in (job.input_format, job.output_format):
+        if not isinstance(chosen, str):
+            yield type(chosen).__module__
 
 
 def _codec_functions(job: Job) -> Iterator[object]:

@@ -116,15 +116,17 @@ def test_a_dirty_log_on_the_cluster(
 
 @pytest.mark.parametrize("name", ["epa-http", "elastic_apache_logs"])
 @pytest.mark.parametrize("field", [None, 7], ids=["quoted", "field=7"])
+@pytest.mark.parametrize("size", [150_000, pytest.param(1_500_000, marks=pytest.mark.slow)])
 def test_a_real_log_on_the_cluster(
-    cluster: Path, tmp_path: Path, name: str, field: int | None
+    cluster: Path, tmp_path: Path, name: str, field: int | None, size: int
 ) -> None:
-    data = _real_log(name)[:1_500_000]
+    data = _real_log(name)[:size]
     (tmp_path / "real.log").write_bytes(data)
-    _minimr("fs", "put", str(tmp_path / "real.log"), f"/{name}-{field}.log", home=cluster)
+    case = f"{name}-{field}-{size}"
+    _minimr("fs", "put", str(tmp_path / "real.log"), f"/{case}.log", home=cluster)
     _check(
-        cluster, f"minigfs:///{name}-{field}.log", f"minigfs:///{name}-{field}", data, field,
-        "--reducers", "2", "--split-size", "100001B",
+        cluster, f"minigfs:///{case}.log", f"minigfs:///{case}", data, field,
+        "--reducers", "2", "--split-size", f"{size // 15 + 1}B",
     )  # fmt: skip
 
 

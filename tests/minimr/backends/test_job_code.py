@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import IO, Any
 
 import cloudpickle
 import pytest
@@ -11,6 +13,7 @@ import pytest
 import minimr
 from minimr.backends.job_code import pack_job
 from minimr.errors import JobUsageError
+from minimr.jobs.term_vector import host_of
 from minimr.registry import load_job
 
 _LOAD_AND_MAP = """
@@ -57,6 +60,28 @@ def scaled(factor: int, line: bytes) -> list[tuple[bytes, int]]:
 def test_partial_functions_are_followed_to_the_module_of_the_function(tmp_path: Path) -> None:
     job = minimr.Job("scaled", map=partial(scaled, 3))
     assert map_elsewhere(pack_job(job), tmp_path) == "[(b'a b', 3)]\n"
+
+
+class OwnReader:
+    cuts_files = False
+
+    def read(self, file: IO[bytes], start: int, end: int) -> Iterator[bytes]:
+        yield from file
+
+
+class OwnWriter:
+    suffix = ""
+
+    def open(self, file: IO[bytes]) -> Any:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("formats", [{"input_format": OwnReader()}, {"output_format": OwnWriter()}])
+def test_formats_of_the_users_travel_with_a_function_that_is_installed(
+    tmp_path: Path, formats: dict[str, Any]
+) -> None:
+    job = minimr.Job("own", map=host_of, **formats)
+    assert map_elsewhere(pack_job(job), tmp_path) == f"{list(host_of(b'a b'))}\n"
 
 
 def test_installed_jobs_travel_by_reference() -> None:
