@@ -91,6 +91,8 @@ def every(values: pa.Array, starts: Rows) -> tuple[pa.Array, Rows]:
 
 def distinct(values: pa.Array, starts: Rows) -> tuple[pa.Array, Rows]:
     ordered, groups = _sorted_in_groups(values, starts)
+    if not len(ordered):
+        return ordered, groups
     plain = stored(ordered)
     differs = to_numpy(pc.not_equal(plain[1:], plain[:-1]))
     kept = np.concatenate(([True], differs | (groups[1:] != groups[:-1])))

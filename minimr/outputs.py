@@ -85,7 +85,8 @@ class JsonLines:
 
 @dataclass(frozen=True, slots=True)
 class Parquet:
-    """A part without rows has binary columns: nothing tells what their types would be."""
+    """A part without rows has the columns that its rows would have, if an aggregation makes them;
+    behind a reduce function nothing tells their types, so they are binary."""
 
 
 @dataclass(frozen=True, slots=True)

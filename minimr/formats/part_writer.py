@@ -59,17 +59,19 @@ class PartWriter:
         self, file: IO[bytes], chosen: OutputFormat, compression: Compression = ""
     ) -> None:
         self._sink = _Sink(file)
-        packs_itself = isinstance(chosen, Parquet | ArrowIpc)
-        self._packer = _packer(self._sink, "" if packs_itself else compression)
+        self._is_table = isinstance(chosen, Parquet | ArrowIpc)  # it packs itself
+        self._packer = _packer(self._sink, "" if self._is_table else compression)
         self._encoder = _encoder(chosen, self._packer.write, compression)
         self._record_count = 0
         self._ends: tuple[Any, Any] | None = None  # least and greatest key
 
     def write(self, pairs: Pairs) -> None:
-        """Append the pairs; `AmbiguousOutput` names one that the format cannot hold."""
+        """Append the pairs; `AmbiguousOutput` names one that the format cannot hold. No pairs still
+        tell the types of a table."""
+        if pairs.num_rows or self._is_table:
+            self._encoder.write(pairs)
         if not pairs.num_rows:
             return
-        self._encoder.write(pairs)
         self._record_count += pairs.num_rows
         self._note_keys(*least_and_greatest(pairs.column(0)))
 

@@ -42,7 +42,8 @@ class WriteOnlyFile(io.RawIOBase):
 
 
 class TableEncoder:
-    """Holds rows back until a group is full, then writes it."""
+    """Holds rows back until a group is full, then writes it. Pairs without rows tell the types of
+    a file that gets none."""
 
     def __init__(
         self,
@@ -54,12 +55,14 @@ class TableEncoder:
         self._compression = compression
         self._file = pa.PythonFile(WriteOnlyFile(write), mode="w")
         self._writer: Any = None
+        self._types = _NO_ROWS  # of a file without rows
         self._held: list[pa.RecordBatch] = []
         self._held_rows = 0
         self._held_bytes = 0
 
     def write(self, pairs: Pairs) -> None:
         batch = pa.RecordBatch.from_arrays(list(map(_plain, pairs.columns)), names=[KEY, VALUE])
+        self._types = batch.schema
         while batch.num_rows:
             sizes = self._held_bytes + np.cumsum(_row_bytes(batch))
             fits = int(np.searchsorted(sizes, _GROUP_BYTES)) + 1  # the row that fills it is in it
@@ -78,9 +81,9 @@ class TableEncoder:
         self._file.close()
 
     def _write_group(self) -> None:
-        schema = self._held[0].schema if self._held else _NO_ROWS
-        schema = pa.schema([(field.name, _NARROW.get(field.type, field.type)) for field in schema])
-        table = pa.Table.from_batches(self._held, None if self._held else _NO_ROWS).cast(schema)
+        types = [(field.name, _NARROW.get(field.type, field.type)) for field in self._types]
+        schema = pa.schema(types)
+        table = pa.Table.from_batches(self._held, self._types).cast(schema)
         # Fresh arrays: the writers' bytes tell where a slice began and a chunk ended.
         table = table.combine_chunks().take(from_numpy(np.arange(table.num_rows)))
         if self._writer is None:

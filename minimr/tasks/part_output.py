@@ -34,8 +34,16 @@ class PartOutput:
         self.part: Part | None = None
         self._example: Pairs | None = None  # the first pair: the others have its types
 
+    @property
+    def is_empty(self) -> bool:
+        return self._example is None
+
     def write(self, pairs: Pairs) -> None:
+        """Append them; no pairs at all still tell the types of a part that gets none."""
         if not pairs.num_rows:
+            if self._example is None:
+                with self.naming():
+                    self._writer.write(pairs)
             return
         if self._example is None:
             self._example = example_of(pairs)

@@ -3,7 +3,7 @@ part file out, keys in increasing order."""
 
 import copy
 import shutil
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
@@ -19,6 +19,7 @@ from minimr.shuffle.fetch import FetchedPartition
 from minimr.shuffle.hot_keys import HotKeys
 from minimr.shuffle.merge import MemoryMeter, merge_runs
 from minimr.shuffle.places import job_directory
+from minimr.shuffle.segment import decode_schema
 from minimr.tasks.context import AttemptContext
 from minimr.tasks.failures import shown
 from minimr.tasks.part_output import part_output
@@ -34,7 +35,7 @@ _KEY_CHARACTERS_MAX = 80
 
 def run_reduce(context: AttemptContext, assignment: ReduceAssignment) -> ReduceResult:
     with collecting() as counters, _temporary_directory(context) as directory:
-        received: list[Amount] = []
+        fetched: list[FetchedPartition] = []
         hot_keys = HotKeys(_HOT_KEY_COUNT)
 
         def noted(pairs: Pairs) -> Pairs:
@@ -44,19 +45,22 @@ def run_reduce(context: AttemptContext, assignment: ReduceAssignment) -> ReduceR
         with (
             part_output(context, assignment.partition) as output,
             attempt_sides(context) as sides,
-            closing(_merged(context, assignment, directory, received.append)) as merged,
+            closing(_merged(context, assignment, directory, fetched)) as merged,
         ):
             for pairs in _reduced(context, map(noted, merged)):
                 output.write(pairs)
             for pairs in context.last_pairs():
                 output.write(pairs)
+            if output.is_empty:
+                for pairs in _types_only(context, fetched):
+                    output.write(pairs)
         assert output.part is not None
         increment("output.records", output.part.record_count)
         return ReduceResult(
             counters=dict(sorted(counters.items())),
             part=output.part,
             sides=sides.parts,
-            received=received[0],
+            received=_amount_of(fetched),
             hot_keys=tuple(
                 HotKey(shown(key)[:_KEY_CHARACTERS_MAX], count) for key, count in hot_keys.best()
             ),
@@ -67,11 +71,11 @@ def _merged(
     context: AttemptContext,
     assignment: ReduceAssignment,
     directory: Path,
-    note: Callable[[Amount], None],
+    fetched: list[FetchedPartition],
 ) -> Generator[Pairs, None, None]:
-    """The partition's pairs in order of (key, map index, position); ``note`` hears how much they
-    are, as their frames say."""
-    fetched = context.fetcher.fetch(
+    """The partition's pairs in order of (key, map index, position); ``fetched`` is filled with the
+    map outputs they come from."""
+    fetched += context.fetcher.fetch(
         assignment.map_outputs,
         assignment.partition,
         directory,
@@ -79,7 +83,6 @@ def _merged(
     )
     total_bytes = sum(each.size_bytes for each in fetched)
     increment("shuffle.bytes", total_bytes)
-    note(_amount_of(fetched))
     done_bytes = 0
 
     def on_read(size_bytes: int) -> None:
@@ -95,6 +98,16 @@ def _merged(
         spill_path=lambda: directory / f"merge-{next(numbers)}",
         meter=MemoryMeter(),
     )
+
+
+def _types_only(context: AttemptContext, fetched: Sequence[FetchedPartition]) -> Iterator[Pairs]:
+    """No pairs, of the types that the reduce's would have, where those can be known."""
+    known = next((each for each in fetched if each.header.schema), None)
+    if known is None or not isinstance(context.job.reduce, Aggregation):
+        return
+    schema = decode_schema(known.header.schema, known.output.path)
+    columns = [column.combine_chunks() for column in schema.empty_table().columns]
+    yield from _reduced(context, iter([without_order(Pairs.from_arrays(columns, schema=schema))]))
 
 
 def _amount_of(fetched: Sequence[FetchedPartition]) -> Amount:

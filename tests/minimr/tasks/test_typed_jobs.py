@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow.dataset as ds
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -120,6 +121,45 @@ def test_aggregations_take_every_type(
         ),
     }[aggregation.name]()
     assert bench.run() == {"part-r-00000": b"k\t" + wanted + b"\n"}
+
+
+AGGREGATIONS: dict[str, tuple[Any, Any]] = {  # combine, reduce
+    "sum": (agg.sum, agg.sum),
+    "count": (agg.count, agg.count),
+    "max": (agg.max, agg.max),
+    "mean": (agg.mean, agg.mean),
+    "first": (None, agg.first),
+    "collect_set": (agg.collect_set, agg.collect_set),
+    "keep": (None, agg.keep),
+}
+
+
+@pytest.mark.parametrize("name", AGGREGATIONS)
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_parts_without_rows_have_the_types_of_the_others(
+    tmp_path: Path, name: str, form: str
+) -> None:
+    """Readers of directories take the types of the first file for those of all."""
+    (tmp_path / "in").write_bytes(b"a\nb\n")
+    combine, reduce = AGGREGATIONS[name]
+    job = Job(
+        "types",
+        map=lambda line: [(line.decode(), 1)],
+        combine=combine,
+        reduce=reduce,
+        partition=lambda key, count: 2,
+    )
+    bench = Bench(
+        job=job,
+        splits=splits_of([tmp_path / "in"]),
+        directory=tmp_path,
+        partition_count=4,
+        settings=(("output_format", form),),
+    )
+    bench.run()
+    schemas = [ds.dataset(part, format=form).schema for part in sorted(bench.output.glob("part-*"))]
+    assert schemas == [schemas[2]] * 4
+    assert ds.dataset(bench.output, format=form, ignore_prefixes=["_"]).to_table().num_rows == 2
 
 
 def test_a_reduce_may_not_change_the_type_of_its_keys(tmp_path: Path) -> None:
