@@ -33,8 +33,8 @@ from minigfs.client.client import MinigfsClient
 from minigfs.client.config import ClientConfig
 from minigfs.config import FileSystemConfig
 from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId
+from minigfs.master.heartbeat_messages import Heartbeat, ReplicaReport
 from minigfs.master.machine import FILE_SYSTEM_MACHINE
-from minigfs.master.messages import Heartbeat, ReplicaReport
 from minigfs.master.name_table import NameTable
 from minigfs.master.process import FileSystemService, MasterOptions, serve_master
 from minigfs.master.snapshot import freeze_state

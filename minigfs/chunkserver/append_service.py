@@ -36,7 +36,7 @@ from minigfs.master.append_messages import (
     FrozenReplica,
     InstallChunk,
 )
-from minigfs.master.messages import SealOrder
+from minigfs.master.heartbeat_messages import SealOrder
 from minigfs.transport.bulk_server import BulkHandler
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.messages import Empty, Request

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from minigfs.ids import FileId
-from minigfs.master.messages import CatalogueBatch
+from minigfs.master.heartbeat_messages import CatalogueBatch
 
 __all__ = ["CATALOGUE", "Catalogue", "CatalogueRow", "read_catalogue"]
 

@@ -14,7 +14,7 @@ from minigfs.chunkserver.replica_copy import CopyWithdrawn, ReplicaCopy
 from minigfs.chunkserver.store import ChunkStore
 from minigfs.errors import MinigfsError
 from minigfs.ids import ChunkHandle
-from minigfs.master.messages import CopyOrder, CopyReport
+from minigfs.master.heartbeat_messages import CopyOrder, CopyReport
 from minigfs.ports import Clock, SystemClock
 from minigfs.transport.client import ConnectionPool
 

@@ -24,7 +24,7 @@ from minigfs.chunkserver.seen_history import SeenHistory
 from minigfs.chunkserver.store import ChunkStore
 from minigfs.errors import MinigfsError
 from minigfs.ids import ChunkHandle
-from minigfs.master.messages import Heartbeat, HeartbeatReply, ReplicaReport
+from minigfs.master.heartbeat_messages import Heartbeat, HeartbeatReply, ReplicaReport
 from minigfs.ports import Clock, SystemClock
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.group import GroupCaller

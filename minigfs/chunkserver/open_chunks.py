@@ -15,7 +15,7 @@ from minigfs.chunkserver.store import ChunkStore
 from minigfs.errors import CorruptChunk, ProtocolError, WriterFenced
 from minigfs.ids import ChunkHandle, ChunkVersion
 from minigfs.master.append_messages import ChunkMember, InstallChunk
-from minigfs.master.messages import ReplicaReport, SealOrder
+from minigfs.master.heartbeat_messages import ReplicaReport, SealOrder
 from minigfs.ports import Disk
 
 __all__ = ["OpenChunks"]

@@ -39,7 +39,7 @@ from minigfs.chunkserver.store import ChunkStore
 from minigfs.chunkserver.verification import ChunkVerification
 from minigfs.chunkserver.write_chain import WriteChain
 from minigfs.errors import MinigfsError, WriterFenced
-from minigfs.master.messages import Heartbeat
+from minigfs.master.heartbeat_messages import Heartbeat
 from minigfs.ports import Disk, RealDisk, SystemClock
 from minigfs.transport.address import Address
 from minigfs.transport.bulk_server import BulkHandler, BulkServer

@@ -24,7 +24,7 @@ from minigfs.chunkserver.messages import ChunkPiece, ReadChunk, WriteChunk
 from minigfs.chunkserver.store import ChunkStore, IncomingChunk
 from minigfs.config import CHECKSUM_BLOCK_BYTES
 from minigfs.errors import CorruptChunk, DamageError, MinigfsError, ProtocolError, Unreachable
-from minigfs.master.messages import CopyOrder
+from minigfs.master.heartbeat_messages import CopyOrder
 from minigfs.ports import Buffer
 from minigfs.transport.client import ConnectionPool
 

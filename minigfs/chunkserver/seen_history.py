@@ -11,7 +11,7 @@ import logging
 import msgspec
 
 from minigfs.errors import InvalidConfig
-from minigfs.master.messages import HeartbeatReply, HistoryPosition
+from minigfs.master.heartbeat_messages import HeartbeatReply, HistoryPosition
 from minigfs.ports import Clock, Disk
 
 __all__ = ["SeenHistory"]

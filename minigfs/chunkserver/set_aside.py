@@ -15,7 +15,7 @@ import re
 import threading
 
 from minigfs.ids import ChunkHandle, ChunkVersion
-from minigfs.master.messages import AheadReplica
+from minigfs.master.heartbeat_messages import AheadReplica
 from minigfs.ports import Clock, Disk
 
 __all__ = ["QUARANTINE", "SetAside"]

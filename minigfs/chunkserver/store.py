@@ -52,7 +52,7 @@ from minigfs.chunkserver.trash import Trash
 from minigfs.config import CHECKSUM_BLOCK_BYTES, MIN_CHUNK_BYTES
 from minigfs.errors import CorruptChunk, NoSpace, ProtocolError, Unsupported
 from minigfs.ids import ChunkHandle, ChunkVersion, ClusterId
-from minigfs.master.messages import AheadReplica
+from minigfs.master.heartbeat_messages import AheadReplica
 from minigfs.ports import Buffer, Clock, Disk, DiskFile, RealDiskFile, SystemClock
 
 __all__ = ["ChunkStore", "IncomingChunk", "OpenChunk", "chunk_path"]

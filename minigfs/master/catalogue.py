@@ -18,8 +18,12 @@ from dataclasses import dataclass, field
 
 from minigfs.ids import ChunkHandle, ChunkserverId, FileId
 from minigfs.master.chunks import file_digest
+from minigfs.master.heartbeat_messages import CatalogueBatch, CataloguedFile
 from minigfs.master.listing import find_page
-from minigfs.master.messages import CatalogueBatch, CataloguedFile, EntryKind, FileStatus
+from minigfs.master.messages import (
+    EntryKind,
+    FileStatus,
+)
 from minigfs.master.namespace import TRASH_NAME, find_inode, path_of, split_path
 from minigfs.master.state import FileInode, FileSystemState
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from minigfs.ids import ChunkHandle, ChunkserverId
+from minigfs.master.heartbeat_messages import CopyOrder
 from minigfs.master.membership import Server
-from minigfs.master.messages import CopyOrder
 from minigfs.master.state import Chunk
 
 __all__ = ["FAILURE_PAUSE_MS", "CopyBook", "RepairLimits", "RunningCopy"]

@@ -23,7 +23,7 @@ from minigfs.errors import FileMissing, UsageError, WriterFenced
 from minigfs.ids import ChunkHandle, ChunkVersion, FileId
 from minigfs.master.chunks import DIGEST_MAX, FIRST_VERSION, discard_chunks, file_digest
 from minigfs.master.commands import AppendChunk, SealChunk
-from minigfs.master.messages import ReplicaReport, SealOrder
+from minigfs.master.heartbeat_messages import ReplicaReport, SealOrder
 from minigfs.master.namespace import check_not_cloned, is_in_trash, path_of, split_path
 from minigfs.master.state import Chunk, FileInode, FileSystemState
 

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from minigfs.master.messages import HistoryPosition
+from minigfs.master.heartbeat_messages import HistoryPosition
 
 __all__ = ["TenureMark", "contains", "newest_position"]
 

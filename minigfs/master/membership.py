@@ -20,12 +20,14 @@ from itertools import islice
 from msgspec.structs import replace as with_fields
 
 from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion
-from minigfs.master.messages import (
+from minigfs.master.heartbeat_messages import (
     AheadReplica,
-    ChunkserverReport,
     Heartbeat,
     HeartbeatReply,
     ReplicaReport,
+)
+from minigfs.master.messages import (
+    ChunkserverReport,
 )
 from minigfs.master.placement import Candidate
 from minigfs.master.state import Chunk, FileSystemState

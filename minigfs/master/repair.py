@@ -26,8 +26,8 @@ from itertools import islice
 from minigfs.ids import ChunkHandle, ChunkserverId
 from minigfs.master.commands import ReplicaChange
 from minigfs.master.copy_book import CopyBook, RepairLimits, RunningCopy
+from minigfs.master.heartbeat_messages import CopyOrder, CopyReport
 from minigfs.master.membership import Membership, Server, as_candidate
-from minigfs.master.messages import CopyOrder, CopyReport
 from minigfs.master.placement import Candidate, choose_target, choose_victim
 from minigfs.master.rebalance import Rebalance
 from minigfs.master.repair_queue import RepairQueue

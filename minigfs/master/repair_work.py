@@ -16,7 +16,7 @@ from msgspec.structs import replace as with_fields
 from minigfs.errors import MinigfsError
 from minigfs.ids import ChunkHandle
 from minigfs.master import commands
-from minigfs.master.messages import Heartbeat, HeartbeatReply
+from minigfs.master.heartbeat_messages import Heartbeat, HeartbeatReply
 from minigfs.master.release import let_go
 from minigfs.master.repair import LOOKS_MAX, Repairs
 from minigfs.master.state import FileSystemState

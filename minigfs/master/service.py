@@ -28,6 +28,7 @@ from minigfs.master.barrier import SharedBarrier
 from minigfs.master.chunkserver_care import ChunkserverCare
 from minigfs.master.examination import Examination
 from minigfs.master.growth import chunk_starts, orders_for_open_replicas
+from minigfs.master.heartbeat_messages import Heartbeat, HeartbeatReply
 from minigfs.master.housekeeping import Housekeeping
 from minigfs.master.listing import find_page, inode_to_read, list_page, status_of
 from minigfs.master.machine import FILE_SYSTEM_MACHINE, FileSystemMachine
@@ -40,8 +41,6 @@ from minigfs.master.messages import (
     DiscardFile,
     FileStatus,
     Find,
-    Heartbeat,
-    HeartbeatReply,
     HoldWriters,
     ListDirectory,
     Listing,

@@ -19,9 +19,12 @@ from minigfs.ids import ChunkHandle, ChunkserverId, FileId
 from minigfs.master.catalogue import CatalogueFeed
 from minigfs.master.copy_book import RepairLimits
 from minigfs.master.health import HealthTally
+from minigfs.master.heartbeat_messages import Heartbeat, HeartbeatReply
 from minigfs.master.history import TenureMark, contains, newest_position
 from minigfs.master.membership import Membership
-from minigfs.master.messages import HOLD_MS, Heartbeat, HeartbeatReply
+from minigfs.master.messages import (
+    HOLD_MS,
+)
 from minigfs.master.placement import Candidate
 from minigfs.master.release import let_go
 from minigfs.master.repair import Repairs

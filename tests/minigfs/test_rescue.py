@@ -14,7 +14,7 @@ from minigfs.config import CHECKSUM_BLOCK_BYTES as BLOCK
 from minigfs.errors import FileExists, InvalidConfig
 from minigfs.ids import ChunkHandle, ChunkVersion, ClusterId, FileId
 from minigfs.master.chunks import file_digest
-from minigfs.master.messages import CatalogueBatch, CataloguedFile
+from minigfs.master.heartbeat_messages import CatalogueBatch, CataloguedFile
 from minigfs.ports import RealDisk
 from minigfs.rescue import Rescue, Rescued, RescueReport
 

@@ -22,7 +22,7 @@ from minigfs.chunkserver.reports import ChunkReport
 from minigfs.chunkserver.seen_history import SeenHistory
 from minigfs.chunkserver.store import ChunkStore
 from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, ClusterId, FileId
-from minigfs.master.messages import Heartbeat, HeartbeatReply, HistoryPosition
+from minigfs.master.heartbeat_messages import Heartbeat, HeartbeatReply, HistoryPosition
 from minigfs.ports import SystemClock
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.security import Security

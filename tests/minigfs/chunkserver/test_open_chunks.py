@@ -20,7 +20,7 @@ from minigfs.config import CHECKSUM_BLOCK_BYTES as BLOCK
 from minigfs.errors import CorruptChunk, WriterFenced
 from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, ClusterId, FileId
 from minigfs.master.append_messages import ChunkMember, InstallChunk
-from minigfs.master.messages import SealOrder
+from minigfs.master.heartbeat_messages import SealOrder
 from tests.sim.clock import SimRng
 from tests.sim.disk import SimDisk
 

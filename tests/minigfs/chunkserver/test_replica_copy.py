@@ -17,7 +17,7 @@ from minigfs.chunkserver.store import ChunkStore
 from minigfs.config import CHECKSUM_BLOCK_BYTES as BLOCK
 from minigfs.errors import CorruptChunk, Unreachable
 from minigfs.ids import ChunkHandle, ChunkVersion, ClusterId, FileId
-from minigfs.master.messages import CopyOrder, CopyReport
+from minigfs.master.heartbeat_messages import CopyOrder, CopyReport
 from minigfs.transport.bulk_server import BulkServer
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.metrics import Counters

@@ -6,7 +6,7 @@ import pytest
 
 from minigfs.chunkserver.seen_history import SeenHistory
 from minigfs.errors import InvalidConfig
-from minigfs.master.messages import HeartbeatReply, HistoryPosition
+from minigfs.master.heartbeat_messages import HeartbeatReply, HistoryPosition
 from minigfs.ports import RealDisk
 from tests.minigfs.chunkserver.test_trash import SteppedClock
 

@@ -7,7 +7,7 @@ import pytest
 from minigfs.chunkserver.set_aside import QUARANTINE
 from minigfs.errors import CorruptChunk
 from minigfs.ids import ChunkHandle, ChunkVersion
-from minigfs.master.messages import AheadReplica
+from minigfs.master.heartbeat_messages import AheadReplica
 from minigfs.ports import RealDisk
 from tests.minigfs.chunkserver.test_store import open_store, pattern, read, seal
 

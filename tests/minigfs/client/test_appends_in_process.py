@@ -2,18 +2,18 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 
 from minigfs.chunkserver.process import Chunkserver, ChunkserverOptions
 from minigfs.client.client import MinigfsClient
 from minigfs.client.config import ClientConfig
 from minigfs.config import FileSystemConfig
-from minigfs.master.messages import Heartbeat
+from minigfs.master.heartbeat_messages import Heartbeat
 from minigfs.master.options import MasterOptions
 from minigfs.master.service import FileSystemService
 from minigfs.ports import SystemClock, SystemRng
 from minigfs.transport.control_server import ControlServer
+from minigfs.transport.messages import Message
 from minigfs.transport.security import Security
 from tests.lone_host import LONE_ADDRESS, lone_host
 from tests.sim.disk import SimDisk
@@ -40,15 +40,14 @@ def with_cluster(tmp_path: Path, use: Callable[[MinigfsClient, list[Chunkserver]
         handlers = dict(service.handlers())
         take = handlers[Heartbeat]
 
-        async def hear(beat: Heartbeat) -> object:
+        async def hear(beat: Heartbeat) -> Message:
             heard.release()
             return await take(beat)
 
         server = ControlServer({**handlers, Heartbeat: hear}, SECURITY)
         address = await server.start("127.0.0.1:0")
-        with ExitStack() as stack:
-            chunkservers: list[Chunkserver] = []
-            stack.callback(lambda: [left.stop() for left in chunkservers])
+        chunkservers: list[Chunkserver] = []
+        try:
             for number in range(3):
                 directory = tmp_path / str(number)
                 directory.mkdir()
@@ -69,6 +68,9 @@ def with_cluster(tmp_path: Path, use: Callable[[MinigfsClient, list[Chunkserver]
                 ClientConfig(masters=(address,), token=SECURITY.token, cluster_id="c")
             )
             await asyncio.to_thread(use, client, chunkservers)
+        finally:
+            for chunkserver in chunkservers:
+                chunkserver.stop()
             await server.stop()
             await service.stop()
             await host.stop()

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from minigfs.ids import ChunkHandle, ChunkserverId
 from minigfs.master import commands
+from minigfs.master.heartbeat_messages import CopyOrder, CopyReport, Heartbeat, ReplicaReport
 from minigfs.master.membership import Membership
-from minigfs.master.messages import CopyOrder, CopyReport, Heartbeat, ReplicaReport
 from minigfs.master.repair import RepairLimits, Repairs
 from minigfs.master.state import Chunk
 from tests.minigfs.master.harness import Driver

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from minigfs.ids import ChunkserverId, FileId
 from minigfs.master import catalogue, commands
 from minigfs.master.catalogue import CatalogueFeed
-from minigfs.master.messages import CatalogueBatch
+from minigfs.master.heartbeat_messages import CatalogueBatch
 from minigfs.master.namespace import path_of
 from minigfs.master.state import FileInode, FileSystemState
 from tests.minigfs.master.harness import CHUNK_BYTES, SERVERS, Driver

@@ -5,7 +5,7 @@ import pytest
 from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId
 from minigfs.master import commands
 from minigfs.master.growth import chunk_starts, orders_for_open_replicas
-from minigfs.master.messages import ReplicaReport
+from minigfs.master.heartbeat_messages import ReplicaReport
 from minigfs.master.snapshot import freeze_state, restore_state
 from minigfs.master.state import FileInode
 from tests.minigfs.master.harness import CHUNK_BYTES, SERVERS, Driver

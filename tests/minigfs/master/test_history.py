@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from minigfs.ids import ChunkHandle
 from minigfs.master import commands
+from minigfs.master.heartbeat_messages import HistoryPosition
 from minigfs.master.history import TenureMark, contains, newest_position
-from minigfs.master.messages import HistoryPosition
 from minigfs.master.snapshot import freeze_state, restore_state
 from minigfs.master.transition import transition
 from tests.minigfs.master.harness import Driver

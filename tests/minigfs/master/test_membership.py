@@ -8,8 +8,8 @@ import pytest
 from minigfs.ids import ChunkserverId
 from minigfs.master import commands
 from minigfs.master.health import HealthTally
+from minigfs.master.heartbeat_messages import AheadReplica, Heartbeat, ReplicaReport
 from minigfs.master.membership import ALIVE_MS, DELETE_ORDERS_MAX, Membership
-from minigfs.master.messages import AheadReplica, Heartbeat, ReplicaReport
 from tests.minigfs.master.harness import SERVERS
 
 S0, S1, S2 = SERVERS

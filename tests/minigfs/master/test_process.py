@@ -18,6 +18,7 @@ from minigfs.errors import (
     NotEnoughChunkservers,
     WriterFenced,
 )
+from minigfs.master.heartbeat_messages import ReplicaReport
 from minigfs.master.messages import (
     AllocateChunks,
     CreateFile,
@@ -31,7 +32,6 @@ from minigfs.master.messages import (
     Remove,
     Rename,
     RenewWriters,
-    ReplicaReport,
     ReportDamage,
     SealedChunk,
     Stat,

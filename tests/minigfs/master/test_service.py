@@ -12,6 +12,7 @@ from minigfs.errors import NoSpace, NotEnoughChunkservers, WriterFenced
 from minigfs.master import appends, commands, housekeeping, repair_work, sealing
 from minigfs.master.append_messages import GetAppendTarget
 from minigfs.master.growth import NO_CHUNK
+from minigfs.master.heartbeat_messages import ReplicaReport
 from minigfs.master.housekeeping import Housekeeping
 from minigfs.master.machine import FILE_SYSTEM_MACHINE, FileSystemMachine
 from minigfs.master.messages import (
@@ -24,7 +25,6 @@ from minigfs.master.messages import (
     PublishFile,
     Remove,
     RenewWriters,
-    ReplicaReport,
     SealedChunk,
 )
 from minigfs.master.options import MasterOptions

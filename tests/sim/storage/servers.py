@@ -15,7 +15,7 @@ from minigfs.chunkserver.identity import Identity
 from minigfs.chunkserver.process import Chunkserver, ChunkserverOptions
 from minigfs.errors import InvalidConfig
 from minigfs.ids import ChunkHandle, ChunkserverId, ClusterId
-from minigfs.master.messages import CatalogueBatch
+from minigfs.master.heartbeat_messages import CatalogueBatch
 from minigfs.ports import Buffer, Disk, DiskFile
 from minigfs.transport.security import Security
 from tests.sim.clock import SimRng
