@@ -83,6 +83,8 @@ def _claimed(context: AttemptContext, assignment: PublishAssignment) -> str:
 def _take_back_claims(context: AttemptContext) -> None:
     """What an earlier attempt had claimed becomes the staging directory again."""
     storage, staging = context.storage, context.spec.staging
+    if not storage.moves_directories(staging):
+        return  # nothing is ever claimed there
     attempts = attempts_url(staging)
     storage.make_directories(attempts)  # a job without output has none yet
     for entry in storage.list_directory(attempts):

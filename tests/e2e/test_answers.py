@@ -157,10 +157,17 @@ def test_a_packed_real_log_on_the_local_backend(tmp_path: Path, name: str) -> No
     _check(tmp_path, str(tmp_path / "real.log.gz"), str(tmp_path / "out"), data, None)
 
 
-def test_a_dirty_log_on_the_local_backend_split_at_every_kind_of_place(tmp_path: Path) -> None:
-    (tmp_path / "dirty.log").write_bytes(DIRTY_LOG)
-    for split_bytes in (1, 7, 64, 1000, 30_000):
-        _check(
-            tmp_path, str(tmp_path / "dirty.log"), str(tmp_path / f"out-{split_bytes}"), DIRTY_LOG,
-            None, "--split-size", str(split_bytes), "--reducers", "2",
-        )  # fmt: skip
+@pytest.mark.parametrize(
+    ("split_bytes", "long_count"),  # of the parts of the long URL: each byte of it is a task, or 7
+    [(1, 100), (7, 500), (64, 5000), (1000, 5000), (30_000, 5000)]
+    + [pytest.param(size, 5000, marks=pytest.mark.slow) for size in (1, 7)],
+)
+def test_a_dirty_log_on_the_local_backend_split_at_every_kind_of_place(
+    tmp_path: Path, split_bytes: int, long_count: int
+) -> None:
+    data = DIRTY_LOG.replace(b"/long" * 5000, b"/long" * long_count)
+    (tmp_path / "dirty.log").write_bytes(data)
+    _check(
+        tmp_path, str(tmp_path / "dirty.log"), str(tmp_path / "out"), data, None,
+        "--split-size", str(split_bytes), "--reducers", "2",
+    )  # fmt: skip
