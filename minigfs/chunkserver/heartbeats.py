@@ -155,7 +155,7 @@ class Heartbeats:
         if not self._is_connected:
             logger.info("the master at %s leads", self._masters.leader)
         self._is_connected = True
-        self._store.report_delivered(report)
+        self._store.report_delivered(report, _tenure_of(reply))
         self._trash_untold = self._trash_untold[len(trashed) :]
         self._copies.delivered(copied)
         if not self._history.believes(reply, seen, self._masters.leader):
@@ -170,6 +170,12 @@ class Heartbeats:
             self._store.delete(handle, at_once=handle in at_once)
             if self._stopping.is_set() or self._clock.monotonic_ms() > until_ms:
                 return
+
+
+def _tenure_of(reply: HeartbeatReply) -> tuple[int, int]:
+    """Whose reply it is: a term, and the number that its leader drew. An impostor has none."""
+    position = reply.position
+    return (0, 0) if position is None else (position.term, position.nonce)
 
 
 def as_replica_reports(chunks: Sequence[StoredChunk]) -> tuple[ReplicaReport, ...]:

@@ -40,6 +40,7 @@ class ReportLedger:
         """``last_report`` is no lower than the number of any full report of an earlier process,
         which the master may still remember: process ids repeat, in a container at every start."""
         self._owes_full_report = True
+        self._listener: object = None
         self._report = last_report
         self._parts: list[tuple[StoredChunk, ...]] = []  # of the full report that is under way
         self._part = 0
@@ -127,6 +128,14 @@ class ReportLedger:
                 del self._new[chunk.handle]
         for handle in report.gone:
             self._gone.pop(handle, None)
+
+    def heard_by(self, listener: object) -> None:
+        """Who took the last report. If that is not who took those before, it may have missed some,
+        and those who come after it may miss this one: a master that does not know yet that it leads
+        no more takes reports as well."""
+        if self._listener not in (None, listener):
+            self.owe_full_report()
+        self._listener = listener
 
     def _part_delivered(self, report: ChunkReport) -> None:
         if not self._parts or (report.report, report.part) != (self._report, self._part):

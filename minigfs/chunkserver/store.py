@@ -241,9 +241,11 @@ class ChunkStore:
         with self._lock:
             return self._ledger.take(self._sealed.values())
 
-    def report_delivered(self, report: ChunkReport) -> None:
+    def report_delivered(self, report: ChunkReport, listener: object) -> None:
+        """``listener`` is told from any other master, and from itself in another term."""
         with self._lock:
             self._ledger.delivered(report)
+            self._ledger.heard_by(listener)
 
     def owe_full_report(self) -> None:
         with self._lock:

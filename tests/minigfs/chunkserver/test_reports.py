@@ -48,6 +48,26 @@ def test_a_lost_report_is_said_again() -> None:
     assert (empty.chunks, empty.gone) == ((), ())
 
 
+def test_what_only_a_master_of_yesterday_has_heard_is_said_again() -> None:
+    # It answers for a while after the next one was told everything, and is believed until then.
+    ledger = ReportLedger()
+    true, stale = (2, 22), (1, 11)
+    ledger.delivered(ledger.take([]))
+    ledger.heard_by(true)
+    assert not ledger.take([]).full
+    ledger.sealed(chunk(1))
+    ledger.delivered(ledger.take([chunk(1)]))
+    ledger.heard_by(stale)
+    for listener in (true, true):
+        report = ledger.take([chunk(1)])
+        assert (report.full, report.chunks) == (True, (chunk(1),))
+        ledger.delivered(report)
+        ledger.heard_by(listener)
+    ledger.delivered(ledger.take([chunk(1)]))
+    ledger.heard_by(true)
+    assert not ledger.take([chunk(1)]).full
+
+
 def test_what_happens_while_a_full_report_is_under_way_is_not_lost() -> None:
     ledger = ReportLedger()
     under_way = ledger.take([chunk(1)])

@@ -44,7 +44,7 @@ def store(disk: RealDisk) -> ChunkStore:
 
 def store_report(store: ChunkStore) -> ChunkReport:
     report = store.take_report()
-    store.report_delivered(report)
+    store.report_delivered(report, 1)
     return report
 
 

@@ -49,7 +49,7 @@ def test_full_reports_of_a_restarted_server_have_higher_numbers_than_those_befor
     for _ in range(3):
         first.owe_full_report()
         report = first.take_report()
-        first.report_delivered(report)
+        first.report_delivered(report, 1)
         numbers.append(report.report)
     clock.advance(1_000)
     second = ChunkStore(disk, cluster_id=ClusterId("c1"), clock=clock)
@@ -198,7 +198,7 @@ def test_a_start_quarantines_what_is_no_chunk_of_this_cluster(
 def test_a_deleted_chunk_is_gone_and_reported(disk: RealDisk, tmp_path: Path) -> None:
     store = open_store(disk)
     seal(store, 1, b"x")
-    store.report_delivered(store.take_report())
+    store.report_delivered(store.take_report(), 1)
     store.delete(ChunkHandle(1))
     store.delete(ChunkHandle(99))
     assert list((tmp_path / "chunks").iterdir()) == []
