@@ -152,13 +152,14 @@ class Repairs:
         return tuple(islice(self._changes.values(), CHANGES_MAX))
 
     def logged(self, changes: Sequence[ReplicaChange]) -> None:
-        """The changes are in the log, and applied as far as they made sense."""
+        """The changes are in the log, and applied as far as they made sense.
+
+        What was to be added is a stray until it turns out to be in the set: the chunk may be gone.
+        """
         for change in changes:
             self._changes.pop(change.handle, None)
             self._book.end(change.handle)
-            for server in self._membership.servers(change.add):
-                server.strays.pop(change.handle, None)
-            for server in self._membership.servers(change.remove):
+            for server in self._membership.servers((*change.add, *change.remove)):
                 if server.may_hold(change.handle):
                     server.strays[change.handle] = None
         self._queue.look_at([change.handle for change in changes])

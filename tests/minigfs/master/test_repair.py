@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigfs.master import commands
+from minigfs.master.commands import ReplicaChange
 from minigfs.master.membership import ALIVE_MS
 from minigfs.master.repair import RepairLimits
 from minigfs.master.standing import SILENCE_BORNE_MS
+from minigfs.master.state import FileSystemState
 from minigfs.master.trash import chunks_in_trash
 from tests.minigfs.master.harness import Driver
 from tests.minigfs.master.repair_world import LENGTH_BYTES, RepairWorld, server_id
@@ -218,6 +220,26 @@ def test_a_removed_file_is_repaired_no_more_and_its_replicas_go_everywhere() -> 
     world.disks[S3].new.add(handle)
     world.remove_file(handle)
     world.run(3)
+    assert not any(handle in disk.held for disk in world.disks.values())
+
+
+def test_a_copy_of_a_file_that_is_removed_before_the_copy_counts_goes_as_well() -> None:
+    world = RepairWorld(2, goal=2)
+    handle = world.write((0,))
+    removed = False
+    decide = world.repairs.turn
+
+    def decide_and_remove(state: FileSystemState, now_ms: int) -> tuple[ReplicaChange, ...]:
+        nonlocal removed
+        changes = decide(state, now_ms)
+        if any(S1 in change.add for change in changes) and not removed:
+            removed = True
+            world.remove_file(handle)
+        return changes
+
+    world.repairs.turn = decide_and_remove  # type: ignore[method-assign]
+    world.run(10)
+    assert removed
     assert not any(handle in disk.held for disk in world.disks.values())
 
 
