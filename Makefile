@@ -9,7 +9,7 @@ MUTANTS ?=
 ROUNDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast faults slow mutants check format sim sim-long bench bench-master bench-calm bench-stragglers install clean
+.PHONY: help demo test test-fast faults slow mutants check format sim sim-long sim-storage bench bench-master bench-calm bench-stragglers install clean
 
 help: ## list the recipes
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,10 @@ format: $(VENV)/.dev ## rewrite the code in the house format
 SEEDS ?= 2000
 sim: $(VENV)/.dev ## simulate SEEDS=2000 groups of masters under faults, one process (JOBS=4 for more)
 	$(BIN)/python -m tests.sim --count $(SEEDS) --jobs $(or $(JOBS),1) --quiet
+
+sim-storage: SEEDS = 300
+sim-storage: $(VENV)/.dev ## simulate SEEDS=300 clusters of chunkservers and clients under faults
+	$(BIN)/python -m tests.sim --storage --count $(SEEDS) --jobs $(or $(JOBS),1) --quiet
 
 sim-long: SEEDS = 10000
 sim-long: sim ## ten thousand seeds

@@ -7,11 +7,16 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from minigfs.chunkserver.mutations import Mutations
+from minigfs.chunkserver.open_replica import OpenReplica
+from minigfs.master import tenure
 from tests.sim.campaign import Run, perform, report_failure
+from tests.sim.storage.servers import LifeFile
 
 FIRST_SEED = int(os.environ.get("SIM_FIRST_SEED", "0"))
 SEEDS = int(os.environ.get("SIM_STORAGE_SEEDS", "3"))
@@ -41,3 +46,42 @@ def test_a_seed_is_the_same_run_in_another_process_whatever_its_hashes() -> None
         digests.append(done.stdout)
     assert digests[0] == digests[1]
     assert "trace" in digests[0]
+
+
+def no_sync_before_the_acknowledgement(plant: pytest.MonkeyPatch) -> None:
+    """Of records: the file is synced at all other times."""
+    sync = LifeFile.sync
+
+    def forgetful(file: LifeFile) -> None:
+        if sys._getframe(1).f_code is not OpenReplica.apply.__code__:
+            sync(file)
+
+    plant.setattr(LifeFile, "sync", forgetful)
+
+
+def frozen_replicas_take_mutations(plant: pytest.MonkeyPatch) -> None:
+    """Of a version that the log has left behind."""
+    plant.setattr(Mutations, "freeze", lambda mutations: None)
+
+
+def an_old_master_is_obeyed(plant: pytest.MonkeyPatch) -> None:
+    """It does not look whether its log has what a chunkserver has seen."""
+    plant.setattr(tenure, "contains", lambda marks, seen, commit_index: True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mistake", "kinds"),
+    [
+        (no_sync_before_the_acknowledgement, "power-loss,crash-point,crash-many"),
+        (frozen_replicas_take_mutations, "pause,isolate,cut-one-way,stale-leader,reset"),
+        (an_old_master_is_obeyed, "old-master,client-crash"),
+    ],
+)
+def test_a_planted_mistake_is_found(
+    mistake: Callable[[pytest.MonkeyPatch], None], kinds: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [Run(seed=seed, storage=True, settings={"kinds": kinds}) for seed in range(8)]
+    assert perform(runs[0]).violation is None
+    mistake(monkeypatch)
+    assert any(perform(run).violation is not None for run in runs)

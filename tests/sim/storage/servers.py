@@ -15,7 +15,7 @@ from minigfs.chunkserver.identity import Identity
 from minigfs.chunkserver.process import Chunkserver, ChunkserverOptions
 from minigfs.errors import InvalidConfig
 from minigfs.ids import ChunkHandle, ChunkserverId, ClusterId
-from minigfs.master.heartbeat_messages import CatalogueBatch
+from minigfs.master.heartbeat_messages import AheadReplica, CatalogueBatch
 from minigfs.ports import Buffer, Disk, DiskFile
 from minigfs.transport.security import Security
 from tests.sim.clock import SimRng
@@ -297,11 +297,18 @@ def chunkserver_names() -> dict[str, object]:
 def _watch_deletions(site: StorageSite, name: str, server: Chunkserver) -> None:
     """The store tells the world before it gives up a file."""
     store = server._store
-    delete = store.delete
+    delete, set_aside = store.delete, store.set_aside
 
     def watched(handle: ChunkHandle, *, at_once: bool = False) -> None:
         if store.find(handle) is not None:
             site.deleting(name, handle)
         delete(handle, at_once=at_once)
 
+    def watched_aside(order: AheadReplica) -> None:
+        known = store.find(order.handle)
+        if known is not None and known.version >= order.version:
+            site.deleting(name, order.handle)
+        set_aside(order)
+
     store.delete = watched  # type: ignore[method-assign]
+    store.set_aside = watched_aside  # type: ignore[method-assign]
