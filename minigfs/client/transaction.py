@@ -16,6 +16,7 @@ rely on is said by ``require`` and its kind, and checked by the master in that o
 from types import TracebackType
 from typing import Protocol, Self
 
+from minigfs.client.blocks import AllOrNothing
 from minigfs.client.writer import FileWriter
 from minigfs.errors import OutcomeUnknown, UsageError
 from minigfs.ids import FileId
@@ -41,7 +42,7 @@ class _Client(Protocol):
     def transact(self, request: Transact) -> Transacted: ...
 
 
-class Transaction:
+class Transaction(AllOrNothing):
     """Made by ``MinigfsClient.transaction``; for one thread at a time."""
 
     def __init__(self, client: _Client) -> None:
@@ -138,19 +139,8 @@ class Transaction:
             self._is_over = True
             self._discard()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if exc_type is None:
-            self.commit()
-        else:
-            self.discard()
+    def _complete(self) -> None:
+        self.commit()
 
     def _add(self, change: MakeDirectory | FileWriter | Rename | Remove | SetPolicy) -> None:
         if self._is_over:

@@ -19,10 +19,9 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
 
 from minigfs.client.allocation import ChunkAllocator, NewFile
+from minigfs.client.blocks import AllOrNothing
 from minigfs.client.edits import Edits, NewChunk, Scratch
 from minigfs.client.leases import WriterLeases
 from minigfs.client.masters import MasterCaller
@@ -49,7 +48,7 @@ _MEMORY_BYTES_MAX = 64 * 1024 * 1024  # of what was written; more lies on the di
 _PIECE_BYTES = 1024 * 1024
 
 
-class UpdatableFile:
+class UpdatableFile(AllOrNothing):
     """Made by ``MinigfsClient.open_for_update``. Thread-safe; the position is shared.
 
     As a context manager it flushes on a clean exit and drops what was not flushed on an exception.
@@ -205,19 +204,8 @@ class UpdatableFile:
         if reader is not None:
             reader.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if exc_type is None:
-            self.close()
-        else:
-            self.discard()
+    def _complete(self) -> None:
+        self.close()
 
     def _check_open(self) -> None:
         if not self._is_open:

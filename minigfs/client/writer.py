@@ -12,10 +12,9 @@ and needs no other.
 """
 
 from collections import deque
-from types import TracebackType
-from typing import Self
 
 from minigfs.client.allocation import NewFile
+from minigfs.client.blocks import AllOrNothing
 from minigfs.client.leases import WriterLeases
 from minigfs.client.masters import MasterCaller
 from minigfs.client.upload import ChunkUpload, UploadContext
@@ -31,7 +30,7 @@ _DISCARD_WAIT_S = 0.5  # a living master answers in a few milliseconds
 _UPLOAD_COUNT_MAX = 8  # small chunks wait for syncs, not for us: eight waits at once
 
 
-class FileWriter:
+class FileWriter(AllOrNothing):
     """One file being written; made by ``MinigfsClient.open_writer``. For one thread at a time.
 
     As a context manager it publishes on a clean exit and discards on an exception. A writer that is
@@ -166,19 +165,8 @@ class FileWriter:
                 # A process that ends now, as a failed command does, should have told a living one.
                 told.wait(_DISCARD_WAIT_S)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if exc_type is None:
-            self.close()
-        else:
-            self.discard()
+    def _complete(self) -> None:
+        self.close()
 
     def __del__(self) -> None:
         # Only queues are touched: a finaliser may run anywhere, even inside a lock of ours.
