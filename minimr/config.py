@@ -17,6 +17,7 @@ __all__ = [
     "MASTER_PATIENCE_MS",
     "NEWS_INTERVAL_MS",
     "SAME_RECORD_COUNT_MAX",
+    "SLOWSTART_PERMILLE",
     "STATUS_WAIT_MS",
     "PING_INTERVAL_MS",
     "POLL_WAIT_MS_MAX",
@@ -50,6 +51,7 @@ RECOVERY_HOLD_MS = (
 TICK_INTERVAL_MS = 200  # how late a deadline may be noticed
 POLL_WAIT_MS_MAX = 30_000  # a long poll is answered before middleboxes drop a silent connection
 
+SLOWSTART_PERMILLE = 1  # of a job's maps are done before idle slots go to reduces, which wait there
 LOCALITY_WAIT_MS = (
     300  # a job waits so long for a slot on a host of its input, and again for one in
 )

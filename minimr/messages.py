@@ -17,6 +17,7 @@ __all__ = [
     "FileRange",
     "GetJob",
     "GetJobSpec",
+    "GetMapOutputs",
     "HelloWorker",
     "HotKey",
     "JobList",
@@ -27,8 +28,10 @@ __all__ = [
     "ListWorkers",
     "MapAssignment",
     "MapOutput",
+    "MapOutputNews",
     "MapResult",
     "Nearness",
+    "NewsHeard",
     "Part",
     "PingReply",
     "PingWorker",
@@ -119,6 +122,7 @@ class JobSpec(Message, frozen=True):
         PROGRESS_DEADLINE_MS  # an attempt without any progress for so long is given up
     )
     max_bad: int = 0  # records that may be set aside; 0: the first bad one fails the job
+    slowstart_permille: int = 1000  # of the maps are done before slots that are free go to reduces
 
 
 class MapOutput(Message, frozen=True):
@@ -185,9 +189,13 @@ class MapAssignment(Message, frozen=True, tag="map"):
 
 
 class ReduceAssignment(Message, frozen=True, tag="reduce"):
+    """``map_outputs`` are those that are there, if they are few; the others are asked for
+    (`GetMapOutputs`), as they come."""
+
     attempt: AttemptId
     partition: int
-    map_outputs: tuple[MapOutput, ...]  # in order of map_index
+    map_count: int
+    map_outputs: tuple[MapOutput, ...] = ()
 
 
 class PublishAssignment(Message, frozen=True, tag="publish"):
@@ -262,7 +270,7 @@ class Failure(Message, frozen=True):
     record: str = ""  # repr of the record or key, shortened
     url: str = ""
     offset: int = -1  # byte offset of the record in the (unpacked) file; -1 unknown
-    lost_map_indexes: tuple[int, ...] = ()  # of a FETCH failure
+    lost_outputs: tuple[AttemptId, ...] = ()  # map attempts, of a FETCH failure
     is_final: bool = False  # it would happen again: the task is not tried once more
     mark: str = ""  # the record at which the executor died: see `minimr.tasks.gasp`
     damaged_count: int = 0  # of the lost map outputs, those that were there with a wrong sum
@@ -408,6 +416,36 @@ class PingWorker(Request[PingReply], frozen=True, tag="work.ping"):
     running: tuple[Progress, ...]
     stored_jobs: tuple[JobId, ...] = ()
     wait_ms: int = 0
+
+
+class NewsHeard(Message, frozen=True, array_like=True):
+    """How much of the news of a job's map outputs has been heard; ``term``: from which leader."""
+
+    term: int = 0
+    count: int = 0
+
+
+class MapOutputNews(Message, frozen=True):
+    """``outputs`` are new, or at a new place; those of the maps ``gone`` are no more, and will come
+    again. ``is_wanted`` False: nobody needs the attempt that asked."""
+
+    heard: NewsHeard
+    outputs: tuple[MapOutput, ...] = ()
+    gone: tuple[int, ...] = ()
+    is_wanted: bool = True
+
+
+class GetMapOutputs(Request[MapOutputNews], frozen=True, tag="work.outputs"):
+    """A reduce attempt that waits for map outputs; answers when there is news, or after
+    ``wait_ms``. ``missed`` are map attempts whose outputs it could not fetch, ``damaged_count`` of
+    them for a wrong sum: those maps run again."""
+
+    worker_id: WorkerId
+    attempt: AttemptId
+    heard: NewsHeard = NewsHeard()
+    wait_ms: int = 0
+    missed: tuple[AttemptId, ...] = ()
+    damaged_count: int = 0
 
 
 class ReportSuccess(Request[Empty], frozen=True, tag="work.done"):

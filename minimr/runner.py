@@ -26,6 +26,7 @@ from minimr.config import (
     DEFAULT_MEMORY_BYTES,
     MEMORY_BYTES_MIN,
     PROGRESS_DEADLINE_MS,
+    SLOWSTART_PERMILLE,
     STATUS_WAIT_MS,
 )
 from minimr.errors import JobCancelled, JobFailed, JobUsageError
@@ -407,6 +408,7 @@ def _specify(
         backup_policy=backup_policy,
         progress_deadline_ms=task_timeout_s * 1000,
         max_bad=max_bad,
+        slowstart_permille=SLOWSTART_PERMILLE if plan.backend == "ray" else 1000,
     )
 
 

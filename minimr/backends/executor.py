@@ -20,14 +20,24 @@ from pathlib import Path
 
 from minimr.backends.crash_dump import crash_stack
 from minimr.ids import WorkerId
-from minimr.messages import Assignment, AttemptResult, Failure, FailureKind, JobSpec
+from minimr.messages import (
+    Assignment,
+    AttemptResult,
+    Failure,
+    FailureKind,
+    GetMapOutputs,
+    JobSpec,
+    MapOutputNews,
+)
 from minimr.tasks.executor_channel import (
+    AskOutputs,
     AttemptFailure,
     AttemptProgress,
     AttemptSucceeded,
     ChannelClosed,
     ExecutorChannel,
     OpenJob,
+    OutputNews,
     RunAttempt,
 )
 from minimr.tasks.failures import OUT_OF_MEMORY, AttemptFailed
@@ -114,9 +124,12 @@ class ExecutorProcess:
         work: AttemptWork,
         on_progress: Callable[[int, int], None],
         is_cancelled: Callable[[], bool],
+        ask_outputs: Callable[[GetMapOutputs, Callable[[], bool]], MapOutputNews | None],
     ) -> AttemptResult:
         """Run one attempt; all attempts of one executor are of one job.
 
+        ``ask_outputs`` waits for news of map outputs, in a thread of its own, for as long as the
+        function that it is given does not say that the attempt has ended.
         ``on_progress(done_bytes, total_bytes)`` is called from this thread. Raises
         ``AttemptFailed``: with what the attempt reported, with ``DIED`` when the child ended under
         it, with ``CANCELLED`` after ``kill`` or when ``is_cancelled()`` became true. After the
@@ -125,6 +138,7 @@ class ExecutorProcess:
         assert self._opened in (None, work.spec.job_id), "an executor serves one job"
         log_offset = self._log_file.stat().st_size
         self._page.clear()
+        ended = threading.Event()
         try:
             self._hand_over(work)
             while True:
@@ -136,6 +150,8 @@ class ExecutorProcess:
                         return message.result
                     case AttemptFailure():
                         raise AttemptFailed(message.failure)
+                    case AskOutputs():
+                        self._start_asking(message.request, ask_outputs, ended)
                 if is_cancelled():
                     self.kill()
                 # What user code forked may hold the channel open after the child's death.
@@ -143,6 +159,24 @@ class ExecutorProcess:
                     raise ChannelClosed
         except ChannelClosed:
             raise AttemptFailed(self._end_of(work, log_offset)) from None
+        finally:
+            ended.set()
+
+    def _start_asking(
+        self,
+        request: GetMapOutputs,
+        ask_outputs: Callable[[GetMapOutputs, Callable[[], bool]], MapOutputNews | None],
+        ended: threading.Event,
+    ) -> None:
+        """The child waits for the answer, and says nothing but its end before it has come."""
+
+        def ask() -> None:
+            news = ask_outputs(request, ended.is_set)
+            if news is not None and not ended.is_set():
+                with suppress(ChannelClosed):
+                    self._channel.send_to_executor(OutputNews(news=news))
+
+        threading.Thread(target=ask, name="map-outputs", daemon=True).start()
 
     def kill(self) -> None:
         """End the child and what it started, now; from any thread."""

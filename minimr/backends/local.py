@@ -16,6 +16,8 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
+import msgspec
+
 from minigfs.errors import MinigfsError
 from minigfs.ports import SystemClock
 from minimr.backends.crash_dump import without_dumps
@@ -32,9 +34,11 @@ from minimr.messages import (
     Failure,
     FailureKind,
     GetJob,
+    GetMapOutputs,
     HelloWorker,
     JobSpec,
     JobStatus,
+    MapOutputNews,
     PingWorker,
     PollTask,
     Progress,
@@ -91,7 +95,7 @@ class LocalBackend:
         self._held.note_beside(working_urls(spec.staging))
         self._coordinator.call(SubmitJob(spec=spec))
         if self._slot_count == 0:
-            here = ThreadSlot(0, self._scratch, spec, job, self._storage)
+            here = ThreadSlot(0, self._scratch, spec, job, self._storage, self._ask_outputs)
             self._run_here(here, spec.job_id)
             return
         self._slots = [self._make_slot(index, spec, job) for index in range(self._slot_count)]
@@ -128,14 +132,17 @@ class LocalBackend:
 
     def _make_slot(self, index: int, spec: JobSpec, job: Job) -> Slot:
         if not self._in_processes:
-            return ThreadSlot(index, self._scratch, spec, job, self._storage)
+            return ThreadSlot(index, self._scratch, spec, job, self._storage, self._ask_outputs)
         from minimr.backends.executor import share_of_cores
         from minimr.backends.executor_slot import ExecutorSlot
 
         log_file = self._scratch / f"executor-{index}.log"
         environment = {**share_of_cores(self._slot_count), **self._environment}
         executors = ExecutorSlot(log_file=log_file, environment=environment)
-        return ProcessSlot(index, self._scratch, spec, executors)
+        return ProcessSlot(index, self._scratch, spec, executors, self._ask_outputs)
+
+    def _ask_outputs(self, request: GetMapOutputs) -> MapOutputNews:
+        return self._coordinator.call(msgspec.structs.replace(request, wait_ms=POLL_WAIT_MS_MAX))
 
     def _start(self, name: str, target: Callable[..., None], *arguments: object) -> None:
         # Daemons, because user code may never return and Ctrl-C must end the process all the same.

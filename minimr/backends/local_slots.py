@@ -10,13 +10,23 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from minigfs.errors import MinigfsError
 from minimr.formats.storage import Storage
 from minimr.ids import WorkerId
 from minimr.job import Job
-from minimr.messages import Assignment, AttemptResult, Failure, JobSpec, WorkerInfo
+from minimr.messages import (
+    Assignment,
+    AttemptResult,
+    Failure,
+    GetMapOutputs,
+    JobSpec,
+    MapOutputNews,
+    WorkerInfo,
+)
 
 if TYPE_CHECKING:
     from minimr.backends.executor_slot import ExecutorSlot
+    from minimr.tasks.map_outputs import MapOutputs
 
 __all__ = ["HOST", "ProcessSlot", "Slot", "ThreadSlot"]
 
@@ -55,9 +65,17 @@ class ThreadSlot:
     """User code in this process: nothing to start, and pdb can see it."""
 
     def __init__(
-        self, index: int, scratch: Path, spec: JobSpec, job: Job, storage: Storage
+        self,
+        index: int,
+        scratch: Path,
+        spec: JobSpec,
+        job: Job,
+        storage: Storage,
+        ask_outputs: Callable[[GetMapOutputs], MapOutputNews],
     ) -> None:
         self.info = _info(index, scratch)
+        self._ask_outputs = ask_outputs
+        self._map_outputs: MapOutputs | None = None
         self._scratch = scratch
         self._spec = spec
         self._job = job
@@ -68,8 +86,11 @@ class ThreadSlot:
         # Arrow takes longest to load, so it is loaded by the threads that need it.
         from minimr.shuffle.fetch import SegmentFetcher
         from minimr.tasks.attempt import AttemptContext, run_attempt
+        from minimr.tasks.map_outputs import MapOutputs
 
         self._cancelled.clear()
+        if self._map_outputs is None:
+            self._map_outputs = MapOutputs(self._ask_outputs)
         return run_attempt(
             AttemptContext(
                 job=self._job,
@@ -83,6 +104,7 @@ class ThreadSlot:
                 report_progress=on_progress,
                 is_cancelled=self._cancelled.is_set,
                 storage=self._storage,
+                map_outputs=self._map_outputs,
             )
         )
 
@@ -96,8 +118,16 @@ class ThreadSlot:
 class ProcessSlot:
     """User code in a child: as many interpreters as slots, and a crash costs one attempt."""
 
-    def __init__(self, index: int, scratch: Path, spec: JobSpec, executors: "ExecutorSlot") -> None:
+    def __init__(
+        self,
+        index: int,
+        scratch: Path,
+        spec: JobSpec,
+        executors: "ExecutorSlot",
+        ask_outputs: Callable[[GetMapOutputs], MapOutputNews],
+    ) -> None:
         self.info = _info(index, scratch)
+        self._ask_outputs = ask_outputs
         self._scratch = scratch
         self._spec = spec
         self._executors = executors
@@ -115,11 +145,24 @@ class ProcessSlot:
         )
         executor = self._executors.acquire(self._spec.job_id)
         try:
-            return executor.run(work, on_progress, lambda: False)  # ``cancel`` kills it
+            # ``cancel`` kills it.
+            return executor.run(work, on_progress, lambda: False, self._news_of)
         except AttemptFailed as failed:
             raise AttemptFailed(_without_log(failed.failure)) from None
         finally:
             self._executors.release()
+
+    def _news_of(
+        self, request: GetMapOutputs, has_ended: Callable[[], bool]
+    ) -> MapOutputNews | None:
+        while not has_ended():
+            try:
+                news = self._ask_outputs(request)
+            except MinigfsError:  # the backend is closing, and the executor with it
+                return None
+            if news.outputs or news.gone or not news.is_wanted:
+                return news
+        return None
 
     def cancel(self) -> None:
         self._executors.cancel()

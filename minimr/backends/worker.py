@@ -54,8 +54,10 @@ from minimr.messages import (
     Failure,
     FailureKind,
     GetJobSpec,
+    GetMapOutputs,
     HelloWorker,
     JobSpec,
+    MapOutputNews,
     PingReply,
     PingWorker,
     PollTask,
@@ -206,7 +208,9 @@ class WorkerSupervisor:
             work = self._prepare(assignment)
             executor = self._executors.acquire(attempt.task.job_id)
             try:
-                result = executor.run(work, self._on_progress(attempt), self._stopping.is_set)
+                result = executor.run(
+                    work, self._on_progress(attempt), self._stopping.is_set, self._ask_outputs
+                )
             finally:
                 self._executors.release()
                 assert work.log is not None
@@ -220,6 +224,22 @@ class WorkerSupervisor:
             text = f"{attempt} could not be run on worker {self._disk.worker_id}: {error}"
             return self._failure(attempt, Failure(kind=FailureKind.INTERNAL, error=text))
         return ReportSuccess(worker_id=self._disk.worker_id, attempt=attempt, result=result)
+
+    def _ask_outputs(
+        self, request: GetMapOutputs, has_ended: Callable[[], bool]
+    ) -> MapOutputNews | None:
+        """News of map outputs for a reduce that waits; None once that has ended."""
+        asked = msgspec.structs.replace(request, wait_ms=_POLL_WAIT_MS)
+        while not has_ended():
+            try:
+                news = self._link.call(asked, wait_ms=_POLL_WAIT_MS)
+            except MinigfsError as error:
+                self._pause(error)
+                continue
+            if news.outputs or news.gone or not news.is_wanted:
+                return news
+            asked = msgspec.structs.replace(asked, missed=(), damaged_count=0)
+        return None
 
     def _failure(self, attempt: AttemptId, failure: Failure) -> ReportFailure:
         return ReportFailure(worker_id=self._disk.worker_id, attempt=attempt, failure=failure)

@@ -7,13 +7,15 @@ share the slots fairly. Of that job it gets, in this order:
 2. an idle task whose input lies on its host. If other hosts have some and this one has none, the
    slot waits ``LOCALITY_WAIT_MS`` for a better one to come free, then takes a task of its rack,
    waits as long again, then takes any (delay scheduling);
-3. when nothing is idle, a backup.
+3. when nothing is idle, a backup;
+4. when no job has any of these for it, a reduce whose job is still mapping: it fetches map outputs
+   as they come. Such a reduce gives up its slot as soon as a map needs it (``to_set_back``).
 
 A task that failed goes to a worker on which it has not, if there is one. Workers that fail again
 and again, or say that they are unfit, are passed over, unless that would leave nobody.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from minimr.config import BACKUP_LOOK_INTERVAL_MS, LOCALITY_WAIT_MS, RETRY_ELSEWHERE_MS
@@ -23,7 +25,7 @@ from minimr.coordinator.machine import CoordinatorMachine
 from minimr.coordinator.pace import Pace
 from minimr.coordinator.running import RunningAttempt, RunningAttempts
 from minimr.coordinator.scheduling import JobQueue, TaskQueue, phase_to_run
-from minimr.coordinator.state import CoordinatorState, JobRecord
+from minimr.coordinator.state import CoordinatorState, JobRecord, JobStage
 from minimr.ids import AttemptId, JobId, TaskId, TaskPhase, WorkerId
 from minimr.messages import FailureKind, Nearness
 
@@ -55,6 +57,7 @@ class Assigner:
         self._looked_ms: dict[JobId, int] = {}
         self._due: set[JobId] = set()  # jobs whose slow attempts are looked for in this turn
         self._failed_on: dict[TaskId, dict[WorkerId, int]] = {}
+        self._freed: set[WorkerId] = set()  # whose reduces were set back, and that did not poll yet
         self.meet_jobs()
 
     @property
@@ -87,6 +90,10 @@ class Assigner:
     def discard(self, task: TaskId) -> None:
         """``task`` runs or is done by other means: an adopted attempt, a late commit."""
         self._queues[task.job_id].discard(task)
+
+    def note_poll(self, worker_id: WorkerId) -> None:
+        """The worker is free."""
+        self._freed.discard(worker_id)
 
     def note_failure(self, attempt: AttemptId, kind: FailureKind, now_ms: int) -> None:
         """The task had better run elsewhere, and the worker may be to blame."""
@@ -158,7 +165,10 @@ class Assigner:
             choice = self._of_job(record, phase, worker, fit, now_ms)
             if choice is not None:
                 return choice
-        return None
+        if self._idle_count() or worker.slowness_permille(now_ms) >= SLOW_PERMILLE:
+            return None
+        early = (self._early_reduce(record, worker, fit, now_ms) for record in jobs)
+        return next((choice for choice in early if choice is not None), None)
 
     def _of_job(
         self, record: JobRecord, phase: TaskPhase, worker: Worker, fit: list[Worker], now_ms: int
@@ -193,6 +203,56 @@ class Assigner:
         of_task = self._running.of_task(TaskId(record.job_id, phase, index))
         slow = {self._fleet.host_of(running.worker_id) for running in of_task}
         return worker.info.host in slow and any(one.info.host not in slow for one in fit)
+
+    # --- reduces while maps run ------------------------------------------------------------------
+
+    def _early_reduce(
+        self, record: JobRecord, worker: Worker, fit: list[Worker], now_ms: int
+    ) -> Choice | None:
+        done_permille = record.maps_done * 1000 // max(1, record.map_count)
+        wanted_permille = max(1, record.spec.slowstart_permille)
+        if record.stage is not JobStage.MAP or done_permille < wanted_permille:
+            return None
+        queue = self._queues[record.job_id].of(TaskPhase.REDUCE)
+        index = self._take(record, TaskPhase.REDUCE, queue, worker, fit, now_ms)
+        if index is None:
+            return None
+        return Choice(worker=worker, task=TaskId(record.job_id, TaskPhase.REDUCE, index))
+
+    def to_set_back(self, waiting: Collection[AttemptId], now_ms: int) -> Iterator[RunningAttempt]:
+        """Of the reduces that wait for maps, those in whose slots maps are to run: the latest."""
+        fit = self._fleet.fit(now_ms) if waiting else []
+        if not fit or any(worker.poll is not None for worker in fit):
+            return
+        self._freed = {one for one in self._freed if self._fleet.alive(one) is not None}
+        wanted = self._idle_count() + self._backups_wanted(len(fit), now_ms) - len(self._freed)
+        found = [one for attempt in waiting if (one := self._running.get(attempt)) is not None]
+        for running in sorted(found, key=lambda one: one.began_ms, reverse=True):
+            if wanted > 0 and not running.ending:
+                wanted -= 1
+                self._freed.add(running.worker_id)
+                yield running
+
+    def _idle_count(self) -> int:
+        """Tasks that could run now, were there slots."""
+        return sum(
+            len(self._queues[record.job_id].of(phase))
+            for record in self._state.jobs.values()
+            if (phase := phase_to_run(record)) is not None
+        )
+
+    def _backups_wanted(self, slot_count: int, now_ms: int) -> int:
+        """Jobs of which a slow map would be backed up, were there a slot."""
+        count = 0
+        for record in self._state.jobs.values():
+            queue = self._queues[record.job_id].of(TaskPhase.MAP)
+            if record.stage is JobStage.MAP and self._is_due(record.job_id, now_ms):
+                view = self._phase_view(record, TaskPhase.MAP, queue, slot_count, now_ms)
+                is_wanted = POLICIES[record.spec.backup_policy].choose(view) is not None
+                count += is_wanted
+                if not is_wanted:
+                    self._looked_ms[record.job_id] = now_ms
+        return count
 
     # --- backups ---------------------------------------------------------------------------------
 

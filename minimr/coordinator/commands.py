@@ -76,11 +76,15 @@ class FailAttempt(_Command, frozen=True, tag="fail-attempt"):
 
 
 class LoseAttempts(_Command, frozen=True, tag="lose-attempts"):
-    """Attempts that ended with their worker, and committed map outputs that went with its disk."""
+    """Attempts that ended with their worker, and committed map outputs that went with its disk or
+    could not be fetched: ``damaged_count`` for a wrong sum. ``is_set_back``: running attempts were
+    ended by choice."""
 
     job_id: JobId
     attempts: tuple[AttemptId, ...]
     backups: tuple[AttemptId, ...] = ()
+    is_set_back: bool = False
+    damaged_count: int = 0
 
 
 class StopJob(_Command, frozen=True, tag="stop-job"):

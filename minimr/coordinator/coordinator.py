@@ -35,7 +35,7 @@ from minimr.coordinator.commands import (
     StopJob,
 )
 from minimr.coordinator.effects import DiscardStaging, Effect, Propose, PublishOutput, Refuse, Reply
-from minimr.coordinator.ends import commit_of, failure_of, loss_of
+from minimr.coordinator.ends import commit_of, failure_of, hung_of, loss_of, missed_by, set_back_of
 from minimr.coordinator.events import (
     Applied,
     Called,
@@ -51,15 +51,15 @@ from minimr.coordinator.held_pings import HeldPings, ping_reply
 from minimr.coordinator.invariants import check_invariants
 from minimr.coordinator.losses import (
     hung_attempts,
-    hung_failure,
     outputs_lost_with,
     owners_never_heard_of,
 )
 from minimr.coordinator.machine import CoordinatorMachine
+from minimr.coordinator.output_feed import OutputFeed
 from minimr.coordinator.running import RunningAttempts
 from minimr.coordinator.scheduling import assignment_of
-from minimr.coordinator.state import CoordinatorState, JobRecord, JobStage
-from minimr.coordinator.takeover import Takeover, is_adoptable
+from minimr.coordinator.state import CoordinatorState, JobStage
+from minimr.coordinator.takeover import OpenAttempts, Takeover
 from minimr.errors import JobUsageError, NoSuchJob
 from minimr.ids import AttemptId, JobId, WorkerId
 from minimr.messages import (
@@ -67,6 +67,7 @@ from minimr.messages import (
     CancelJob,
     GetJob,
     GetJobSpec,
+    GetMapOutputs,
     HelloWorker,
     JobSpec,
     JobStatus,
@@ -112,9 +113,11 @@ class Coordinator:
         self._pings = HeldPings(self._running)
         self._board = JobBoard(machine, self._running)
         self._assigner = Assigner(machine, self._fleet, self._running)
+        self._feed = OutputFeed(machine, self._fleet, term)
         self._publishing: set[JobId] = set()
         self._ending: dict[JobId, JobSpec] = {}
         self._attempt_counter = 0
+        self._open = OpenAttempts(machine, self._running, term)
         self._takeover = Takeover(machine.state.workers, now_ms)
         self._noting_workers = False
 
@@ -173,6 +176,8 @@ class Coordinator:
                 self._report_success(token, request)
             case ReportFailure():
                 self._report_failure(token, request)
+            case GetMapOutputs():
+                self._get_map_outputs(token, request)
             case _:
                 assert_never(request)
 
@@ -210,12 +215,13 @@ class Coordinator:
         worker = self._meet(request.worker)
         self._note_progress(worker, request.running)
         self._takeover.heard(worker.info.worker_id)
-        self._answer(token, self._ping_reply(request))
+        self._answer(token, ping_reply(request, self._running, self.state))
 
     def _poll(self, token: int, request: PollTask) -> None:
         worker = self._meet(request.worker)
         self._lose_running(worker.info.worker_id)  # it is idle: what was offered never arrived
         self._takeover.heard(worker.info.worker_id)
+        self._assigner.note_poll(worker.info.worker_id)
         self._drop_poll(worker)
         wait_ms = min(max(request.wait_ms, 0), POLL_WAIT_MS_MAX)
         worker.idle_since_ms = worker.idle_since_ms or self._now_ms
@@ -230,11 +236,8 @@ class Coordinator:
         worker.heard_ms = self._now_ms
         worker.executor_pid = request.executor_pid
         self._note_progress(worker, request.running)
-        reply = self._ping_reply(request)
+        reply = ping_reply(request, self._running, self.state)
         self._effects += self._pings.take(token, request, reply, self._now_ms)
-
-    def _ping_reply(self, request: HelloWorker | PingWorker) -> PingReply:
-        return ping_reply(request.running, request.stored_jobs, self._running, self.state)
 
     def _meet(self, info: WorkerInfo) -> Worker:
         """The worker that speaks; if it is new here, or a new process, its past life is over."""
@@ -246,24 +249,22 @@ class Coordinator:
             self._drop_poll(worker)
         self._lose_running(info.worker_id)
         self._lose_outputs(info.worker_id, stored=frozenset(info.stored))
+        self._feed.note_moved(info.worker_id)
         return self._fleet.enrol(info, self._now_ms)
 
     def _note_progress(self, worker: Worker, running: tuple[Progress, ...]) -> None:
         worker_id = worker.info.worker_id
         for progress in running:
-            known = self._running.get(progress.attempt)
-            if known is None and is_adoptable(progress.attempt, self.state, self._term):
-                known = self._running.begin(
-                    progress.attempt, worker_id, None, self._now_ms - progress.elapsed_ms
-                )
+            if self._open.adopt(progress, worker_id, self._now_ms):
                 self._assigner.discard(progress.attempt.task)
+            known = self._running.get(progress.attempt)
             if known is not None and known.worker_id == worker_id:
                 known.note(progress, self._now_ms)
                 self._board.note_news(progress.attempt.task.job_id)
 
     def _report_success(self, token: int, request: ReportSuccess) -> None:
         attempt = request.attempt
-        record = self._record_if_open(attempt)
+        record = self._open.record_of(attempt)
         if record is None:  # late or a duplicate: whatever it reports is settled
             self._answer(token, Empty())
             return
@@ -276,17 +277,18 @@ class Coordinator:
 
     def _report_failure(self, token: int, request: ReportFailure) -> None:
         attempt, failure = request.attempt, request.failure
-        record = self._record_if_open(attempt)
+        record = self._open.record_of(attempt)
         if record is None:
             self._answer(token, Empty())
             return
         command = failure_of(attempt, failure, self._running, record, self._now_ms)
         self._propose_end(attempt, command, token)
 
-    def _record_if_open(self, attempt: AttemptId) -> JobRecord | None:
-        """The job of an attempt whose end may be reported now."""
-        is_open = self._running.get(attempt) or is_adoptable(attempt, self.state, self._term)
-        return self.state.jobs.get(attempt.task.job_id) if is_open else None
+    def _get_map_outputs(self, token: int, request: GetMapOutputs) -> None:
+        record = self._open.record_of(request.attempt)
+        if record is not None and (missed := missed_by(request, record, self._now_ms)) is not None:
+            self._propose(missed)
+        self._feed.wait(token, request, self._now_ms)
 
     # --- the log's answers -----------------------------------------------------------------------
 
@@ -300,6 +302,7 @@ class Coordinator:
                 self._assigner.note_commit(attempt, rivals, self._now_ms)
                 self._effects += self._pings.end_unwanted(rivals)
                 self._after_end(attempt, *rivals)
+                self._running.restart_reduces(attempt.task, self.state, self._now_ms)
                 self._lose_if_orphan(result)
             case FailAttempt(attempt=attempt, failure=failure, lost=lost):
                 self._assigner.note_failure(attempt, failure.kind, self._now_ms)
@@ -329,6 +332,7 @@ class Coordinator:
     def _after_end(self, *attempts: AttemptId) -> None:
         """Attempts have ended; their tasks, if they are open and nothing else runs them, are idle
         again."""
+        self._feed.note(attempts)
         for attempt in attempts:
             task = attempt.task
             self._running.remove(attempt)
@@ -353,6 +357,7 @@ class Coordinator:
             self._fleet.forgive(job_id)
             self._running.remove_job(job_id)
             self._board.forget_job(job_id)
+            self._feed.forget_job(job_id)
             self._publishing.discard(job_id)
 
     def _on_refused(self, command: Command) -> None:
@@ -367,6 +372,7 @@ class Coordinator:
     # --- losses ----------------------------------------------------------------------------------
 
     def _on_tick(self) -> None:
+        self._feed.wake()
         for worker in self._fleet.silent(self._now_ms):
             worker.alive = False
             self._drop_poll(worker)
@@ -382,11 +388,9 @@ class Coordinator:
 
     def _give_up_hung(self) -> None:
         """An attempt that pings but gets nowhere fails; its worker is told to end it."""
-        for running in hung_attempts(self._running, self.state, self._now_ms):
+        for running, record in hung_attempts(self._running, self.state, self._now_ms):
             running.ending = True
-            record = self.state.jobs[running.attempt.task.job_id]
-            failure = hung_failure(running, record)
-            self._propose(failure_of(running.attempt, failure, self._running, record, self._now_ms))
+            self._propose(hung_of(running, self._running, record, self._now_ms))
 
     def _lose_running(self, worker_id: WorkerId) -> None:
         for running in self._running.of_worker(worker_id):
@@ -407,6 +411,11 @@ class Coordinator:
             self._end_stopped_jobs()
             self._publish_outputs()
             self._assign_tasks()
+            for running in self._assigner.to_set_back(self._feed.waiting(), self._now_ms):
+                running.ending = True
+                self._propose(set_back_of(running, self._now_ms))
+        for token, news in self._feed.due(self._open.is_wanted, self._now_ms):
+            self._answer(token, news)
         for worker in self._fleet.waiting():
             if worker.poll is not None and worker.poll.deadline_ms <= self._now_ms:
                 self._drop_poll(worker)
@@ -431,9 +440,9 @@ class Coordinator:
 
     def _publish_outputs(self) -> None:
         for record in self.state.jobs.values():
-            is_ours = record.spec.published_by_master and record.stage is JobStage.PUBLISH
-            is_ready = is_ours and record.is_settled(record.publish_task)
-            if is_ready and record.job_id not in self._publishing:
+            is_ready = record.stage is JobStage.PUBLISH and record.is_settled(record.publish_task)
+            is_ours = record.spec.published_by_master and record.job_id not in self._publishing
+            if is_ready and is_ours:
                 self._publishing.add(record.job_id)
                 self._effects.append(PublishOutput(spec=record.spec))
 
@@ -445,9 +454,7 @@ class Coordinator:
             attempt = AttemptId(task, self._term, self._attempt_counter)
             record = self.state.jobs[task.job_id]
             assignment = assignment_of(record, attempt, self._fleet.current, choice.nearness)
-            self._running.begin(
-                attempt, worker.info.worker_id, assignment, self._now_ms, choice.is_backup
-            )
+            self._running.begin(attempt, worker.info.worker_id, self._now_ms, choice.is_backup)
             self._board.note_news(task.job_id)
             self._answer(worker.poll.token, TaskOffer(assignment=assignment))
             worker.poll, worker.idle_since_ms = None, 0
@@ -461,6 +468,7 @@ class Coordinator:
     def _on_caller_gone(self, token: int) -> None:
         self._board.unwatch(token)
         self._pings.drop(token)
+        self._feed.forget_caller(token)
         for worker in self._fleet.waiting():
             if worker.poll is not None and worker.poll.token == token:
                 worker.poll = None

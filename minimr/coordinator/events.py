@@ -9,6 +9,7 @@ from minimr.messages import (
     Failure,
     GetJob,
     GetJobSpec,
+    GetMapOutputs,
     HelloWorker,
     ListJobs,
     ListWorkers,
@@ -41,6 +42,7 @@ CoordinatorRequest = (
     | PingWorker
     | ReportSuccess
     | ReportFailure
+    | GetMapOutputs
     | ListWorkers
 )
 

@@ -9,24 +9,19 @@ from minimr.coordinator.effects import Reply
 from minimr.coordinator.fleet import Poll
 from minimr.coordinator.running import RunningAttempts
 from minimr.coordinator.state import CoordinatorState
-from minimr.ids import AttemptId, JobId, WorkerId
-from minimr.messages import PingReply, PingWorker, Progress
+from minimr.ids import AttemptId, WorkerId
+from minimr.messages import HelloWorker, PingReply, PingWorker
 
 __all__ = ["HeldPings", "ping_reply"]
 
 
 def ping_reply(
-    reported: Iterable[Progress],
-    stored_jobs: Iterable[JobId],
-    running: RunningAttempts,
-    state: CoordinatorState,
+    said: HelloWorker | PingWorker, running: RunningAttempts, state: CoordinatorState
 ) -> PingReply:
-    """What a worker is to hear that runs ``reported`` and has files of ``stored_jobs``."""
-    return PingReply(
-        known=True,
-        cancel=tuple(one.attempt for one in reported if not running.wants(one.attempt, state)),
-        finished_jobs=tuple(job_id for job_id in stored_jobs if job_id not in state.jobs),
-    )
+    """What a worker is to hear that says this."""
+    cancel = (one.attempt for one in said.running if not running.wants(one.attempt, state))
+    finished = (job_id for job_id in said.stored_jobs if job_id not in state.jobs)
+    return PingReply(known=True, cancel=tuple(cancel), finished_jobs=tuple(finished))
 
 
 class HeldPings:

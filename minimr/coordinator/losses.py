@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from minimr.coordinator.fleet import Fleet
 from minimr.coordinator.running import RunningAttempt, RunningAttempts
-from minimr.coordinator.state import CoordinatorState, JobRecord, JobStage
-from minimr.ids import AttemptId, JobId, WorkerId
-from minimr.messages import Failure, FailureKind, ReduceAssignment
+from minimr.coordinator.state import AttemptEnd, CoordinatorState, JobRecord, JobStage
+from minimr.ids import AttemptId, JobId, TaskPhase, WorkerId
+from minimr.messages import Failure, FailureKind
 
 __all__ = [
     "attempts_to_blame",
@@ -20,14 +20,15 @@ __all__ = [
 
 def hung_attempts(
     running: RunningAttempts, state: CoordinatorState, now_ms: int
-) -> list[RunningAttempt]:
-    """Attempts without any progress for as long as their job allows."""
+) -> list[tuple[RunningAttempt, JobRecord]]:
+    """Attempts without any progress for as long as their job allows; a reduce may wait for maps."""
     return [
-        one
+        (one, record)
         for one in running
         if not one.ending
         and (record := state.jobs.get(one.attempt.task.job_id)) is not None
         and now_ms - one.moved_ms > record.spec.progress_deadline_ms > 0
+        and not (record.stage is JobStage.MAP and one.attempt.task.phase is TaskPhase.REDUCE)
     ]
 
 
@@ -64,16 +65,13 @@ def owners_never_heard_of(state: CoordinatorState, fleet: Fleet) -> list[WorkerI
     return [worker_id for worker_id in owners if fleet.alive(worker_id) is None]
 
 
-def attempts_to_blame(
-    running: RunningAttempt | None, record: JobRecord, map_indexes: tuple[int, ...]
-) -> tuple[AttemptId, ...]:
-    """The map attempts behind a fetch failure: those whose outputs the reduce was told to fetch,
-    as a map that has run again since is not to blame. For an attempt of an earlier coordinator
-    that is forgotten; then those that stand now."""
-    assignment = running.assignment if running is not None else None
-    outputs = (
-        assignment.map_outputs
-        if isinstance(assignment, ReduceAssignment)
-        else tuple(record.map_outputs())
+def attempts_to_blame(record: JobRecord, missed: tuple[AttemptId, ...]) -> tuple[AttemptId, ...]:
+    """The committed map attempts among those whose outputs a reduce could not fetch: a map that has
+    run again since is not to blame."""
+    return tuple(
+        attempt
+        for attempt in missed
+        if attempt.task.phase is TaskPhase.MAP
+        and record.has_task(attempt.task)
+        and record.task(attempt.task).end_of(attempt) is AttemptEnd.COMMITTED
     )
-    return tuple(output.attempt for output in outputs if output.map_index in map_indexes)

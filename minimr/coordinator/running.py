@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from minimr.coordinator.state import CoordinatorState
+from minimr.coordinator.state import CoordinatorState, JobStage
 from minimr.ids import AttemptId, JobId, TaskId, TaskPhase, WorkerId
-from minimr.messages import Assignment, Progress
+from minimr.messages import Progress
 
 __all__ = ["RunningAttempt", "RunningAttempts"]
 
@@ -16,13 +16,11 @@ _KeyT = TypeVar("_KeyT")
 
 @dataclass(slots=True, kw_only=True)
 class RunningAttempt:
-    """``assignment`` is None for an attempt adopted from an earlier coordinator. ``ending``: the
-    command that ends it is on its way through the log. ``reported_ms`` is when it last said how far
-    it is, ``moved_ms`` when that was further than before."""
+    """``ending``: the command that ends it is on its way through the log. ``reported_ms`` is when
+    it last said how far it is, ``moved_ms`` when that was further than before."""
 
     attempt: AttemptId
     worker_id: WorkerId
-    assignment: Assignment | None
     began_ms: int
     reported_ms: int
     moved_ms: int
@@ -40,6 +38,10 @@ class RunningAttempt:
         self.reported_ms = now_ms
         if (self.done_bytes, self.total_bytes, self.steps) != before:
             self.moved_ms = now_ms
+
+    def restart(self, now_ms: int) -> None:
+        """A reduce that waited for maps begins its own work now: only this tells how fast it is."""
+        self.began_ms = self.reported_ms = self.moved_ms = now_ms
 
 
 class RunningAttempts:
@@ -61,7 +63,6 @@ class RunningAttempts:
         self,
         attempt: AttemptId,
         worker_id: WorkerId,
-        assignment: Assignment | None,
         began_ms: int,
         is_backup: bool = False,
     ) -> RunningAttempt:
@@ -70,7 +71,6 @@ class RunningAttempts:
         running = RunningAttempt(
             attempt=attempt,
             worker_id=worker_id,
-            assignment=assignment,
             began_ms=began_ms,
             reported_ms=began_ms,
             moved_ms=began_ms,
@@ -123,6 +123,14 @@ class RunningAttempts:
             and not record.stopped
             and not record.is_settled(attempt.task)
         )
+
+    def restart_reduces(self, ended_map: TaskId, state: CoordinatorState, now_ms: int) -> None:
+        """Reduces that began early were waiting for a map; was it the last?"""
+        record = state.jobs.get(ended_map.job_id)
+        is_last = record is not None and record.stage is JobStage.REDUCE
+        if ended_map.phase is TaskPhase.MAP and is_last:
+            for running in self.of_phase(ended_map.job_id, TaskPhase.REDUCE):
+                running.restart(now_ms)
 
     def progress_of(self, job_id: JobId) -> list[Progress]:
         return [

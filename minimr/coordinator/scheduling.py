@@ -25,6 +25,8 @@ __all__ = ["JobQueue", "TaskQueue", "assignment_of", "phase_to_run"]
 
 Avoid = Callable[[int], bool]
 
+_MAP_OUTPUTS_TOLD_MAX = 64  # with the assignment: 14 KB; more are told of once a worker, not a task
+
 
 class TaskQueue:
     """Idle tasks of one phase: ``put`` and ``take`` cost O(log n) however many there are.
@@ -158,10 +160,14 @@ def assignment_of(
             skips=record.skips(task),
         )
     if task.phase is TaskPhase.REDUCE:
-        assert record.stage is JobStage.REDUCE
-        outputs = tuple(current(output) for output in record.map_outputs())
-        assert len(outputs) == record.map_count
-        return ReduceAssignment(attempt=attempt, partition=task.index, map_outputs=outputs)
+        is_few = record.map_count <= _MAP_OUTPUTS_TOLD_MAX
+        outputs = tuple(current(output) for output in record.map_outputs()) if is_few else ()
+        return ReduceAssignment(
+            attempt=attempt,
+            partition=task.index,
+            map_count=record.map_count,
+            map_outputs=outputs,
+        )
     assert record.stage is JobStage.PUBLISH
     return PublishAssignment(
         attempt=attempt,

@@ -42,6 +42,7 @@ class AttemptEnd(StrEnum):
     FAILED = "failed"  # counts towards the job's attempt limit
     EXCUSED = "excused"  # failed, by no fault of its own
     LOST = "lost"  # with its worker, with its output, or because another attempt was faster
+    SET_BACK = "set-back"  # a reduce that waited for maps; they needed its slot
 
 
 class JobStage(StrEnum):
@@ -173,12 +174,17 @@ class JobRecord:
     def map_outputs(self) -> Iterator[MapOutput]:
         """Outputs that are there, in order of their map's index; a map-only job has none."""
         for index in range(self.map_count):
-            task = self.task(self.map_task(index))
-            if task.commit is None or task.output_lost:
-                continue
-            assert isinstance(task.commit.result, MapResult)
-            if task.commit.result.output is not None:
-                yield task.commit.result.output
+            output = self.map_output(index)
+            if output is not None:
+                yield output
+
+    def map_output(self, index: int) -> MapOutput | None:
+        """The output of a map, if it is there."""
+        task = self.task(self.map_task(index))
+        if task.commit is None or task.output_lost:
+            return None
+        assert isinstance(task.commit.result, MapResult)
+        return task.commit.result.output
 
     def suspects(self, task: TaskId) -> tuple[str, ...]:
         """Marks of records at which an attempt of ``task`` has died."""

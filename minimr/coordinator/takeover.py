@@ -9,10 +9,13 @@ like any other.
 from collections.abc import Iterable
 
 from minimr.config import RECOVERY_HOLD_MS, WORKER_DEAD_AFTER_MS
-from minimr.coordinator.state import CoordinatorState
+from minimr.coordinator.machine import CoordinatorMachine
+from minimr.coordinator.running import RunningAttempts
+from minimr.coordinator.state import JobRecord
 from minimr.ids import AttemptId, WorkerId
+from minimr.messages import Progress
 
-__all__ = ["Takeover", "is_adoptable"]
+__all__ = ["OpenAttempts", "Takeover"]
 
 
 class Takeover:
@@ -45,13 +48,40 @@ class Takeover:
         return tuple(sorted(self._awaited.union(alive)))
 
 
-def is_adoptable(attempt: AttemptId, state: CoordinatorState, term: int) -> bool:
-    """Whether an earlier coordinator than that of ``term`` assigned ``attempt``, and its end is not
-    known."""
-    record = state.jobs.get(attempt.task.job_id)
-    return (
-        record is not None
-        and attempt.term < term
-        and record.has_task(attempt.task)
-        and record.task(attempt.task).end_of(attempt) is None
-    )
+class OpenAttempts:
+    """Attempts whose end is not known: those that run, and those that an earlier coordinator than
+    that of ``term`` assigned and that may still run."""
+
+    def __init__(self, machine: CoordinatorMachine, running: RunningAttempts, term: int) -> None:
+        self._machine = machine
+        self._running = running
+        self._term = term
+
+    def record_of(self, attempt: AttemptId) -> JobRecord | None:
+        """The job of an attempt whose end may be reported now."""
+        is_open = self._running.get(attempt) is not None or self._is_adoptable(attempt)
+        return self._machine.state.jobs.get(attempt.task.job_id) if is_open else None
+
+    def is_wanted(self, attempt: AttemptId) -> bool:
+        """Whether the attempt is to go on."""
+        if self._is_adoptable(attempt):
+            record = self._machine.state.jobs[attempt.task.job_id]
+            return not record.stopped and not record.is_settled(attempt.task)
+        return self._running.wants(attempt, self._machine.state)
+
+    def adopt(self, progress: Progress, worker_id: WorkerId, now_ms: int) -> bool:
+        """A worker says that this runs; true if it runs for us from now on."""
+        attempt = progress.attempt
+        if self._running.get(attempt) is not None or not self._is_adoptable(attempt):
+            return False
+        self._running.begin(attempt, worker_id, now_ms - progress.elapsed_ms)
+        return True
+
+    def _is_adoptable(self, attempt: AttemptId) -> bool:
+        record = self._machine.state.jobs.get(attempt.task.job_id)
+        return (
+            record is not None
+            and attempt.term < self._term
+            and record.has_task(attempt.task)
+            and record.task(attempt.task).end_of(attempt) is None
+        )

@@ -5,7 +5,7 @@
     job       MAP <-> REDUCE -> PUBLISH -> done
                `--------`----------`-----> STOPPING -> failed | cancelled
     attempt   runs -> committed -> lost (when another takes its place)
-               `----> failed | excused | lost
+               `----> failed | excused | lost | set back
 
 Two tables decide which commands a job heeds at each stage and how a failure ends its attempt; the
 functions below them only compute. An attempt ends once. A command that is late or a duplicate
@@ -51,7 +51,10 @@ from minimr.messages import (
     PublishResult,
 )
 
-__all__ = ["ACCEPTED", "BAD_RECORDS", "END_OF_FAILURE", "transition"]
+__all__ = ["ACCEPTED", "BAD_FRAMES", "BAD_RECORDS", "END_OF_FAILURE", "transition"]
+
+BAD_FRAMES = "shuffle.bad_frames"
+"""The counter of map outputs that were there, with a wrong sum."""
 
 BAD_RECORDS = "map.bad_records"
 """The counter of records that were set aside."""
@@ -164,12 +167,10 @@ def _fail(record: JobRecord, command: FailAttempt) -> JobRecord:
     if after is record:
         return record
     after = _note_place(after, task, command.failure)
-    if command.failure.damaged_count:
-        damaged = {"shuffle.bad_frames": command.failure.damaged_count}
-        after = replace(after, counters=_added(after.counters, damaged))
+    after = _count_damaged(after, command.failure.damaged_count)
     after = _count_backup(record, after, wasted=command.attempt in command.backups)
     for lost in command.lost:
-        after = _lose_attempt(after, lost)
+        after = _lose_attempt(after, lost, AttemptEnd.LOST)
     is_same_bug = _user_error(command.failure) == record.task(task).user_error != ""
     return _judge(after, task, command.failure, is_certain=is_same_bug)
 
@@ -201,11 +202,19 @@ def _user_error(failure: Failure) -> str:
 
 def _lose(record: JobRecord, command: LoseAttempts) -> JobRecord:
     after = record
+    end = AttemptEnd.SET_BACK if command.is_set_back else AttemptEnd.LOST
     for attempt in command.attempts:
         before = after
-        after = _lose_attempt(before, attempt)
+        after = _lose_attempt(before, attempt, end)
         after = _count_backup(before, after, wasted=attempt in command.backups)
-    return after
+    return after if after is record else _count_damaged(after, command.damaged_count)
+
+
+def _count_damaged(record: JobRecord, damaged_count: int) -> JobRecord:
+    if not damaged_count:
+        return record
+    damaged = {BAD_FRAMES: damaged_count}
+    return replace(record, counters=_added(record.counters, damaged))
 
 
 def _count_backup(
@@ -221,7 +230,7 @@ def _count_backup(
     )
 
 
-def _lose_attempt(record: JobRecord, attempt: AttemptId) -> JobRecord:
+def _lose_attempt(record: JobRecord, attempt: AttemptId, end: AttemptEnd) -> JobRecord:
     """A running attempt is gone, or a committed map's output, if that is still needed."""
     task = attempt.task
     if not record.has_task(task):
@@ -229,7 +238,7 @@ def _lose_attempt(record: JobRecord, attempt: AttemptId) -> JobRecord:
     if record.task(task).end_of(attempt) is AttemptEnd.COMMITTED:
         after = _lose_output(record, task)
     else:
-        after = _end(record, attempt, AttemptEnd.LOST)
+        after = _end(record, attempt, end)
     failure = Failure(
         kind=FailureKind.INTERNAL,
         error=f"task {task} was lost with its worker or its output {TASK_END_COUNT_MAX} times; "

@@ -38,10 +38,14 @@ __all__ = [
     "FetchSegment",
     "FetchedPartition",
     "MapOutputsLost",
+    "Missed",
     "SegmentFetcher",
     "SegmentHeader",
     "segment_handlers",
 ]
+
+Missed = tuple[MapOutput, MinigfsError]
+"""An output that could not be fetched, and why."""
 
 PIECE_BYTES = 1 << 20
 FETCH_THREAD_COUNT = 4  # enough to keep a disk and a network busy
@@ -63,16 +67,16 @@ class FetchSegment(Request[SegmentHeader], frozen=True, tag="segment.fetch"):
 
 
 class MapOutputsLost(SegmentUnavailable):
-    """Map outputs that cannot be had, by map index: exactly those maps must run again.
+    """Map outputs that cannot be had, by their attempts: exactly those maps must run again.
 
     ``damaged_count`` of them were there, with a wrong sum.
     """
 
     def __init__(
-        self, message: str, map_indexes: tuple[int, ...] = (), damaged_count: int = 0
+        self, message: str, attempts: tuple[AttemptId, ...] = (), damaged_count: int = 0
     ) -> None:
         super().__init__(message)
-        self.map_indexes = map_indexes
+        self.attempts = attempts
         self.damaged_count = damaged_count
 
 
@@ -131,7 +135,7 @@ class FetchedPartition:
                 yield pairs
         except SegmentUnavailable as error:
             raise MapOutputsLost(
-                error.message, (self.output.map_index,), isinstance(error, SegmentDamaged)
+                error.message, (self.output.attempt,), isinstance(error, SegmentDamaged)
             ) from error
 
     def _contents(self) -> Iterator[tuple[FrameRef, bytes]]:
@@ -171,44 +175,61 @@ class SegmentFetcher:
         spill_directory: Path,
         *,
         memory_bytes: int,
+        map_count: int,
+        more: Callable[[Sequence[Missed]], Sequence[MapOutput]] | None = None,
     ) -> list[FetchedPartition]:
-        """All of them, in the same order. Up to ``memory_bytes`` of what comes from other hosts
-        stay in memory.
+        """Those of all ``map_count`` maps, in the order of the maps. Up to ``memory_bytes`` of what
+        comes from other hosts stay in memory.
+
+        ``outputs`` are those that are known; ``more`` is told which of them could not be had, waits
+        for others, or for new places of the same, and gives those.
 
         Raises
         ------
         MapOutputsLost
-            Names every output that cannot be had, not only the first.
+            There is no ``more``: names every output that cannot be had, not only the first.
         OSError
             This host's disk does not take what does not fit into memory.
         """
+        found: dict[int, FetchedPartition] = {}
         with (
             closing(_Call(partition, spill_directory, memory_bytes)) as call,
             ThreadPoolExecutor(FETCH_THREAD_COUNT) as threads,
         ):
-            tried = [
-                output
-                if output.host == self._host or self._pool is None
-                else threads.submit(self._fetch_remote, output, call)
-                for output in outputs
-            ]
-            found: list[FetchedPartition] = []
-            lost: list[tuple[int, MinigfsError]] = []
-            for output, each in zip(outputs, tried, strict=True):
-                try:
-                    if isinstance(each, MapOutput):
-                        found.append(self._fetch_here(output, call))
-                    else:
-                        found.append(each.result())
-                except MinigfsError as error:
-                    lost.append((output.map_index, error))
-        if lost:
-            raise MapOutputsLost(
-                f"{len(lost)} of {len(outputs)} map outputs cannot be had: {lost[0][1]}",
-                tuple(index for index, _ in lost),
-                sum(isinstance(error, SegmentDamaged) for _, error in lost),
-            )
-        return found
+            while True:
+                wanted = [output for output in outputs if output.map_index not in found]
+                missed = self._fetch_known(wanted, call, threads, found)
+                if len(found) == map_count:
+                    return [found[index] for index in sorted(found)]
+                if more is None:
+                    raise _lost(missed, map_count)
+                outputs = more(missed)
+
+    def _fetch_known(
+        self,
+        outputs: Sequence[MapOutput],
+        call: "_Call",
+        threads: ThreadPoolExecutor,
+        found: dict[int, FetchedPartition],
+    ) -> list[Missed]:
+        """Add to ``found`` what can be had; the others, and why."""
+        call.dead.clear()
+        tried = [
+            output
+            if output.host == self._host or self._pool is None
+            else threads.submit(self._fetch_remote, output, call)
+            for output in outputs
+        ]
+        missed: list[Missed] = []
+        for output, each in zip(outputs, tried, strict=True):
+            try:
+                if isinstance(each, MapOutput):
+                    found[output.map_index] = self._fetch_here(output, call)
+                else:
+                    found[output.map_index] = each.result()
+            except MinigfsError as error:
+                missed.append((output, error))
+        return missed
 
     def _fetch_here(self, output: MapOutput, call: "_Call") -> FetchedPartition:
         try:
@@ -236,6 +257,15 @@ class SegmentFetcher:
         except MinigfsError as error:
             call.dead[output.address] = error.message
             raise
+
+
+def _lost(missed: Sequence[Missed], map_count: int) -> MapOutputsLost:
+    why = missed[0][1] if missed else "nobody says where they are"
+    return MapOutputsLost(
+        f"{len(missed)} of {map_count} map outputs cannot be had: {why}",
+        tuple(output.attempt for output, _ in missed),
+        sum(isinstance(error, SegmentDamaged) for _, error in missed),
+    )
 
 
 class _Call:

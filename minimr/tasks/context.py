@@ -16,6 +16,7 @@ from minimr.pairs import Pairs
 from minimr.shuffle.fetch import SegmentFetcher
 from minimr.tasks.failures import AttemptCancelled
 from minimr.tasks.gasp import GaspPage
+from minimr.tasks.map_outputs import MapOutputs
 from minimr.tasks.memory_plan import MemoryPlan
 
 __all__ = ["AttemptContext"]
@@ -28,7 +29,8 @@ class AttemptContext:
     ``scratch`` is this worker's segment directory: outputs stay there, temporary files do not.
     ``address`` and ``host`` say where its segments can be had from. ``report_progress`` gets bytes
     done and in total. ``is_cancelled`` is asked between batches, so it must be cheap.
-    ``page`` is where the attempt says which record it maps.
+    ``page`` is where the attempt says which record it maps. ``map_outputs`` tells a reduce what it
+    was not told with its assignment; None: that is all there is.
     """
 
     job: Job
@@ -43,6 +45,7 @@ class AttemptContext:
     is_cancelled: Callable[[], bool]
     storage: Storage = field(default_factory=Storage)
     page: GaspPage = field(default_factory=GaspPage.private)
+    map_outputs: MapOutputs | None = None
     last_pairs: Callable[[], Iterable[Pairs]] = tuple  # what the function gives after its records
 
     @property

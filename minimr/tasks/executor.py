@@ -31,17 +31,20 @@ from minigfs.transport.client import ConnectionPool
 from minigfs.transport.memory import give_back_freed_memory, keep_freed_memory
 from minigfs.transport.security import Security
 from minimr.job import Job
-from minimr.messages import Failure, FailureKind
+from minimr.messages import Failure, FailureKind, GetMapOutputs, MapOutputNews
 
 if TYPE_CHECKING:
     from minimr.shuffle.fetch import SegmentFetcher
+    from minimr.tasks.map_outputs import MapOutputs
 from minimr.tasks.executor_channel import (
+    AskOutputs,
     AttemptFailure,
     AttemptProgress,
     AttemptSucceeded,
     ChannelClosed,
     ExecutorChannel,
     OpenJob,
+    OutputNews,
     RunAttempt,
 )
 from minimr.tasks.gasp import GaspPage
@@ -152,6 +155,7 @@ class _Session:
         self._opened = opened
         self._job: Job | None = None
         self._fetcher: SegmentFetcher | None = None
+        self._map_outputs: MapOutputs | None = None
         self._reported_ns = 0
 
     def run(self, request: RunAttempt) -> AttemptSucceeded | AttemptFailure:
@@ -173,6 +177,7 @@ class _Session:
                     report_progress=self._report_progress,
                     is_cancelled=lambda: False,  # the parent kills us instead
                     page=self._page,
+                    map_outputs=self._outputs(),
                 )
             )
         except AttemptFailed as failed:
@@ -214,9 +219,22 @@ class _Session:
             self._fetcher = SegmentFetcher(opened.host, pool)
         return self._fetcher
 
+    def _outputs(self) -> "MapOutputs":
+        from minimr.tasks.map_outputs import MapOutputs
+
+        if self._map_outputs is None:
+            self._map_outputs = MapOutputs(self._ask_outputs)
+        return self._map_outputs
+
+    def _ask_outputs(self, request: GetMapOutputs) -> MapOutputNews:
+        self._channel.send_from_executor(AskOutputs(request=request))
+        answer = self._channel.receive_in_executor()
+        assert isinstance(answer, OutputNews)
+        return answer.news
+
     def _report_progress(self, done_bytes: int, total_bytes: int) -> None:
         now_ns = time.monotonic_ns()
-        if now_ns - self._reported_ns >= _PROGRESS_INTERVAL_NS or done_bytes == total_bytes:
+        if now_ns - self._reported_ns >= _PROGRESS_INTERVAL_NS:
             self._reported_ns = now_ns
             self._channel.send_from_executor(
                 AttemptProgress(done_bytes=done_bytes, total_bytes=total_bytes)

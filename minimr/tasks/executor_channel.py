@@ -6,6 +6,8 @@
       | OpenJob    once, the first message ---> |   bounds its memory, unpickles the job
       | RunAttempt one at a time -------------> |
       | <------------------- AttemptProgress    |   now and then
+      | <------------------------ AskOutputs    |   of a reduce, until it has heard of all maps
+      | OutputNews ---------------------------> |
       | <--- AttemptSucceeded | AttemptFailure  |
 
 A message is one frame of `minigfs.transport`; the socket pair is private to the two processes, so
@@ -26,9 +28,17 @@ from minigfs.transport.deadline import Deadline
 from minigfs.transport.messages import Message
 from minigfs.transport.sockets import SocketLink
 from minimr.ids import WorkerId
-from minimr.messages import Assignment, AttemptResult, Failure, JobSpec
+from minimr.messages import (
+    Assignment,
+    AttemptResult,
+    Failure,
+    GetMapOutputs,
+    JobSpec,
+    MapOutputNews,
+)
 
 __all__ = [
+    "AskOutputs",
     "AttemptFailure",
     "AttemptProgress",
     "AttemptSucceeded",
@@ -36,6 +46,7 @@ __all__ = [
     "ExecutorChannel",
     "FromExecutor",
     "OpenJob",
+    "OutputNews",
     "RunAttempt",
     "ToExecutor",
 ]
@@ -63,7 +74,11 @@ class RunAttempt(Message, frozen=True, tag="run"):
     log: str = ""
 
 
-ToExecutor = OpenJob | RunAttempt
+class OutputNews(Message, frozen=True, tag="outputs"):
+    news: MapOutputNews
+
+
+ToExecutor = OpenJob | RunAttempt | OutputNews
 
 
 class AttemptProgress(Message, frozen=True, tag="progress"):
@@ -79,7 +94,13 @@ class AttemptFailure(Message, frozen=True, tag="failed"):
     failure: Failure
 
 
-FromExecutor = AttemptProgress | AttemptSucceeded | AttemptFailure
+class AskOutputs(Message, frozen=True, tag="ask"):
+    """Answered by one ``OutputNews``, however long that takes."""
+
+    request: GetMapOutputs
+
+
+FromExecutor = AttemptProgress | AttemptSucceeded | AttemptFailure | AskOutputs
 
 
 class ChannelClosed(Exception):

@@ -132,7 +132,7 @@ def _failure_of(error: BaseException) -> Failure:
             return Failure(
                 kind=FailureKind.FETCH,
                 error=error.message,
-                lost_map_indexes=error.map_indexes,
+                lost_outputs=error.attempts,
                 damaged_count=error.damaged_count,
             )
         case InputFailed():

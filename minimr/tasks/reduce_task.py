@@ -5,6 +5,7 @@ import copy
 import shutil
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -75,11 +76,14 @@ def _merged(
 ) -> Generator[Pairs, None, None]:
     """The partition's pairs in order of (key, map index, position); ``fetched`` is filled with the
     map outputs they come from."""
+    outputs = context.map_outputs
     fetched += context.fetcher.fetch(
-        assignment.map_outputs,
+        outputs.known(assignment) if outputs is not None else assignment.map_outputs,
         assignment.partition,
         directory,
         memory_bytes=context.memory.fetch_bytes,
+        map_count=assignment.map_count,
+        more=partial(outputs.more, assignment, context.worker_id) if outputs is not None else None,
     )
     total_bytes = sum(each.size_bytes for each in fetched)
     increment("shuffle.bytes", total_bytes)

@@ -64,7 +64,12 @@ class Workplace:
         for partition in range(self.spec.partition_count):
             attempt = self._attempt_id(TaskPhase.REDUCE, partition)
             result = self._run(
-                ReduceAssignment(attempt=attempt, partition=partition, map_outputs=tuple(outputs))
+                ReduceAssignment(
+                    attempt=attempt,
+                    partition=partition,
+                    map_count=len(outputs),
+                    map_outputs=tuple(outputs),
+                )
             )
             assert isinstance(result, ReduceResult)
             counters.update(result.counters)

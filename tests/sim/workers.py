@@ -282,11 +282,15 @@ class Worker(Requester):
         self._fail(attempt, FailureKind.OUTPUT)
 
     def _fail(
-        self, attempt: AttemptId, kind: FailureKind, lost: tuple[int, ...] = (), mark: str = ""
+        self,
+        attempt: AttemptId,
+        kind: FailureKind,
+        lost: tuple[AttemptId, ...] = (),
+        mark: str = "",
     ) -> None:
         """The report follows; whatever else the attempt had under way is dropped."""
         self._running = None
-        failure = Failure(kind=kind, error=kind.value, lost_map_indexes=lost, mark=mark)
+        failure = Failure(kind=kind, error=kind.value, lost_outputs=lost, mark=mark)
         request = ReportFailure(worker_id=self.id, attempt=attempt, failure=failure)
         self._caller.forget()
         self._caller.call(request, self._reported)
@@ -320,7 +324,7 @@ class Worker(Requester):
     def _reduce(self, assignment: ReduceAssignment) -> None:
         attempt = assignment.attempt
         missing = tuple(
-            output.map_index
+            output.attempt
             for output in assignment.map_outputs
             if not self._others[output.worker_id].serves(output.attempt)
         )

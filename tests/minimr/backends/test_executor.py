@@ -38,7 +38,7 @@ def run(
     executor: ExecutorProcess, work: AttemptWork, on_progress=lambda done, total: None,
     is_cancelled=lambda: False,
 ) -> MapResult:  # fmt: skip
-    result = executor.run(work, on_progress, is_cancelled)
+    result = executor.run(work, on_progress, is_cancelled, lambda request, has_ended: None)
     assert isinstance(result, MapResult)
     return result
 

@@ -66,6 +66,7 @@ def make_spec(
     published_by_master: bool = False,
     attempt_limit: int = 4,
     backup_policy: str = "rate",
+    slowstart_permille: int = 1000,
 ) -> JobSpec:
     splits = tuple(
         Split(
@@ -90,6 +91,7 @@ def make_spec(
         published_by_master=published_by_master,
         attempt_limit=attempt_limit,
         backup_policy=backup_policy,
+        slowstart_permille=slowstart_permille,
     )
 
 
@@ -151,8 +153,8 @@ def result_of(assignment: Assignment, info: WorkerInfo) -> AttemptResult:
     return MapResult(counters=counters, output=output, part=None)
 
 
-def failure(kind: FailureKind = FailureKind.USER, lost: tuple[int, ...] = ()) -> Failure:
-    return Failure(kind=kind, error=f"a {kind.value} failure", lost_map_indexes=lost)
+def failure(kind: FailureKind = FailureKind.USER, lost: tuple[AttemptId, ...] = ()) -> Failure:
+    return Failure(kind=kind, error=f"a {kind.value} failure", lost_outputs=lost)
 
 
 @dataclass

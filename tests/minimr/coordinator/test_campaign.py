@@ -21,9 +21,13 @@ from minimr.messages import (
     CancelJob,
     Failure,
     FailureKind,
+    GetMapOutputs,
     JobSpec,
     JobState,
     MapAssignment,
+    MapOutput,
+    MapOutputNews,
+    NewsHeard,
     PingReply,
     PollTask,
     PublishAssignment,
@@ -53,6 +57,11 @@ class ModelWorker:
     report: ReportSuccess | ReportFailure | None = None
     report_token: int | None = None
     past_reports: list[ReportSuccess | ReportFailure] = field(default_factory=list)
+    got: dict[int, AttemptId] = field(default_factory=dict)  # map outputs that its reduce fetched
+    known: dict[int, MapOutput] = field(default_factory=dict)
+    missed: tuple[AttemptId, ...] = ()
+    heard: NewsHeard = field(default_factory=NewsHeard)
+    ask_token: int | None = None
     disk: dict[str, JobId] = field(default_factory=dict)
 
     @property
@@ -87,8 +96,11 @@ class Campaign(RuleBasedStateMachine):
         by_master=st.booleans(),
         limit=st.sampled_from([4, 2, 1]),
         policy=st.sampled_from([*POLICIES]),
+        slowstart=st.sampled_from([0, 0, 500, 1000]),
     )
-    def submit(self, maps: int, reduces: int, by_master: bool, limit: int, policy: str) -> JobId:
+    def submit(
+        self, maps: int, reduces: int, by_master: bool, limit: int, policy: str, slowstart: int
+    ) -> JobId:
         spec = make_spec(
             f"job-{len(self.specs) % 4}",
             maps=maps,
@@ -96,6 +108,7 @@ class Campaign(RuleBasedStateMachine):
             published_by_master=by_master,
             attempt_limit=limit,
             backup_policy=policy,
+            slowstart_permille=slowstart,
         )
         spec = self.specs.setdefault(spec.job_id, spec)
         self.stand.call(SubmitJob(spec=spec))
@@ -130,7 +143,7 @@ class Campaign(RuleBasedStateMachine):
         self.stand.catch_up(kept)
         self.stand.open_term()
         for worker in self.workers.values():
-            worker.poll = worker.report_token = None
+            worker.poll = worker.report_token = worker.ask_token = None
 
     # --- workers -----------------------------------------------------------------------------
 
@@ -153,6 +166,12 @@ class Campaign(RuleBasedStateMachine):
         worker.up = False
         worker.running = worker.report = worker.report_token = None
         self.hang_up(worker)
+        self.stop_asking(worker)
+
+    def stop_asking(self, worker: ModelWorker) -> None:
+        if worker.ask_token is not None and worker.ask_token not in self.stand.answers:
+            self.stand.handle(CallerGone(token=worker.ask_token))
+        worker.ask_token = None
 
     def hang_up(self, worker: ModelWorker) -> None:
         if worker.poll is not None and worker.poll not in self.stand.answers:
@@ -186,6 +205,12 @@ class Campaign(RuleBasedStateMachine):
             self.worker_polls(name)
             self.stand.catch_up()
             self.collect(self.workers[name])
+
+    @rule(slow=names, turns=st.integers(1, 4))
+    def one_worker_is_slow(self, slow: str, turns: int) -> None:
+        """The others do what there is to do, until they wait for it."""
+        for _ in range(turns):
+            self.everybody_works(but=slow)
 
     @rule(name=names)
     def worker_pings(self, name: str) -> None:
@@ -225,6 +250,8 @@ class Campaign(RuleBasedStateMachine):
         if not worker.up or worker.running is None or worker.report is not None:
             return
         assignment = worker.running
+        if isinstance(assignment, ReduceAssignment) and not self.has_gathered(worker, assignment):
+            return
         if isinstance(assignment, MapAssignment) and assignment.partition_count > 0:
             worker.disk[assignment.attempt.file_stem] = assignment.attempt.task.job_id
         worker.report = ReportSuccess(
@@ -234,14 +261,58 @@ class Campaign(RuleBasedStateMachine):
         )
         self.send_report(worker)
 
+    def has_gathered(self, worker: ModelWorker, reduce: ReduceAssignment) -> bool:
+        """A reduce fetches what it knows of, and asks for what it lacks."""
+        for index, output in worker.known.items():
+            owner = self.workers[output.worker_id]
+            if index in worker.got:
+                continue
+            if owner.up and output.attempt.file_stem in owner.disk:
+                worker.got[index] = output.attempt
+            else:
+                worker.missed = (*worker.missed, output.attempt)
+        worker.known = {}
+        if len(worker.got) == reduce.map_count:
+            return True
+        if worker.ask_token is None:
+            worker.ask_token = self.stand.call(
+                GetMapOutputs(
+                    worker_id=worker.info.worker_id,
+                    attempt=reduce.attempt,
+                    heard=worker.heard,
+                    wait_ms=1_000,
+                    missed=worker.missed,
+                )
+            )
+            worker.missed = ()
+        return False
+
+    def hear(self, worker: ModelWorker) -> None:
+        """The reduce reads the news that it has got, if any."""
+        news = self.stand.answers.get(worker.ask_token or 0)
+        if not isinstance(news, MapOutputNews):
+            return
+        worker.ask_token = None
+        if not isinstance(worker.running, ReduceAssignment) or worker.report is not None:
+            return
+        worker.heard = news.heard
+        worker.known = {output.map_index: output for output in news.outputs}
+        record = self.stand.machine.state.jobs.get(worker.running.attempt.task.job_id)
+        for output in news.outputs if record is not None else ():
+            end = record.task(output.attempt.task).end_of(output.attempt)
+            assert end in (AttemptEnd.COMMITTED, AttemptEnd.LOST), "told of what was no output"
+        if not news.is_wanted:
+            self.report(worker, failure(FailureKind.CANCELLED))
+
     @rule(which=st.integers(0, 2), kind=st.sampled_from(FAILURES), lost=st.sets(st.integers(0, 3)))
     def worker_fails(self, which: int, kind: FailureKind, lost: set[int]) -> None:
         busy = [one for one in self.workers.values() if one.running and one.report is None]
         if not busy:
             return
         worker = busy[which % len(busy)]
-        is_reduce = isinstance(worker.running, ReduceAssignment)
-        self.report(worker, failure(kind, tuple(sorted(lost)) if is_reduce else ()))
+        got = worker.got if isinstance(worker.running, ReduceAssignment) else {}
+        blamed = tuple(got[index] for index in sorted(lost) if index in got)
+        self.report(worker, failure(kind, blamed))
 
     def report(self, worker: ModelWorker, what: Failure) -> None:
         assert worker.running is not None
@@ -288,6 +359,7 @@ class Campaign(RuleBasedStateMachine):
 
     def collect(self, worker: ModelWorker) -> None:
         """The worker reads the answers it has got."""
+        self.hear(worker)
         if worker.report_token is None and worker.report is not None:
             self.send_report(worker)  # the coordinator changed: say it again
         answer = self.stand.answers.get(worker.report_token or 0)
@@ -301,6 +373,10 @@ class Campaign(RuleBasedStateMachine):
             if offer.assignment is not None:
                 self.check_assignment(worker, offer.assignment)
                 worker.running = offer.assignment
+                self.stop_asking(worker)
+                worker.got, worker.missed, worker.heard = {}, (), NewsHeard()
+                outputs = getattr(offer.assignment, "map_outputs", ())
+                worker.known = {output.map_index: output for output in outputs}
 
     def check_assignment(self, worker: ModelWorker, assignment: Assignment) -> None:
         attempt = assignment.attempt
@@ -313,8 +389,9 @@ class Campaign(RuleBasedStateMachine):
             return  # a rival was faster than this offer on its way
         assert not record.is_settled(attempt.task), "a committed task is run again"
         if isinstance(assignment, ReduceAssignment):
-            indexes = [output.map_index for output in assignment.map_outputs]
-            assert indexes == list(range(len(spec.splits))), "a reduce misses map outputs"
+            assert assignment.map_count == len(spec.splits)
+            is_early = spec.slowstart_permille < 1000
+            assert is_early or len(assignment.map_outputs) == len(spec.splits), "begins too early"
         if isinstance(assignment, PublishAssignment):
             tasks = [part.attempt.task.index for part in assignment.parts]
             assert tasks == list(range(spec.partition_count or len(spec.splits)))
@@ -336,12 +413,15 @@ class Campaign(RuleBasedStateMachine):
             self.check_end(status.job_id)
         self.check_log()
 
-    def everybody_works(self) -> None:
+    def everybody_works(self, but: str = "") -> None:
         for name in WORKERS:
             self.worker_starts(name, False)
             self.worker_pings(name)
+            if name != but:
+                self.worker_finishes(name)  # what it took in the turn before: attempts overlap
+            self.stand.catch_up()
+            self.collect(self.workers[name])
             self.worker_polls(name)
-            self.worker_finishes(name)
             self.stand.catch_up()
             self.collect(self.workers[name])
         self.stand.wait(200)

@@ -312,10 +312,12 @@ def test_a_fetch_failure_runs_exactly_the_named_maps_again_and_is_not_counted(
     stand: Stand,
 ) -> None:
     stand.submit(make_spec(maps=3, reduces=1, attempt_limit=1))
+    maps = []
     for _ in range(3):
-        stand.succeed(ALICE, stand.take(ALICE))
+        maps.append(stand.take(ALICE))
+        stand.succeed(ALICE, maps[-1])
     reduce = stand.take(BOB)
-    stand.fail(BOB, reduce, failure(FailureKind.FETCH, lost=(1,)))
+    stand.fail(BOB, reduce, failure(FailureKind.FETCH, lost=(maps[1].attempt,)))
     again = stand.run_all(BOB)
     assert [str(one.attempt.task) for one in again] == [
         "count-1/m-00001",
@@ -330,11 +332,12 @@ def test_a_fetch_failure_runs_exactly_the_named_maps_again_and_is_not_counted(
 
 def test_a_fetch_failure_does_not_blame_a_map_that_has_run_again_since(stand: Stand) -> None:
     stand.submit(make_spec(maps=1, reduces=2))
-    stand.succeed(ALICE, stand.take(ALICE))
+    done = stand.take(ALICE)
+    stand.succeed(ALICE, done)
     first, second = stand.take(ALICE), stand.take(BOB)
-    stand.fail(ALICE, first, failure(FailureKind.FETCH, lost=(0,)))
+    stand.fail(ALICE, first, failure(FailureKind.FETCH, lost=(done.attempt,)))
     stand.succeed(ALICE, stand.take(ALICE))
-    stand.fail(BOB, second, failure(FailureKind.FETCH, lost=(0,)))
+    stand.fail(BOB, second, failure(FailureKind.FETCH, lost=(done.attempt,)))
     assert status(stand).maps_done == 1
 
 

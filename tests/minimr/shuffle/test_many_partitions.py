@@ -54,7 +54,9 @@ def test_a_reduce_of_many_maps_holds_little_for_each_and_no_file_for_any(tmp_pat
     open_before = _open_file_count()
     tracemalloc.start()
     try:
-        fetched = SegmentFetcher("h", None).fetch(outputs, 7, tmp_path, memory_bytes=1 << 20)
+        fetched = SegmentFetcher("h", None).fetch(
+            outputs, 7, tmp_path, memory_bytes=1 << 20, map_count=len(outputs)
+        )
         assert _open_file_count() == open_before
         merged = merge_runs(
             [each.as_run(lambda _: None) for each in fetched if each.frames],

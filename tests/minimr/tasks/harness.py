@@ -148,6 +148,7 @@ class Bench:
             ReduceAssignment(
                 attempt=self.attempt_id(TaskPhase.REDUCE, partition),
                 partition=partition,
+                map_count=len(outputs),
                 map_outputs=tuple(outputs),
             )
         )

@@ -211,7 +211,7 @@ def test_lost_map_outputs_are_named(tmp_path: Path) -> None:
     Path(found[1].path).unlink()
     failure = failure_of(lambda: bench.reduce(0, found))
     assert failure.kind is FailureKind.FETCH
-    assert failure.lost_map_indexes == (1,)
+    assert [lost.task.index for lost in failure.lost_outputs] == [1]
 
 
 def test_maps_that_disagree_about_the_type_of_keys_fail_the_reduce(tmp_path: Path) -> None:
