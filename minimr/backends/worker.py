@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -209,7 +210,7 @@ class WorkerSupervisor:
             executor = self._executors.acquire(attempt.task.job_id)
             try:
                 result = executor.run(
-                    work, self._on_progress(attempt), self._stopping.is_set, self._ask_outputs
+                    work, self._on_progress(attempt), partial(self._look, work), self._ask_outputs
                 )
             finally:
                 self._executors.release()
@@ -224,6 +225,12 @@ class WorkerSupervisor:
             text = f"{attempt} could not be run on worker {self._disk.worker_id}: {error}"
             return self._failure(attempt, Failure(kind=FailureKind.INTERNAL, error=text))
         return ReportSuccess(worker_id=self._disk.worker_id, attempt=attempt, result=result)
+
+    def _look(self, work: AttemptWork) -> bool:
+        """Some times a second while an attempt runs: whether to abandon it."""
+        assert work.log is not None
+        self._logs.bound(work.log)
+        return self._stopping.is_set()
 
     def _ask_outputs(
         self, request: GetMapOutputs, has_ended: Callable[[], bool]
