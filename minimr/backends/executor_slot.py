@@ -20,10 +20,10 @@ WARM_MODULES = (
     "numpy",
     "pyarrow",
     "pyarrow.compute",
-    "polars",
     "fsspec",
     "minigfs.fs",
     "minigfs.client.client",
+    "polars",  # not every job needs it: a job that comes early does not wait for it
 )
 _JOB_EXECUTOR_COUNT_MAX = 2  # jobs that alternate on one worker; an idle executor costs its memory
 

@@ -56,8 +56,8 @@ def test_an_attempt_that_hangs_is_given_up_and_done_elsewhere(
         Job("hang", map=hang_once), tmp_path, (split_of(tmp_path / "in"),), partitions=0,
         job_id=JobId("hang-00000001"),
     )  # fmt: skip
-    spec = msgspec.structs.replace(spec, progress_deadline_ms=1_500, backup_policy="none")
-    cluster.submit(spec)
+    spec = msgspec.structs.replace(spec, progress_deadline_ms=5_000, backup_policy="none")
+    cluster.submit(spec)  # the deadline is longer than an executor takes to start
     status = cluster.wait(spec)
     assert status.state is JobState.DONE, status.failure
     assert status.counters["map.attempts.failed"] == 1
