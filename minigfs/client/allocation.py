@@ -84,9 +84,8 @@ class ChunkAllocator:
         Raises ``NotEnoughChunkservers``, and may then be asked again.
         """
         with self._lock:
-            if self._file_id is None and index == 0:
-                self._create(1)
-                return self._ready.pop(0)
+            if self._file_id is None:
+                self._create(1 if index == 0 else 0)  # a spare file has a chunk, asked for or not
             while index >= self._next_index:
                 self._add(self._ask(self._next_index, self._batch_count))
             chunk = self._ready[index]
@@ -148,9 +147,9 @@ class ChunkAllocator:
         return chunk
 
     def _ask(self, first_index: int, count: int) -> tuple[LocatedChunk, ...]:
-        file_id = self._file_id or self._create(0)
+        assert self._file_id is not None
         request = AllocateChunks(
-            file_id=file_id,
+            file_id=self._file_id,
             first_index=first_index,
             count=count,
             excluded=tuple(sorted(self._excluded)),

@@ -8,6 +8,7 @@ import pytest
 from minigfs.client.allocation import ChunkAllocator, NewFile
 from minigfs.client.leases import WriterLeases
 from minigfs.client.masters import MasterCaller
+from minigfs.client.spare_files import SpareFiles
 from minigfs.errors import NotEnoughChunkservers
 from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId
 from minigfs.master.messages import (
@@ -66,3 +67,15 @@ def test_a_chunk_that_was_refused_for_its_excluded_server_can_be_asked_for_again
     with pytest.raises(NotEnoughChunkservers):
         allocator.take(2)
     assert allocator.take(2).index == 2
+
+
+def test_the_second_chunk_may_be_asked_for_first_also_of_a_file_made_ahead() -> None:
+    created = OneServer().change(CreateFile(path="/a", exclusive=False))
+    assert isinstance(created, Created)
+    spares = SpareFiles()
+    spare = spares.given(created, spares.now_ms())
+    file = NewFile(path="/a", exclusive=False, replication=None, chunk_bytes=1024, spare=spare)
+    allocator = ChunkAllocator(
+        cast("MasterCaller", OneServer()), cast("WriterLeases", NoLeases()), file
+    )
+    assert [allocator.take(index).index for index in (1, 0, 2)] == [1, 0, 2]
