@@ -178,6 +178,7 @@ class Chunkserver:
         self._lender.stop()
         self._copies.stop()
         self._server.stop()
+        self._open_chunks.close()
         self._pool.close()
         os.close(self._lock)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from minigfs.cli.arguments import json_option
 from minigfs.cli.connect import ClusterChoice, cluster_options
 from minigfs.cli.listing import format_scrub_time, oldest_scrub
 from minigfs.cli.paths import expand, parse_path
@@ -30,7 +31,6 @@ __all__ = ["checksum", "fsck", "locations", "scrub"]
 _FINDINGS_KEPT_MAX = 100_000
 _REPAIR_TIMEOUT_MS = 60_000
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 
 
 class _Tally:
@@ -80,7 +80,7 @@ class _Tally:
 @click.argument("path", default="/")
 @click.option("--quick", is_flag=True, help="Compare the stored sums only; read no data.")
 @click.option("--repair", is_flag=True, help="Have bad replicas replaced, and wait for it.")
-@_json_option
+@json_option
 @cluster_options
 @terminal_options
 def fsck(cluster: ClusterChoice, path: str, quick: bool, repair: bool, as_json: bool) -> None:
@@ -95,7 +95,7 @@ def fsck(cluster: ClusterChoice, path: str, quick: bool, repair: bool, as_json: 
 
 @click.command()
 @click.argument("path", default="/")
-@_json_option
+@json_option
 @cluster_options
 @terminal_options
 def scrub(cluster: ClusterChoice, path: str, as_json: bool) -> None:
@@ -161,7 +161,7 @@ def _raise_for(tally: _Tally, left: list["Finding"]) -> None:
 @click.command()
 @click.argument("paths", nargs=-1, required=True)
 @click.option("--verify", is_flag=True, help="Read the files and hold them against their digests.")
-@_json_option
+@json_option
 @cluster_options
 @terminal_options
 def checksum(cluster: ClusterChoice, paths: tuple[str, ...], verify: bool, as_json: bool) -> None:
@@ -191,7 +191,7 @@ def checksum(cluster: ClusterChoice, paths: tuple[str, ...], verify: bool, as_js
 
 @click.command()
 @click.argument("path")
-@_json_option
+@json_option
 @cluster_options
 @terminal_options
 def locations(cluster: ClusterChoice, path: str, as_json: bool) -> None:

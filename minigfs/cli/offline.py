@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from minigfs.cli.arguments import json_option
 from minigfs.errors import DamageError
 from minigfs.terminal import (
     Terminal,
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["dump", "rescue"]
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 _file_argument = click.argument(
     "file", type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
@@ -38,7 +38,7 @@ _file_argument = click.argument(
 @click.option(
     "--output", required=True, type=click.Path(path_type=Path), help="A new or empty directory."
 )
-@_json_option
+@json_option
 @terminal_options
 @click.pass_obj
 def rescue(terminal: Terminal, directories: tuple[Path, ...], output: Path, as_json: bool) -> None:
@@ -108,7 +108,7 @@ def dump() -> None:
 
 @dump.command()
 @_file_argument
-@_json_option
+@json_option
 @terminal_options
 def chunk(file: Path, as_json: bool) -> None:
     """A chunk file (chunks/*.chunk): its header, and every bad block."""
@@ -119,7 +119,7 @@ def chunk(file: Path, as_json: bool) -> None:
 
 @dump.command()
 @_file_argument
-@_json_option
+@json_option
 @terminal_options
 def log(file: Path, as_json: bool) -> None:
     """A segment of a master's log (wal/*.wal): records, entries, commands."""
@@ -130,7 +130,7 @@ def log(file: Path, as_json: bool) -> None:
 
 @dump.command()
 @_file_argument
-@_json_option
+@json_option
 @terminal_options
 def snapshot(file: Path, as_json: bool) -> None:
     """A master's snapshot (snapshot-INDEX-TERM): the whole state, record by record."""

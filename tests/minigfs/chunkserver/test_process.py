@@ -10,6 +10,8 @@ from minigfs.chunkserver.identity import open_identity
 from minigfs.chunkserver.messages import PingChunkserver
 from minigfs.chunkserver.process import Chunkserver, ChunkserverOptions
 from minigfs.errors import InvalidConfig
+from minigfs.ids import ChunkHandle, ChunkVersion, FileId
+from minigfs.master.append_messages import ChunkMember, InstallChunk
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.security import Security
 from tests.storage_cluster import StorageCluster
@@ -68,6 +70,31 @@ def test_it_answers_a_ping(tmp_path: Path) -> None:
     finally:
         pool.close()
         server.stop()
+
+
+def test_a_server_that_stopped_holds_no_file_open(tmp_path: Path) -> None:
+    server = Chunkserver(options(tmp_path))
+    address = server.start()
+    pool = ConnectionPool(Security(b"t", "c1"))
+    install = InstallChunk(
+        handle=ChunkHandle(7),
+        version=ChunkVersion(1),
+        file_id=FileId(3),
+        index=0,
+        path_hint="/a",
+        chunk_bytes=1 << 20,
+        members=(ChunkMember(chunkserver_id=server.identity.chunkserver_id, address=address),),
+    )
+    pool.call(address, install)
+    assert open_files(tmp_path) > 0
+    pool.close()
+    server.stop()
+    assert open_files(tmp_path) == 0
+
+
+def open_files(directory: Path) -> int:
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return sum(str(link.readlink()).startswith(str(directory)) for link in links)
 
 
 @pytest.mark.e2e
