@@ -32,7 +32,6 @@ _FINDINGS_KEPT_MAX = 100_000
 _REPAIR_TIMEOUT_MS = 60_000
 
 
-
 class _Tally:
     """What a check has come to so far."""
 
