@@ -33,6 +33,7 @@ _MASTER_COUNT = 3
 _CHUNKSERVER_COUNT = 4  # one more than replicas, so that one that dies can be replaced
 _APPENDER_COUNTS = (1, 4, 16)
 _RECORD_BYTES = 64 << 10
+_RECOVERY_FACTOR = 3  # more than the large file: repair takes a moment to set out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,7 @@ def measure_minigfs(load: GfsLoad) -> Iterator[Figure]:
         yield from writes(store, load.machine, load.size_bytes, (1, 2, 3))
         yield from _appends(client, load)
         client.remove("/1/large", now=True)  # which would be lost with the server that has it
-        yield from recovery(cluster, load.machine, load.size_bytes)
+        yield from recovery(cluster, load.machine, _RECOVERY_FACTOR * load.size_bytes)
         yield from stalls(cluster)
         yield from small_changes(store, load.seconds)
         yield from _reads(cluster, store, load)

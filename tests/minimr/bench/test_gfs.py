@@ -112,7 +112,7 @@ def test_a_small_run_gives_every_figure(tmp_path: Path) -> None:
         "read, cold",
         "read, warm, through the socket",
         "longest stall of a writer, the leader killed",
-        "no chunk with a single replica after",
+        "no chunk with a single replica, after the kill",
     ):
         assert any(what.startswith(beginning) for what in found), beginning
     (made_again,) = (f for f in figures if f["limit"].startswith("throttle"))
