@@ -6,7 +6,9 @@ the same loads (``gfs_loads``). A figure that is bound by the machine stands bes
 measured in the same run (``machine``), and says which part of it was reached.
 """
 
+import multiprocessing
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +75,10 @@ def _reads(cluster: ScratchCluster, store: MinigfsStore, load: GfsLoad) -> Itera
     yield from random_reads(store, machine, load.size_bytes, load.seconds)
     cluster.forbid_lending()
     socket = Limit(machine.loopback, "loopback")
-    yield sequential_read(store, "read, warm, through the socket", socket)
+    # In a process of its own: this one keeps the connections through which it borrows files.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as stranger:
+        what = "read, warm, through the socket"
+        yield stranger.submit(sequential_read, store, what, socket).result()
 
 
 def _appends(client: MinigfsClient, load: GfsLoad) -> Iterator[Figure]:
