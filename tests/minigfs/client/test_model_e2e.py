@@ -15,7 +15,12 @@ from random import Random
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    rule,
+    run_state_machine_as_test,
+)
 
 from minigfs.client.appender import Appender
 from minigfs.client.checking import ReplicaChecker
@@ -89,6 +94,11 @@ class FileWorld(RuleBasedStateMachine):
         self.steps = 0
         self.appender: tuple[Appender, Content] | None = None
         self.client.make_directory(self.root)
+
+    @initialize(lengths=st.lists(st.sampled_from(SIZES[1:]), min_size=3, max_size=3))
+    def begin_with_files(self, lengths: list[int]) -> None:
+        for path, size in zip(("/a", "/d/b", "/d/e/a"), lengths, strict=True):
+            self.write(path, size, False)
 
     # What is done, and held against the model.
 
@@ -322,18 +332,32 @@ class FileWorld(RuleBasedStateMachine):
         else:
             self.faults.save_disk(number)
 
-    @rule(numbers=st.sets(servers, min_size=1), pick=picks, kind=st.sampled_from(sorted(DAMAGE)))
-    def damage(self, numbers: set[int], pick: int, kind: str) -> None:
+    @rule(numbers=st.sets(servers, min_size=1, max_size=2), pick=picks,
+          kind=st.sampled_from(sorted(DAMAGE)), look=st.booleans())  # fmt: skip
+    def damage(self, numbers: set[int], pick: int, kind: str, look: bool) -> None:
+        """Of every chunk of a file; of an open one, on one server."""
         paths = self.model.file_paths()
         if not paths:
             return
-        chunks = self.client.locations(self.root + paths[pick % len(paths)]).chunks
-        if not chunks:
-            return
-        if chunks[-1].is_open:
-            self.faults.damage_open(min(numbers), chunks[-1], kind)
-        for number in numbers if not chunks[pick % len(chunks)].is_open else ():
-            self.faults.damage(number, chunks[pick % len(chunks)], kind)
+        path = paths[pick % len(paths)]
+        for chunk in self.client.locations(self.root + path).chunks:
+            if chunk.is_open:
+                self.faults.damage_open(min(numbers), chunk, kind)
+            for number in numbers if not chunk.is_open else ():
+                self.faults.damage(number, chunk, kind)
+        if look:
+            self.check_content(path)
+
+    @rule(pick=picks, kind=st.sampled_from(sorted(DAMAGE)))
+    def damage_everywhere(self, pick: int, kind: str) -> None:
+        """A chunk that nobody has right any more."""
+        paths = self.model.file_paths()
+        if paths:
+            path = paths[pick % len(paths)]
+            for chunk in self.client.locations(self.root + path).chunks[:1]:
+                for number in range(SERVERS) if not chunk.is_open else ():
+                    self.faults.damage(number, chunk, kind)
+            self.check_content(path)
 
     # What is seen.
 
@@ -343,23 +367,24 @@ class FileWorld(RuleBasedStateMachine):
 
     def check_everything(self) -> list[str]:
         """Hold everything against the model; the files that are out of reach."""
-        lost: list[str] = []
         found = {
             status.path.removeprefix(self.root): status.kind is EntryKind.DIRECTORY
             for status in self.client.find(self.root)
         }
         expected = {path: self.model.is_dir(path) for path in self.model.entries if path != "/"}
         assert found == expected
-        for path in self.model.file_paths():
-            try:
-                with self.client.open_reader(self.root + path) as reader:
-                    data = reader.read_at(0, reader.size_bytes)
-            except (ClusterError, DamageError) as error:
-                self.check_excused(path, error)
-                lost.append(path)
-            else:
-                assert data == self.model.content(path).data, path
-        return lost
+        return [path for path in self.model.file_paths() if not self.check_content(path)]
+
+    def check_content(self, path: str) -> bool:
+        """Whether the file can be read; then it is as it should be."""
+        try:
+            with self.client.open_reader(self.root + path) as reader:
+                data = reader.read_at(0, reader.size_bytes)
+        except (ClusterError, DamageError) as error:
+            self.check_excused(path, error)
+            return False
+        assert data == self.model.content(path).data, path
+        return True
 
     def teardown(self) -> None:
         try:
@@ -398,6 +423,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageCluster
 def explore(cluster: StorageCluster, *, examples: int, steps: int, derandomize: bool) -> None:
     run_state_machine_as_test(
         lambda: FileWorld(cluster),
+        _min_steps=steps,  # else most examples end after a few
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
@@ -411,7 +437,7 @@ def explore(cluster: StorageCluster, *, examples: int, steps: int, derandomize: 
 
 
 def test_a_few_faults(cluster: StorageCluster) -> None:
-    explore(cluster, examples=2, steps=20, derandomize=True)
+    explore(cluster, examples=3, steps=40, derandomize=True)
 
 
 @pytest.mark.slow
