@@ -12,7 +12,7 @@ from tests.sim.storage.users import UserMachine
 
 __all__ = ["Mishaps"]
 
-OLD_COPY_AGE_US = 8 * SECOND  # what chunkservers have seen is on their disks within five
+OLD_COPY_AGE_US = 8 * SECOND
 OLD_MASTER_US = 6 * SECOND
 
 
@@ -183,8 +183,12 @@ class Mishaps:
         """A sealed chunk of which another machine has a sound replica, for all that is known."""
         victim = self.decaying
         found = []
+        if victim.chunkserver is None:
+            return None  # it may be looking for its files just now
         for chunk in self._group.state().chunks.values():
             path = chunk_path(chunk.handle)
+            if victim.chunkserver._store.find(chunk.handle) is None:
+                continue
             others = [
                 server
                 for server in self._servers
@@ -250,7 +254,11 @@ class Mishaps:
         """An old copy of a master's directory is started in its place, and leads a group of its
         own; the chunkservers hear of nobody else for a while. Clients do not hear of it."""
         before_us = self._site.scheduler.now_us - OLD_COPY_AGE_US
-        old = [entries for moment_us, entries in self._old_positions if moment_us < before_us]
+        seen = min(server.seen_on_disk() for server in self._servers)
+        # A copy that has all that some server has kept of what it saw is believed there; that is
+        # the known limit of a file that is written every five seconds.
+        old = [count for moment_us, count in self._old_positions if moment_us < before_us]
+        old = [count for count in old if count < seen]
         replaced = chance.choice(self._group.machines)
         if self._old_master is not None or not old or replaced.life is None:
             return False

@@ -5,6 +5,8 @@ threads get on between any two operations, and the process can be ended at any o
 """
 
 import builtins
+import errno
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -120,10 +122,16 @@ class ServerMachine:
             scrub_bound_ms=SCRUB_BOUND_MS,
         )
         server = Chunkserver(options, disk=LifeDisk(self, life))
-        self.chunkserver = server
         _watch_deletions(self.site, self.name, server)
-        server.start()
-        server.wait_for_stop_request()
+        try:
+            server.start()
+        except OSError as error:
+            if error.errno not in (errno.EIO, errno.ENOSPC):
+                raise
+            self.site.coverage["chunkservers that could not start"] += 1
+        else:
+            self.chunkserver = server
+            server.wait_for_stop_request()
         self.site.coverage["chunkservers ended by their disk"] += 1
         self.crash(power=False)
 
@@ -147,6 +155,14 @@ class ServerMachine:
         self.site.scheduler.after(delay_us, self.start)
         if self.site.fibers.life is life:
             self.site.fibers.park()  # for ever
+
+    def seen_on_disk(self) -> int:
+        """Up to which entry a new process would know the masters' history; 0 for not at all."""
+        if not self.disk.exists("history.json"):
+            return 0
+        with self.disk.open("history.json") as file:
+            saved = json.loads(file.read_at(0, file.size_bytes()))
+        return int(saved["index"])
 
     def recover(self) -> None:
         """Whatever ails the machine ends, but for damage to its files."""
