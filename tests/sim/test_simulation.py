@@ -99,3 +99,12 @@ def test_members_whose_disks_forget_what_was_synced_are_found_out_and_the_run_sh
     assert shrunk.violation.kind == result.violation.kind
     assert len(shrunk.struck) < len(result.struck)
     assert perform(smaller).digest == shrunk.digest, replay_command(smaller)
+
+
+def test_a_seed_that_fails_stops_no_campaign_and_fails_it() -> None:
+    command = [sys.executable, "-m", "tests.sim", "--count", "3", "--events", "300", "--quiet"]
+    command += ["--set", "disks_forget=true", "--set", "kinds=power-loss,crash-many"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "3 seeds in" in done.stdout
+    assert "breaks a promise" in done.stdout
