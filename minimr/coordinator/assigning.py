@@ -165,7 +165,7 @@ class Assigner:
             choice = self._of_job(record, phase, worker, fit, now_ms)
             if choice is not None:
                 return choice
-        if self._idle_count() or worker.slowness_permille(now_ms) >= SLOW_PERMILLE:
+        if self._idle_count():
             return None
         early = (self._early_reduce(record, worker, fit, now_ms) for record in jobs)
         return next((choice for choice in early if choice is not None), None)
@@ -213,11 +213,24 @@ class Assigner:
         wanted_permille = max(1, record.spec.slowstart_permille)
         if record.stage is not JobStage.MAP or done_permille < wanted_permille:
             return None
+        if self._is_too_slow(worker, record, fit, now_ms):
+            return None
         queue = self._queues[record.job_id].of(TaskPhase.REDUCE)
         index = self._take(record, TaskPhase.REDUCE, queue, worker, fit, now_ms)
         if index is None:
             return None
         return Choice(worker=worker, task=TaskId(record.job_id, TaskPhase.REDUCE, index))
+
+    def _is_too_slow(
+        self, worker: Worker, record: JobRecord, fit: list[Worker], now_ms: int
+    ) -> bool:
+        """Whether a reduce had better wait for another slot: the job's maps tell."""
+        slowness = worker.slowness_permille(now_ms)
+        if not slowness:
+            return False
+        maps = self._queues[record.job_id].of(TaskPhase.MAP)
+        view = self._phase_view(record, TaskPhase.MAP, maps, len(fit), now_ms)
+        return POLICIES[record.spec.backup_policy].spares(view, slowness)
 
     def to_set_back(self, waiting: Collection[AttemptId], now_ms: int) -> Iterator[RunningAttempt]:
         """Of the reduces that wait for maps, those in whose slots maps are to run: the latest."""
