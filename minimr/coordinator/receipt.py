@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from minimr.coordinator.state import JobRecord
 from minimr.ids import TaskId, TaskPhase
-from minimr.messages import Amount, Receipt, ReduceResult
+from minimr.messages import Amount, MapOutput, MapResult, Receipt, ReduceResult
 
 __all__ = ["receipt_of"]
 
@@ -18,7 +18,7 @@ _MODULUS = 1 << 64
 
 def receipt_of(record: JobRecord) -> Receipt:
     """Of a job all of whose parts are there."""
-    outputs = tuple(record.map_outputs())
+    outputs = tuple(_committed(record))
     parts = tuple(record.parts())
     return Receipt(
         input=Amount(
@@ -34,6 +34,15 @@ def receipt_of(record: JobRecord) -> Receipt:
             for part in parts
         ),
     )
+
+
+def _committed(record: JobRecord) -> Iterable[MapOutput]:
+    """Also those that were lost after all reduces had fetched them: the commit still stands."""
+    for index in range(record.map_count):
+        commit = record.task(record.map_task(index)).commit
+        result = commit.result if commit is not None else None
+        if isinstance(result, MapResult) and result.output is not None:
+            yield result.output
 
 
 def _received(record: JobRecord) -> Iterable[Amount]:

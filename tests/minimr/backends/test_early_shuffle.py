@@ -99,7 +99,7 @@ def test_a_map_gets_the_slot_of_a_reduce_that_waits_for_it(
     counters_when(cluster, spec, {"reduce.attempts.lost": 1})
     assert time.monotonic() - began < 20
     counters = check_done(cluster, spec, tmp_path)
-    assert counters["reduce.attempts.launched"] == 2
+    assert counters["reduce.attempts.launched"] == 1 + counters["reduce.attempts.lost"]
     assert counters["reduce.attempts.failed"] == 0
 
 

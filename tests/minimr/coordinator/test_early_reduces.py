@@ -16,6 +16,7 @@ from minimr.messages import (
     MapResult,
     NewsHeard,
     PollTask,
+    PublishAssignment,
     ReduceAssignment,
     ReportSuccess,
     TaskOffer,
@@ -307,3 +308,20 @@ def test_of_many_maps_each_reduce_is_told_by_news_not_with_its_task(stand: Stand
     told = news(stand, ask(stand, ALICE, reduce))
     assert indexes(told) == list(range(65))
     assert not (set(stand.answers) & {ask(stand, ALICE, reduce, told.heard)}), "nothing is new"
+
+
+def test_the_receipt_counts_an_output_that_was_lost_when_all_had_it(stand: Stand) -> None:
+    """Its reduce commits before the map has run again: nothing is missing."""
+    stand.submit(make_spec(maps=2))
+    for worker in (ALICE, BOB):
+        stand.succeed(worker, stand.take(worker))
+    reduce = stand.take(BOB)
+    assert isinstance(reduce, ReduceAssignment)
+    wait_free(stand, CID)
+    ask(stand, BOB, reduce, missed=(reduce.map_outputs[0].attempt,))
+    assert status(stand).maps_done == 1
+    stand.succeed(BOB, reduce)
+    publish = stand.take(BOB)
+    assert isinstance(publish, PublishAssignment)
+    assert publish.receipt is not None
+    assert publish.receipt.map_output.records == 2
