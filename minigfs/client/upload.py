@@ -4,13 +4,14 @@ An upload is filled by the writer's thread and sent by a thread of its own (or, 
 of a file, by the writer's thread itself). The two share one queue and one future and no lock, so an
 upload can be aborted from anywhere, a finaliser included. The bytes of the chunk stay here until
 every server of the chain has acknowledged: when a server fails, the chunk is allocated anew without
-it and sent again from its first byte.
+it and sent again from its first byte. A small chunk goes to each server directly.
 """
 
 import queue
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from minigfs.chunkserver.checksum import block_sums, digest_of_table
@@ -33,10 +34,15 @@ from minigfs.errors import (
     WriterFenced,
     error_from_wire,
 )
+from minigfs.ids import ChunkserverId
 from minigfs.master.messages import LocatedChunk, SealedChunk
 from minigfs.transport.client import ConnectionPool
+from minigfs.transport.stream import Stream
 
 __all__ = ["ChunkUpload", "UploadContext"]
+
+# A chain saves the writer's link, and costs a hop for each server: of less than this, only hops.
+_DIRECT_BYTES_MAX = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +182,8 @@ class ChunkUpload:
         timeout_ms = chain_timeout_ms(len(chain) - 1)
         frames = self._frames(chunk)
         first, piece = next(frames)
+        if first.last and len(piece) <= _DIRECT_BYTES_MAX:
+            return self._send_to_all(chunk, first, piece, chain, watch)
         whole = first if first.last else None
         table, length_bytes = [first.sums], len(piece)
         try:
@@ -200,7 +208,39 @@ class ChunkUpload:
         if written.failure is not None:
             failure = error_from_wire(written.failure.code, written.failure.message)
             raise watch.failed(failure, written.failure.address)
-        return _sealed(chunk, written, length_bytes, digest_of_table(b"".join(table)))
+        digest = digest_of_table(b"".join(table))
+        _check_written(chunk, written, length_bytes, digest, chain[0])
+        return _sealed(chunk, length_bytes, digest, written.replicas)
+
+    def _send_to_all(
+        self,
+        chunk: LocatedChunk,
+        whole: ChunkData,
+        piece: bytearray,
+        addresses: tuple[str, ...],
+        watch: _ChainWatch,
+    ) -> SealedChunk:
+        """Each server has little to take and nobody to hand it on to: they work side by side."""
+        request, timeout_ms = self._request(chunk, (), whole), chain_timeout_ms(0)
+        calls: list[Stream] = []
+        replicas: list[ChunkserverId] = []
+        address = addresses[0]
+        with ExitStack() as open_calls:
+            try:
+                for address in addresses:
+                    call = self._context.pool.open_stream(
+                        address, request, timeout_ms=timeout_ms, payload=piece, watch=watch
+                    )
+                    calls.append(open_calls.enter_context(call))
+                for address, call in zip(addresses, calls, strict=True):
+                    written, _ = call.receive(ChunkWritten, timeout_ms=timeout_ms)
+                    _check_written(chunk, written, len(piece), digest_of_table(whole.sums), address)
+                    replicas += written.replicas
+            except (SecurityError, WriterFenced):
+                raise
+            except MinigfsError as error:
+                raise watch.failed(error, address) from error
+        return _sealed(chunk, len(piece), digest_of_table(whole.sums), tuple(replicas))
 
     def _frames(self, chunk: LocatedChunk) -> Iterator[tuple[ChunkData, bytearray]]:
         """All pieces from the first on, each with what is said of it."""
@@ -247,15 +287,17 @@ class ChunkUpload:
             self._pieces.append(piece)
 
 
-def _sealed(
-    chunk: LocatedChunk, written: ChunkWritten, length_bytes: int, digest: int
-) -> SealedChunk:
+def _check_written(
+    chunk: LocatedChunk, written: ChunkWritten, length_bytes: int, digest: int, address: str
+) -> None:
     if (written.length_bytes, written.digest) != (length_bytes, digest):
         error = CorruptChunk(f"chunk {chunk.handle:x}: the servers have other bytes than ours")
-        raise _Failed(error, chunk.replicas[0].address)
+        raise _Failed(error, address)
+
+
+def _sealed(
+    chunk: LocatedChunk, length_bytes: int, digest: int, replicas: tuple[ChunkserverId, ...]
+) -> SealedChunk:
     return SealedChunk(
-        handle=chunk.handle,
-        length_bytes=length_bytes,
-        digest=digest,
-        replicas=written.replicas,
+        handle=chunk.handle, length_bytes=length_bytes, digest=digest, replicas=replicas
     )
