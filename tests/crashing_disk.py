@@ -104,7 +104,7 @@ class CrashingDisk(RealDisk):
 
     def open(self, path: str, *, create: bool = False, exclusive: bool = False) -> RealDiskFile:
         with self.lock:
-            real = self._resolve(path)
+            real = Path(self._resolve(path))
             is_new = create and not real.exists()
             if is_new:
                 self.step(path)
@@ -117,7 +117,8 @@ class CrashingDisk(RealDisk):
     def rename(self, source: str, target: str) -> None:
         with self.lock:
             self.step(source)
-            real_source, real_target = self._resolve(source), self._resolve(target)
+            real_source = Path(self._resolve(source))
+            real_target = Path(self._resolve(target))
             backup = self._back_up(real_target)
             super().rename(source, target)
 
@@ -131,7 +132,7 @@ class CrashingDisk(RealDisk):
     def remove(self, path: str) -> None:
         with self.lock:
             self.step(path)
-            real = self._resolve(path)
+            real = Path(self._resolve(path))
             backup = self._back_up(real)
             super().remove(path)
             assert backup is not None
@@ -156,7 +157,7 @@ class CrashingDisk(RealDisk):
 
 class _CrashingFile(RealDiskFile):
     def __init__(self, disk: CrashingDisk, path: str, real: Path, descriptor: int) -> None:
-        super().__init__(real, descriptor)
+        super().__init__(str(real), descriptor)
         self._disk = disk
         self._name = path
         self._key = f"inode {os.fstat(descriptor).st_ino}"
