@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import cloudpickle
 import fsspec
@@ -127,6 +128,43 @@ def test_a_job_goes_on_after_kill_9_of_the_whole_cluster(cluster: minimr.LocalCl
     states = {job.job_id: job.state for job in cluster.status().jobs}
     assert states[done.job_id].value == "done"
     assert states[handle.job_id].value == "done"
+
+
+class KeepListed:
+    """Emits the words that stand in the job's file."""
+
+    def setup(self) -> None:
+        self.listed = set(minimr.file("listed.txt").read_bytes().split())
+
+    def __call__(self, line: bytes):
+        return [(word, 1) for word in line.split() if word in self.listed]
+
+
+@pytest.mark.parametrize("place", ["this machine", "minigfs"])
+def test_a_broadcast_file_reaches_every_task_on_every_host(
+    cluster: minimr.LocalCluster, tmp_path: Path, place: str
+) -> None:
+    listed = b"line 3 599 absent"
+    if place == "minigfs":
+        url = "minigfs:///listed.txt"
+        fsspec.filesystem("minigfs", **cluster.storage_options).pipe_file("/listed.txt", listed)
+    else:
+        url = str(tmp_path / "listed.txt")
+        (tmp_path / "listed.txt").write_bytes(listed)
+    output = f"kept-{place.partition(' ')[0]}"
+    job = minimr.Job("kept", map=KeepListed(), reduce=minimr.agg.sum, files=(url,))
+    handle = cluster.submit(
+        job, input="minigfs:///in/text", output=f"minigfs:///{output}", split_size=SPLIT_BYTES
+    )
+    if place != "minigfs":
+        (tmp_path / "listed.txt").unlink()  # tasks read the copy that came with the job
+    result = handle.wait()
+    assert result.counters["map.attempts.committed"] > 10
+    lines = b"".join(parts_of(cluster, output).values()).decode().splitlines()
+    words = expected()
+    assert dict(line.split("\t") for line in lines) == {
+        word: str(words[word]) for word in ("line", "3", "599")
+    }
 
 
 def test_a_user_error_fails_the_job_with_the_record_and_leaves_nothing(
