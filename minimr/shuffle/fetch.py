@@ -135,7 +135,7 @@ class FetchedPartition:
                 yield pairs
         except SegmentUnavailable as error:
             raise MapOutputsLost(
-                error.message, (self.output.attempt,), isinstance(error, SegmentDamaged)
+                error.message, (self.output.attempt,), int(isinstance(error, SegmentDamaged))
             ) from error
 
     def _contents(self) -> Iterator[tuple[FrameRef, bytes]]:
