@@ -177,7 +177,9 @@ class Appender:
                 if offset is not None:
                     return offset
                 try_ms = min(2 * try_ms, _TRY_MS_MAX)
-            if tried.failure is not None and not patience.pause():
+            # While we pause, others may fill one chunk after the other: only trouble is waited out.
+            was_overtaken = isinstance(tried.failure, WriterFenced) and patience.has_time
+            if tried.failure is not None and not was_overtaken and not patience.pause():
                 raise Unreachable(
                     f"{self.path}: the record is not in the file: no chunk could be appended to in "
                     f"time; last error: {tried.failure}"

@@ -24,12 +24,21 @@ class Patience:
         """At least 1, so that it can be handed on as a timeout."""
         return max(1, self._deadline_ms - self._clock.monotonic_ms())
 
+    @property
+    def has_time(self) -> bool:
+        """Whether there is time for another try."""
+        return self._left_ms > 0
+
+    @property
+    def _left_ms(self) -> int:
+        return self._deadline_ms - self._clock.monotonic_ms() - TRY_MS_MIN
+
     def pause(self) -> bool:
         """Wait before the next try; False, at once, when there is no time left for one.
 
         The last try keeps ``TRY_MS_MIN``: one cut short would report lateness instead of why.
         """
-        left_ms = self._deadline_ms - self._clock.monotonic_ms() - TRY_MS_MIN
+        left_ms = self._left_ms
         if left_ms <= 0:
             return False
         # Nothing says when a peer that refuses connections will be back: asking again is the event.

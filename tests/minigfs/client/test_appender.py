@@ -1,4 +1,4 @@
-"""An appender that reaches the masters and no chunkserver says so in time."""
+"""An appender that chunkservers fail, or other appenders outrun."""
 
 import asyncio
 import time
@@ -7,32 +7,37 @@ from typing import Any
 
 import pytest
 
+from minigfs.chunkserver.append_messages import AppendRecord, RecordAppended
 from minigfs.client.appender import Appender
 from minigfs.client.config import ClientConfig
 from minigfs.client.leases import WriterLeases
 from minigfs.client.masters import MasterCaller
-from minigfs.errors import Unreachable
+from minigfs.errors import Unreachable, WriterFenced
 from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId
 from minigfs.master.append_messages import AppendTarget, GetAppendTarget, SettledChunk
 from minigfs.master.messages import HoldWriters, RenewWriters, Replica
+from minigfs.transport.address import Address
+from minigfs.transport.bulk_server import BulkServer
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.control_server import ControlHandler
 from minigfs.transport.messages import Empty, Message, Request
 from minigfs.transport.security import Security
+from minigfs.transport.stream import Stream
 from tests.served import served
 
 SECURITY = Security(b"t", "c1")
 
 
 class Master:
-    """Names a fresh chunk whenever it is asked; nobody listens where it is."""
+    """Names a fresh chunk whenever it is asked; at first nobody listens where it is."""
 
     def __init__(self) -> None:
         self.asked = 0
+        self.primary: Address = "127.0.0.1:1"
 
     async def target(self, request: GetAppendTarget) -> AppendTarget:
         self.asked += 1
-        replica = Replica(chunkserver_id=ChunkserverId("a"), address="127.0.0.1:1", host="a")
+        replica = Replica(chunkserver_id=ChunkserverId("a"), address=self.primary, host="a")
         before = SettledChunk(
             handle=request.after,
             version=ChunkVersion(1),
@@ -57,8 +62,12 @@ class Master:
 
 
 @pytest.fixture
-def appender() -> Iterator[Appender]:
-    master = Master()
+def master() -> Master:
+    return Master()
+
+
+@pytest.fixture
+def appender(master: Master) -> Iterator[Appender]:
     handlers: dict[type[Request[Any]], ControlHandler] = {
         GetAppendTarget: master.target,
         HoldWriters: master.hold,
@@ -86,3 +95,21 @@ def test_chunks_that_nobody_can_reach_are_not_asked_for_for_ever(appender: Appen
     with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1"):
         appender.append(b"record")
     assert 0.5 < time.monotonic() - began < 3
+
+
+def test_who_is_outrun_by_others_time_and_again_does_not_fall_back_further(
+    appender: Appender, master: Master
+) -> None:
+    """Each chunk is sealed when we come to it, thirty times."""
+
+    def append(request: AppendRecord, stream: Stream) -> None:
+        if master.asked <= 30:
+            raise WriterFenced("sealed")
+        stream.send(RecordAppended(offset_bytes=7))
+
+    server = BulkServer({AppendRecord: append}, SECURITY)
+    master.primary = server.start("127.0.0.1:0")
+    try:
+        assert appender.append(b"record") == 7
+    finally:
+        server.stop()
