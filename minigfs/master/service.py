@@ -182,7 +182,7 @@ class FileSystemService:
         known = self.state.config
         if known is None:
             configure = commands.Configure(self._clock.now_ms(), self._config)
-            await self.propose(configure, commands.Done)
+            await self.propose(configure, commands.Done, to_lead=True)
         elif known != self._config:
             raise InvalidConfig(
                 f"{self._options.directory} holds a file system with {known}, and was started "
@@ -191,7 +191,7 @@ class FileSystemService:
         begin = commands.BeginTenure(
             self._clock.now_ms(), term, self._host.commit_index + 1, self._rng.random_u64()
         )
-        await self.propose(begin, commands.Done)
+        await self.propose(begin, commands.Done, to_lead=True)
         self._tenure = tenure = Tenure(self._clock, term, self._options.repair)
         work = Housekeeping(tenure, self._clock, lambda: self.state, self._change)
         self._housekeeping = asyncio.create_task(work.run(), name="housekeeping")
@@ -236,13 +236,18 @@ class FileSystemService:
             await self._barrier.wait()
 
     async def propose(
-        self, command: commands.Command, expected: type[_ReplyT], origin: Origin | None = None
+        self,
+        command: commands.Command,
+        expected: type[_ReplyT],
+        origin: Origin | None = None,
+        *,
+        to_lead: bool = False,
     ) -> _ReplyT:
         """The reply of an applied command; a refusal is raised as the error it names."""
         self._proposals_count += 1
         encoded = commands.encode_command(command)
         reply = commands.decode_reply(
-            await self._host.propose(FILE_SYSTEM_MACHINE, encoded, origin)
+            await self._host.propose(FILE_SYSTEM_MACHINE, encoded, origin, to_lead=to_lead)
         )
         if isinstance(reply, commands.Refused):
             raise error_from_wire(reply.code, reply.message)

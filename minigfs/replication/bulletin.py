@@ -46,6 +46,7 @@ class Bulletin:
         self._new_ticket = new_ticket
         self._acknowledged = acknowledged
         self._told_ms: int | None = None
+        self._told_full = False
 
     def hasten(self) -> None:
         """There is news."""
@@ -53,10 +54,12 @@ class Bulletin:
 
     def tell(self, *, leads: bool) -> None:
         """Raises ``MemberRemoved`` when there is no group any more to tell anything."""
-        now_ms = self._clock.monotonic_ms()
+        now_ms, is_full = self._clock.monotonic_ms(), self._member.disk_is_full
+        if is_full != self._told_full:
+            self.hasten()  # a leader without room looks for one who has
         if self._told_ms is not None and now_ms - self._told_ms < INTERVAL_MS:
             return
-        self._told_ms = now_ms
+        self._told_ms, self._told_full = now_ms, is_full
         view = self._member.status()
         if view.is_removed:
             raise MemberRemoved(

@@ -232,8 +232,17 @@ class ReplicatedHost:
         if self._leading is not None:
             watcher(self._leading)
 
-    async def propose(self, machine: str, command: bytes, origin: Origin | None = None) -> bytes:
+    async def propose(
+        self,
+        machine: str,
+        command: bytes,
+        origin: Origin | None = None,
+        *,
+        to_lead: bool = False,
+    ) -> bytes:
         """The machine's reply, once the command is committed and applied here.
+
+        ``to_lead``: what a leader logs before it serves goes into a full disk's reserve.
 
         Nothing was or will be applied if it raises ``NotLeader`` (its hint is where to go),
         ``NoSpace``, ``UsageError`` or a session's refusal. After ``OutcomeUnknown``, or when it is
@@ -243,7 +252,7 @@ class ReplicatedHost:
             self._check_running()
             ticket = self._requests.new_ticket()
             try:
-                self._member.propose(machine, command, origin, ticket)
+                self._member.propose(machine, command, origin, ticket, to_lead=to_lead)
             except NotLeader:
                 raise self._not_leader() from None
             except ProposalDropped:  # too much is on its way; some of it will have arrived

@@ -35,8 +35,9 @@ class LogLane:
         self._last: Job | None = None
         self._refused: Job | None = None
         self._retry_in_ticks = 0
-        self.is_full = False
-        """The disk refused the last write, or the space for the next ones."""
+        self.is_full = not log.has_room_ahead
+        """The disk refused the last write, or the space for the next ones. Until that was tried
+        for the first time, a log that has none is taken for full: others must not rely on it."""
 
     def add(self, name: str, begin: Callable[[], Save | None], then: Callable[[], None]) -> None:
         """Write what ``begin`` says when its turn has come, and call ``then`` when it is durable.

@@ -237,8 +237,13 @@ class Member:
 
     # Events: requests
 
-    def propose(self, machine: str, command: bytes, origin: Origin | None, ticket: Ticket) -> None:
+    def propose(
+        self, machine: str, command: bytes, origin: Origin | None, ticket: Ticket,
+        *, to_lead: bool = False,
+    ) -> None:  # fmt: skip
         """Leader: append a command; one outcome follows, unless this process ends before.
+
+        ``to_lead``: a new leader logs it before it serves anybody, so the reserve is there for it.
 
         Raises, and then nothing was appended and no outcome follows: ``errors.NotLeader``,
         ``NoSpace`` (this disk is full), ``raft.ProposalDropped`` (too much is uncommitted, or
@@ -253,7 +258,7 @@ class Member:
         data = encode_logged_command(LoggedCommand(machine, self._now_ms(), command, origin))
         size_bytes = len(data) + RECORD_OVERHEAD_BYTES
         if self._log_lane.is_full and self.is_leader:
-            self._check_room(size_bytes)
+            self._check_room(size_bytes + (0 if to_lead else self._settings.reserve_bytes))
         try:
             position = self._node.propose(data)
         except RaftNotLeader:
@@ -425,8 +430,7 @@ class Member:
     # Refusals, and the end of a membership
 
     def _check_room(self, size_bytes: int) -> None:
-        room_bytes = self._log.room_bytes - self._unsaved_bytes - self._settings.reserve_bytes
-        if size_bytes > room_bytes:
+        if size_bytes > self._log.room_bytes - self._unsaved_bytes:
             raise NoSpace(
                 f"master {self.member_id} takes no changes, because its disk is full: free space "
                 "there (`admin masters list` shows where), and it goes on by itself"

@@ -96,7 +96,7 @@ class CoordinatorTerm:
     ) -> "CoordinatorTerm":
         """Say in the log that this leader's coordinator takes over, then begin."""
         opened = OpenTerm(now_ms=clock.now_ms(), term=term)
-        await host.propose(JOBS_MACHINE, encode_command(opened))
+        await host.propose(JOBS_MACHINE, encode_command(opened), to_lead=True)
         return cls(host, machine, files, clock, term=term, discard_staging=discard_staging)
 
     def end(self) -> None:

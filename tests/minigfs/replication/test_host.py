@@ -5,7 +5,6 @@ import errno
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -244,8 +243,7 @@ def test_every_acknowledged_proposal_survives_kill_9_again_and_again(tmp_path) -
             text=True,
         )
         assert process.stdout is not None
-        acknowledged.append(process.stdout.readline().strip())
-        time.sleep(0.15 + 0.05 * round_number)
+        acknowledged += [process.stdout.readline().strip() for _ in range(15 + round_number)]
         process.send_signal(signal.SIGKILL)
         acknowledged += process.stdout.read().split("\n")[:-1]
         process.wait()

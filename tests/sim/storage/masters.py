@@ -183,7 +183,15 @@ class MasterMachine:
         if self.leading is not None:
             watcher(self.leading)
 
-    async def propose(self, machine: str, command: bytes, origin: Origin | None = None) -> bytes:
+    async def propose(
+        self,
+        machine: str,
+        command: bytes,
+        origin: Origin | None = None,
+        *,
+        to_lead: bool = False,
+    ) -> bytes:
+        """The log has no end here, so ``to_lead`` is nothing special."""
         self.require_leader()
         now_ms = EPOCH_MS + self.site.scheduler.now_us // MS
         data = encode_logged_command(
