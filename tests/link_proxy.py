@@ -197,8 +197,13 @@ class LinkProxy:
 
     async def _close(self) -> None:
         for front in self._fronts.values():
+            for listening in front.listener.sockets:
+                self._loop.remove_reader(listening.fileno())
+        # Connections just accepted get to where they can be cancelled; a server that is closed
+        # before that would lose their sockets (CPython issue 109564).
+        await _some_turns()
+        for front in self._fronts.values():
             front.listener.close()
-        await _some_turns()  # so that connections just accepted get to where they can be cancelled
         for task in list(self._connections):
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
