@@ -6,7 +6,7 @@ from minigfs.raft.messages import AppendEntries, HeartbeatReply, PreVote, ReadIn
 from minigfs.replication.jobs import Lane
 from minigfs.replication.member import MemberSettings
 from minigfs.replication.peer_messages import PeerMessage, RemovedNotice
-from tests.minigfs.replication.hub import Hub, Seat
+from tests.minigfs.replication.hub import LIST, Hub, Seat
 
 
 def bring_uncommitted_removal(hub: Hub, seat: Seat, removed: NodeId) -> None:
@@ -190,7 +190,24 @@ def test_a_nearly_full_disk_refuses_clients_before_the_reserve_is_touched() -> N
     hub = Hub("a", settings=MemberSettings(reserve_bytes=8_192))
     seat = hub.leader()
     seat.disk.resize(seat.disk.used_bytes())
-    assert fill_until_refused(hub, seat) > 10
+    taken = fill_until_refused(hub, seat)
+    assert taken > 10
     seat.held.clear()
     hub.run()
+    assert seat.member.applied_index >= taken, "what was taken in is written"
     assert seat.log.room_bytes >= 8_192
+
+
+def test_what_a_new_leader_logs_first_goes_into_the_reserve() -> None:
+    """Else nobody could even read while the disks of all members are full."""
+    hub = Hub("a", settings=MemberSettings(reserve_bytes=8_192))
+    seat = hub.leader()
+    seat.disk.resize(seat.disk.used_bytes())
+    fill_until_refused(hub, seat)
+    seat.held.clear()
+    hub.run()
+    applied = seat.member.applied_index
+    seat.member.propose(LIST, b"tenure", None, hub.ticket(), to_lead=True)
+    seat.held.clear()
+    hub.run()
+    assert seat.member.applied_index == applied + 1
