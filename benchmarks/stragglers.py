@@ -36,7 +36,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 def sleepy(line: bytes) -> Iterator[tuple[bytes, int]]:
     """The map function: a record takes `RECORD_MS`, wherever it runs undisturbed."""
-    time.sleep(RECORD_MS / 1000)
+    time.sleep(RECORD_MS / 1000)  # the work of a record
     yield line, 1
 
 

@@ -77,7 +77,7 @@ class CrashingDisk(RealDisk):
         self._steps_left -= 1
         if self._steps_left == 0:
             if self._armed.stalls_s:
-                time.sleep(self._armed.stalls_s)
+                time.sleep(self._armed.stalls_s)  # the stall itself
                 return
             if self._armed.loses_unsynced:
                 for undo in reversed(self._undos):

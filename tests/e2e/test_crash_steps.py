@@ -130,7 +130,7 @@ def await_crash(process: Popen[bytes], client: Client, afterwards_s: float) -> b
         if time.monotonic() > deadline:
             assert has_ended, f"nothing happens: {client.said}"
             return False
-        time.sleep(0.005)
+        time.sleep(0.005)  # only asking tells
     return True
 
 
@@ -151,7 +151,7 @@ def check_whole(cluster: StorageCluster) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while (report := cluster.client.report()).health != "OK" or report.chunk_count > expected:
         assert time.monotonic() < deadline, (report.reasons, report.chunk_count, expected)
-        time.sleep(0.1)
+        time.sleep(0.1)  # only asking tells
 
 
 @pytest.mark.parametrize(

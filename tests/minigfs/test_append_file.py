@@ -37,7 +37,7 @@ def appender() -> FakeAppender:
 @pytest.fixture
 def file(appender: FakeAppender) -> AppendFile:
     client = SimpleNamespace(open_appender=lambda _path: appender)
-    return AppendFile(None, "/a", Appends(client, "/a"), 1024)  # type: ignore[arg-type]
+    return AppendFile(None, "/a", Appends(client, "/a"), 1024)  # type: ignore[arg-type]  # a twin
 
 
 def test_a_flush_that_failed_goes_on_where_it_stopped(

@@ -377,7 +377,7 @@ def test_changes_are_in_a_file_after_fsync_and_others_write_beside_them(
     third = fs.open(f"{root}/f", "r+b")
     third.write(b"third")
     del third
-    with pytest.raises(Boom), fs.open(f"{root}/f", "r+b") as file:  # noqa: PT012
+    with pytest.raises(Boom), fs.open(f"{root}/f", "r+b") as file:  # noqa: PT012 - its end
         file.write(b"4")
         file.fsync()
         file.write(b"5")
@@ -396,7 +396,7 @@ def test_no_update_is_lost_silently_and_none_is_made_by_an_exception(
     with pytest.raises(PreconditionFailed):
         second.close()
     assert fs.cat_file(f"{root}/f") == b"1"
-    with pytest.raises(Boom), fs.open(f"{root}/f", "r+b") as file:  # noqa: PT012
+    with pytest.raises(Boom), fs.open(f"{root}/f", "r+b") as file:  # noqa: PT012 - its end
         file.write(b"3")
         raise Boom
     with pytest.raises(FileNotFoundError):
@@ -426,13 +426,13 @@ def test_what_is_appended_comes_after_what_was_there(fs: MinigfsFileSystem, root
     assert fs.tail(f"{root}/f", 7) == b"more123"
     first.close()
     second.close()
-    with pytest.raises(Boom), fs.open(f"{root}/f", "ab") as file:  # noqa: PT012
+    with pytest.raises(Boom), fs.open(f"{root}/f", "ab") as file:  # noqa: PT012 - its end
         file.write(b"4")
         file.flush()
         file.write(b"5")
         raise Boom
     assert fs.tail(f"{root}/f", 8) == b"more1234"
-    with pytest.raises(Boom), fs.transaction:  # noqa: PT012
+    with pytest.raises(Boom), fs.transaction:  # noqa: PT012 - its end
         with fs.open(f"{root}/f", "ab") as file:
             file.write(b"not")
         raise Boom

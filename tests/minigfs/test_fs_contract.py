@@ -176,7 +176,7 @@ def test_a_failed_transaction_leaves_an_instance_that_writes(
     fs: MinigfsFileSystem, root: str
 ) -> None:
     fs.pipe_file(f"{root}/taken", b"before")
-    with pytest.raises(PreconditionFailed), fs.transaction as transaction:  # noqa: PT012
+    with pytest.raises(PreconditionFailed), fs.transaction as transaction:  # noqa: PT012 - its end
         fs.pipe_file(f"{root}/a", b"a")
         transaction.change.require_missing(f"{root}/taken")
     assert not fs.exists(f"{root}/a")

@@ -409,7 +409,7 @@ class FileWorld(RuleBasedStateMachine):
             deadline = time.monotonic() + HEAL_SECONDS_MAX
             while (report := self.client.report()).health != "OK":
                 assert time.monotonic() < deadline, report.reasons
-                time.sleep(0.1)
+                time.sleep(0.1)  # only asking tells
             assert [one for checked in checker.check("/") for one in checked.findings] == []
 
 

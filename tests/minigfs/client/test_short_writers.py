@@ -46,7 +46,7 @@ def masters() -> Masters:
 @pytest.fixture
 def leases(masters: Masters, monkeypatch: pytest.MonkeyPatch) -> WriterLeases:
     monkeypatch.setattr(leases_module, "_RENEW_MS", 100)
-    return WriterLeases(masters)  # type: ignore[arg-type]
+    return WriterLeases(masters)  # type: ignore[arg-type]  # all it asks of one
 
 
 def test_an_open_file_is_renewed_and_held_and_a_closed_one_is_not(

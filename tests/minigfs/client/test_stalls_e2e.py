@@ -164,10 +164,10 @@ def test_a_primary_that_is_away_past_every_deadline_loses_and_forks_nothing(
     for thread in threads:
         thread.start()
     try:
-        time.sleep(1.0)
+        time.sleep(1.0)  # appending goes on meanwhile
         with fault(cluster, member_of(cluster, "/log", 0)):
-            time.sleep(SILENCE_MS_MAX / 1000 + 2.0)
-        time.sleep(1.0)
+            time.sleep(SILENCE_MS_MAX / 1000 + 2.0)  # how long it is away
+        time.sleep(1.0)  # appending goes on meanwhile
     finally:
         stop.set()
         for thread in threads:

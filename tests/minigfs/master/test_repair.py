@@ -237,7 +237,7 @@ def test_a_copy_of_a_file_that_is_removed_before_the_copy_counts_goes_as_well() 
             world.remove_file(handle)
         return changes
 
-    world.repairs.turn = decide_and_remove  # type: ignore[method-assign]
+    world.repairs.turn = decide_and_remove  # type: ignore[method-assign]  # between its steps
     world.run(10)
     assert removed
     assert not any(handle in disk.held for disk in world.disks.values())

@@ -41,7 +41,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerCluster]
 
 
 def sleepy(line: bytes) -> Iterator[tuple[bytes, int]]:
-    time.sleep(RECORD_MS / 1000)
+    time.sleep(RECORD_MS / 1000)  # the work of a record
     yield line, 1
 
 
