@@ -22,7 +22,6 @@ from minigfs.chunkserver.append_messages import (
     ResolveAppend,
 )
 from minigfs.chunkserver.append_primary import PrimaryQueue, WaitingRecord
-from minigfs.chunkserver.append_slots import SLOT_BYTES, decode_slot
 from minigfs.chunkserver.batch_chain import BatchChain, MemberFailed
 from minigfs.chunkserver.mutations import Batch
 from minigfs.chunkserver.open_chunks import OpenChunks
@@ -182,19 +181,11 @@ class AppendService:
         if self._open.find(request.handle) is not None:
             raise WriterFenced(f"chunk {request.handle:x} is not sealed here yet")
         with self._store.open_chunk(request.handle, request.version) as chunk:
-            slots = chunk.read_slots()
-            length_bytes = chunk.header.length_bytes
-        places = (slots[:SLOT_BYTES], slots[SLOT_BYTES:])
-        found = [s for place in places if (s := decode_slot(place, request.handle)) is not None]
-        if not found:
+            slot = chunk.read_slot()
+        if slot is None:
             raise WriterFenced(f"this copy of chunk {request.handle:x} does not know its records")
-        slot = max(found, key=lambda slot: slot.serial)
         last = slot.last_records.get(request.appender_id)
-        is_here = (
-            last is not None
-            and last.sequence == request.sequence
-            and last.offset_bytes + last.length_bytes <= length_bytes
-        )
+        is_here = last is not None and last.sequence == request.sequence
         offset = last.offset_bytes if last is not None and is_here else -1
         stream.send(AppendResolved(offset_bytes=offset))
 

@@ -13,7 +13,8 @@ before, which was durable already. So after a crash the newer slot counts if its
 blocks of its mutation are right, else the older one: nothing acknowledged is ever damaged, and
 what a crash leaves behind the valid length was never acknowledged.
 
-A sealed chunk file keeps its slots: they answer for good whether a record is in it. Pure.
+A sealed chunk file keeps its slots: the one of the length that was sealed answers for good whether
+a record is in it, and goes with every copy of the chunk. Pure.
 """
 
 import struct
@@ -25,7 +26,15 @@ from minigfs.chunkserver.mutations import APPENDERS_MAX, LastRecord, Mutations
 from minigfs.ids import ChunkHandle
 from minigfs.ports import Buffer
 
-__all__ = ["SLOTS_BYTES", "SLOT_BYTES", "Slot", "decode_slot", "encode_slot", "slot_of"]
+__all__ = [
+    "SLOTS_BYTES",
+    "SLOT_BYTES",
+    "Slot",
+    "decode_slot",
+    "encode_slot",
+    "sealed_slot",
+    "slot_of",
+]
 
 SLOT_BYTES = 64 * 1024
 SLOTS_BYTES = 2 * SLOT_BYTES
@@ -119,3 +128,14 @@ def decode_slot(encoded: Buffer, handle: ChunkHandle) -> Slot | None:
         partial_sum=partial,
         last_records={appender: LastRecord(*rest) for appender, *rest in entries},
     )
+
+
+def sealed_slot(slots: Buffer, handle: ChunkHandle, length_bytes: int) -> Slot | None:
+    """Of both slots of a sealed chunk, the one of what was sealed; None if that is damaged. Every
+    mutation has another length; the slot before would deny the records of the last one."""
+    slots = bytes(slots)
+    for place in (slots[:SLOT_BYTES], slots[SLOT_BYTES:]):
+        slot = decode_slot(place, handle)
+        if slot is not None and slot.length_bytes == length_bytes:
+            return slot
+    return None

@@ -9,6 +9,7 @@ lent stays right for as long as it is held, even when the chunk is deleted meanw
 import os
 from pathlib import Path
 
+from minigfs.chunkserver.append_slots import encode_slot
 from minigfs.chunkserver.checksum import widen_to_blocks
 from minigfs.chunkserver.chunk_file import encode_header
 from minigfs.chunkserver.messages import ChunkFile, ChunkPiece, OpenChunkFile, ReadChunk
@@ -50,15 +51,19 @@ class ChunkReads:
             )
             table = chunk.table if request.want_table else b""
             header = encode_header(chunk.header) if request.want_header else b""
+            known = chunk.read_slot() if request.want_header else None
+            slot = encode_slot(known) if known is not None else b""
             last = False
             while not last:
                 stop = min(start + PIECE_BYTES, end)
                 data = chunk.read(start, stop)
                 last = stop == end
-                piece = ChunkPiece(offset_bytes=start, last=last, table=table, header=header)
+                piece = ChunkPiece(
+                    offset_bytes=start, last=last, table=table, header=header, slot=slot
+                )
                 stream.send(piece, data)
                 self._counters.add("minigfs_chunkserver_read_bytes_total", len(data))
-                start, table, header = stop, b"", b""
+                start, table, header, slot = stop, b"", b"", b""
 
     def lend(self, request: OpenChunkFile, stream: Stream) -> None:
         """Send the chunk's file, open for reading only."""

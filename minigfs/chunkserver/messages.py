@@ -91,6 +91,7 @@ class ChunkPiece(Message, frozen=True):
     last: bool
     table: bytes = b""  # the sums of the whole chunk, in the first piece, if they were asked for
     header: bytes = b""  # of the chunk file, in the first piece, if it was asked for
+    slot: bytes = b""  # with the header: what a chunk that was appended to knows of its records
 
 
 class ReadChunk(Request[ChunkPiece], frozen=True, tag="chunk.read"):

@@ -5,7 +5,7 @@
     is mine one?  -- yes: nothing to do (a false alarm, or a copy that no master had heard of)
           | no
     header and table of a source whose table has the digest of the master's log
-          |
+          |        (and, of a chunk that was appended to, its slot: of whichever has it sound)
     blocks, each held against that table, from whichever source has them right
           |
     sealed like any chunk, in the place of what was here
@@ -17,7 +17,9 @@ damaged in different blocks still make a whole one. What is here stays until the
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
+from minigfs.chunkserver.append_slots import Slot, encode_slot, sealed_slot
 from minigfs.chunkserver.checksum import digest_of_table, table_slice
 from minigfs.chunkserver.chunk_file import ChunkHeader, check_table, decode_header
 from minigfs.chunkserver.messages import ChunkPiece, ReadChunk, WriteChunk
@@ -38,6 +40,21 @@ _SOURCE_TIMEOUT_MS = 5_000  # as long as the master needs to call a silent serve
 
 class CopyWithdrawn(Exception):
     """Nobody wants this copy any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What a replica is besides its bytes."""
+
+    header: ChunkHeader
+    table: bytes
+    slot: Slot | None
+
+    @property
+    def encoded_slot(self) -> bytes | None:
+        if not self.header.has_slots:
+            return None
+        return encode_slot(self.slot) if self.slot is not None else b""
 
 
 class ReplicaCopy:
@@ -80,7 +97,8 @@ class ReplicaCopy:
         if here is not None and self._is_sound_here():
             self._store.found_sound(order.handle)
             return 0
-        header, table = self._trusted_head()
+        head = self._trusted_head()
+        header = head.header
         request = WriteChunk(
             handle=order.handle,
             version=order.version,
@@ -90,8 +108,8 @@ class ReplicaCopy:
             chunk_bytes=header.chunk_bytes,
             chain=(),
         )
-        with self._store.create(request, replaces=True) as incoming:
-            self._fill(incoming, table)
+        with self._store.create(request, replaces=True, slot=head.encoded_slot) as incoming:
+            self._fill(incoming, head.table)
             incoming.seal()
         return order.length_bytes
 
@@ -117,16 +135,23 @@ class ReplicaCopy:
             order.digest,
         )
 
-    def _trusted_head(self) -> tuple[ChunkHeader, bytes]:
+    def _trusted_head(self) -> "_Head":
         failure: MinigfsError | None = None
+        found: _Head | None = None
         for source in self._order.sources:
             try:
-                return self._head_of(source)
+                head = self._head_of(source)
             except MinigfsError as error:
                 failure = self._note(source, error)
+                continue
+            if head.slot is not None or not head.header.has_slots:
+                return head
+            found = found or head
+        if found is not None:
+            return found
         raise failure or Unreachable(f"chunk {self._order.handle:x}: nobody is left to copy from")
 
-    def _head_of(self, source: str) -> tuple[ChunkHeader, bytes]:
+    def _head_of(self, source: str) -> "_Head":
         request = self._read(0, 0, want_head=True)
         with self._pool.open_stream(source, request, timeout_ms=_SOURCE_TIMEOUT_MS) as stream:
             piece, _ = stream.receive(ChunkPiece, timeout_ms=_SOURCE_TIMEOUT_MS)
@@ -135,7 +160,8 @@ class ReplicaCopy:
             raise CorruptChunk(f"chunk {self._order.handle:x}: {source} has another one")
         check_table(header, piece.table)
         assert digest_of_table(piece.table) == self._order.digest
-        return header, piece.table
+        slot = sealed_slot(piece.slot, header.handle, header.length_bytes)
+        return _Head(header, piece.table, slot)
 
     def _fill(self, incoming: IncomingChunk, table: bytes) -> None:
         position, end = 0, self._order.length_bytes

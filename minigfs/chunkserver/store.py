@@ -27,7 +27,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self, TypeAlias
 
-from minigfs.chunkserver.append_slots import SLOTS_BYTES
+from minigfs.chunkserver.append_slots import SLOTS_BYTES, Slot, sealed_slot
 from minigfs.chunkserver.checksum import (
     SUM_BYTES,
     block_count,
@@ -110,10 +110,13 @@ class ChunkStore:
             return False
         return True
 
-    def create(self, request: WriteChunk, *, replaces: bool = False) -> "IncomingChunk":
+    def create(
+        self, request: WriteChunk, *, replaces: bool = False, slot: bytes | None = None
+    ) -> "IncomingChunk":
         """Begin a chunk. Raises ``NoSpace`` when the disk is nearly full.
 
         ``replaces``: once it is sealed it takes the place of one that is here, at one stroke.
+        ``slot``: of a chunk that was appended to, encoded; empty if that is not known any more.
         """
         if not 0 < request.handle <= _HANDLE_MAX:
             raise ProtocolError(f"chunk handle {request.handle} is out of range")
@@ -122,7 +125,7 @@ class ChunkStore:
         if request.handle in self._sealed and not replaces:
             raise ProtocolError(f"chunk {request.handle:x} is already sealed here")
         self.check_free_space()
-        return IncomingChunk(self, self._disk, request, next(self._incoming_numbers))
+        return IncomingChunk(self, self._disk, request, next(self._incoming_numbers), slot)
 
     def open_chunk(self, handle: ChunkHandle, version: ChunkVersion) -> "OpenChunk":
         """A sealed chunk for reading. Raises ``CorruptChunk`` if it is not here, or not whole."""
@@ -290,11 +293,24 @@ class ChunkStore:
 class IncomingChunk:
     """A chunk being written, by one thread. A context manager: not sealed inside, it is gone."""
 
-    def __init__(self, store: ChunkStore, disk: Disk, request: WriteChunk, number: int) -> None:
+    def __init__(
+        self,
+        store: ChunkStore,
+        disk: Disk,
+        request: WriteChunk,
+        number: int,
+        slot: bytes | None = None,
+    ) -> None:
         self._store = store
         self._disk = disk
         self._request = request
-        self._layout = plan_layout(store.cluster_id, request.path_hint, request.chunk_bytes)
+        self._slot = slot
+        self._layout = plan_layout(
+            store.cluster_id,
+            request.path_hint,
+            request.chunk_bytes,
+            has_slots=slot is not None,
+        )
         self._path = f"{_INCOMING}/{request.handle:016x}.{number}"
         self._file = disk.open(self._path, create=True, exclusive=True)
         self._sums: list[bytes] = []
@@ -351,8 +367,11 @@ class IncomingChunk:
             chunk_bytes=request.chunk_bytes,
             length_bytes=self._length_bytes,
             digest=digest_of_table(table),
+            has_slots=self._slot is not None,
         )
         self._file.write_at(0, encode_header(header), table)
+        if self._slot:
+            self._file.write_at(self._layout.data_offset - SLOTS_BYTES, self._slot)
         self._file.sync()
         self._disk.rename(self._path, chunk_path(request.handle))
         # The name is part of what is promised: without this a crash could lose the whole file.
@@ -413,11 +432,12 @@ class OpenChunk:
             raise Unsupported(f"chunk {self.header.handle:x} can be read by socket only")
         return self._file.reopen_to_read()
 
-    def read_slots(self) -> bytes:
-        """Of a chunk that was appended to; nothing of any other."""
+    def read_slot(self) -> Slot | None:
+        """The records of a chunk that was appended to; None if it was not, or they are damaged."""
         if not self.header.has_slots:
-            return b""
-        return self._file.read_at(self._layout.data_offset - SLOTS_BYTES, SLOTS_BYTES)
+            return None
+        slots = self._file.read_at(self._layout.data_offset - SLOTS_BYTES, SLOTS_BYTES)
+        return sealed_slot(slots, self.header.handle, self.header.length_bytes)
 
     def read(self, start: int, end: int) -> bytes:
         """The bytes ``[start, end)``, which begin at a block's start and end at one's end.
