@@ -8,6 +8,7 @@ chunk would never be read. Thread-safe.
 
 import logging
 import threading
+from bisect import bisect_right
 from collections.abc import Iterable
 
 from minigfs.chunkserver.open_replica import INTENT_SUFFIX, OpenReplica, intent_path
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _OPEN = "open"
 _QUARANTINE = "quarantine"
-_REPORTED_MAX = 1_000  # crashed replicas are told bit by bit, as orders are carried out
+_REPORTED_MAX = 1_000  # at a time: a heartbeat stays small
 _BARRED_MAX = 10_000  # an order that is so many chunks late does not come any more
 
 
@@ -37,6 +38,7 @@ class OpenChunks:
         self._lock = threading.Lock()  # over installing and removing, not over mutations
         self._replicas: dict[ChunkHandle, OpenReplica] = {}
         self._members: dict[ChunkHandle, tuple[ChunkMember, ...]] = {}
+        self._reported_up_to = ChunkHandle(0)
         self._barred: dict[ChunkHandle, None] = {}  # said not to be here, the latest last
 
     def open(self) -> None:
@@ -50,6 +52,9 @@ class OpenChunks:
                 continue
             try:
                 replica = OpenReplica.recover(self._disk, path, self._store.cluster_id)
+            except FileNotFoundError:
+                logger.error("%s is gone: its file was removed while this server started", name)
+                continue
             except (CorruptChunk, OSError) as error:
                 logger.warning("quarantine %s: %s", name, error)
                 self._disk.rename(path, f"{_QUARANTINE}/{name}")
@@ -154,8 +159,13 @@ class OpenChunks:
                 self._quarantine(order.handle)
 
     def reports(self) -> tuple[ReplicaReport, ...]:
+        """Of as many open replicas as fit into a heartbeat; of those behind them the next time."""
         with self._lock:
-            replicas = list(self._replicas.values())[:_REPORTED_MAX]
+            handles = sorted(self._replicas)
+            first = bisect_right(handles, self._reported_up_to)
+            turn = (handles[first:] + handles[:first])[:_REPORTED_MAX]
+            self._reported_up_to = turn[-1] if turn else ChunkHandle(0)
+            replicas = [self._replicas[handle] for handle in turn]
         return tuple(
             ReplicaReport(
                 handle=replica.header.handle,

@@ -104,6 +104,9 @@ class ChunkStore:
         """Know the chunk in a file, or set the file aside."""
         try:
             self.admit(self._read_description(name))
+        except FileNotFoundError:  # somebody removed it just now: a chunk that is not here
+            logger.error("%s is gone: its file was removed while this server started", name)
+            return False
         except (CorruptChunk, OSError) as error:
             logger.warning("quarantine %s: %s", name, error)
             self._disk.rename(f"{_CHUNKS}/{name}", f"{QUARANTINE}/{name}")

@@ -143,6 +143,6 @@ class Heartbeat(Request[HeartbeatReply], frozen=True, tag="cs.heartbeat"):
     catalogue_stamp: int = 0  # of the last batch that was stored
     lending_address: str = ""
     copied: tuple[CopyReport, ...] = ()
-    open_chunks: tuple[ReplicaReport, ...] = ()  # for appending; each time, as many as fit
+    open_chunks: tuple[ReplicaReport, ...] = ()  # for appending; as many as fit, in turns
     set_aside: tuple[AheadReplica, ...] = ()  # that wait for a person; the first of them
     set_aside_count: int = 0

@@ -43,17 +43,22 @@ def open_all(disk: SimDisk) -> tuple[ChunkStore, OpenChunks]:
     return store, open_chunks
 
 
-def install(open_chunks: OpenChunks) -> OpenReplica:
-    order = InstallChunk(
-        handle=HANDLE,
+def order_to_install(
+    handle: ChunkHandle = HANDLE, *, chunk_bytes: int = CHUNK_BYTES
+) -> InstallChunk:
+    return InstallChunk(
+        handle=handle,
         version=V1,
         file_id=FileId(3),
         index=0,
         path_hint="/a" * 300,
-        chunk_bytes=CHUNK_BYTES,
+        chunk_bytes=chunk_bytes,
         members=MEMBERS,
     )
-    open_chunks.install(order)
+
+
+def install(open_chunks: OpenChunks) -> OpenReplica:
+    open_chunks.install(order_to_install())
     return open_chunks.get(HANDLE, V1)
 
 
@@ -281,3 +286,34 @@ def check_what_is_left(store: ChunkStore, open_chunks: OpenChunks, acknowledged:
             return
         seal(open_chunks, len(whole(kept)))
     assert sealed_content(store) == whole(kept)
+
+
+def test_more_open_chunks_than_fit_into_a_heartbeat_are_told_in_turns() -> None:
+    disk = SimDisk()
+    _, open_chunks = open_all(disk)
+    handles = {ChunkHandle(number) for number in range(1, 2_302)}
+    for handle in handles:
+        open_chunks.install(order_to_install(handle, chunk_bytes=BLOCK))
+    turns = [[report.handle for report in open_chunks.reports()] for _ in range(3)]
+    assert [len(turn) for turn in turns] == [1_000] * 3
+    assert {handle for turn in turns for handle in turn} == handles
+    for handle in sorted(handles)[10:]:
+        open_chunks.delete(handle)
+    assert len(open_chunks.reports()) == 10, "all of them, as soon as they fit"
+
+
+def test_an_open_chunk_whose_file_vanishes_during_a_start_is_not_here() -> None:
+    class Vanishing(SimDisk):
+        def list(self, directory: str) -> list[str]:
+            names = super().list(directory)
+            if directory == "open" and names:
+                self.remove(f"open/{names[0]}")
+            return names
+
+    disk = Vanishing()
+    _, open_chunks = open_all(disk)
+    install(open_chunks)
+    open_chunks.close()
+    _, again = open_all(disk)
+    assert again.find(HANDLE) is None
+    assert again.reports() == ()

@@ -178,6 +178,24 @@ def test_good_blocks_of_a_damaged_chunk_stay_readable(disk: RealDisk, tmp_path: 
             chunk.read(0, BLOCK)
 
 
+def test_a_chunk_file_that_vanishes_during_a_start_is_a_chunk_that_is_not_here() -> None:
+    class Vanishing(SimDisk):
+        def list(self, directory: str) -> list[str]:
+            names = super().list(directory)
+            if directory == "chunks" and names:
+                self.remove(f"chunks/{names[0]}")
+            return names
+
+    disk = Vanishing()
+    store = open_store(disk)
+    seal(store, 1, b"x")
+    seal(store, 2, b"y")
+    again = open_store(disk)
+    assert again.chunk_count == 1
+    assert disk.list("quarantine") == []
+    assert [chunk.handle for chunk in again.take_report().chunks] == [2]
+
+
 def test_a_start_quarantines_what_is_no_chunk_of_this_cluster(
     disk: RealDisk, tmp_path: Path
 ) -> None:
