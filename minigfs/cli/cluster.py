@@ -17,6 +17,7 @@ from minigfs.cli.background import (
     scrub_rate_option,
 )
 from minigfs.cli.connect import ClusterChoice, cluster_options, home_option, layout_of
+from minigfs.cli.trust import tls_options
 from minigfs.cluster import (
     ClusterState,
     ProcessEvent,
@@ -42,6 +43,7 @@ from minigfs.terminal import (
     format_table,
     terminal_options,
 )
+from minigfs.transport.security import TlsFiles
 
 __all__ = [
     "down",
@@ -71,6 +73,7 @@ def storage_shape(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--replication", type=int, help="Replicas of each chunk.  [default: 3]")
     @bytes_option("--chunk-size", "chunk_bytes", help="Size of a chunk.  [default: 64MiB]")
     @click.option("--hosts", type=int, help="Spread the processes over this many host labels.")
+    @tls_options
     @repair_rate_option
     @scrub_rate_option
     @click.option(
@@ -86,6 +89,7 @@ def storage_shape(command: Callable[..., None]) -> Callable[..., None]:
         replication: int | None,
         chunk_bytes: int | None,
         hosts: int | None,
+        tls: TlsFiles | None,
         repair_rate: int | None,
         scrub_rate: int | None,
         scrub_days: float | None,
@@ -97,6 +101,7 @@ def storage_shape(command: Callable[..., None]) -> Callable[..., None]:
             replication=replication,
             chunk_bytes=chunk_bytes,
             hosts=hosts,
+            tls=tls,
             rates=Rates(
                 repair_bytes_per_second=repair_rate,
                 scrub_bytes_per_second=scrub_rate,

@@ -14,11 +14,10 @@ from minigfs.cli.background import (
     repair_rate_option,
     scrub_rate_option,
 )
+from minigfs.cli.trust import security_from, tls_options
 from minigfs.cluster import announce_ready
 from minigfs.config import DEFAULT_CHUNK_BYTES, DEFAULT_REPLICATION, FileSystemConfig
-from minigfs.errors import InvalidConfig
 from minigfs.terminal import bytes_option, terminal_options
-from minigfs.transport.security import Security, TlsFiles, check_listen_address, load_token
 
 if TYPE_CHECKING:
     from minigfs.master.options import MasterOptions
@@ -27,7 +26,7 @@ __all__ = ["configure_logging", "master_options", "metrics_option", "serve", "se
 
 
 def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options every server process takes; see `security_from` for the last ones."""
+    """The options every server process takes; the last ones are for `security_from`."""
     for option in reversed(
         (
             click.option("--dir", "directory", required=True, help="The server's own directory."),
@@ -35,9 +34,7 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--advertise", help="HOST:PORT others reach it by [default: --listen]."),
             click.option("--cluster-id", required=True, help="Name of the cluster it belongs to."),
             click.option("--token-file", required=True, help="File with the cluster's token."),
-            click.option("--tls-ca", help="PEM file of the authority that signed the servers."),
-            click.option("--tls-certificate", help="PEM file of this server's certificate."),
-            click.option("--tls-key", help="PEM file of the certificate's key."),
+            tls_options,
             click.option(
                 "--insecure",
                 is_flag=True,
@@ -57,27 +54,6 @@ metrics_option = click.option(
     "metrics.address of --dir). Asks for the cluster's token as a bearer token.  "
     "[default: $MINIGFS_METRICS, else nowhere]",
 )
-
-
-def security_from(
-    *,
-    listen: str,
-    cluster_id: str,
-    token_file: str,
-    tls_ca: str | None,
-    tls_certificate: str | None,
-    tls_key: str | None,
-    insecure: bool,
-) -> Security:
-    """What the options of `server_options` say about trust, checked against ``listen``."""
-    tls = None
-    if tls_ca or tls_certificate or tls_key:
-        if not (tls_ca and tls_certificate and tls_key):
-            raise InvalidConfig("TLS needs all of --tls-ca, --tls-certificate and --tls-key")
-        tls = TlsFiles(ca=tls_ca, certificate=tls_certificate, key=tls_key)
-    security = Security(load_token(token_file), cluster_id, tls)
-    check_listen_address(listen, security, insecure)
-    return security
 
 
 def configure_logging() -> None:

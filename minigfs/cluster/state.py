@@ -6,6 +6,7 @@ import msgspec
 
 from minigfs.cluster.layout import ClusterLayout, write_atomically
 from minigfs.errors import InvalidConfig
+from minigfs.transport.security import TlsFiles
 
 __all__ = ["ClusterState", "ProcessRecord", "Rates", "load_state", "save_state"]
 
@@ -44,6 +45,7 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
     replication: int
     processes: tuple[ProcessRecord, ...] = ()
     rates: Rates = Rates()
+    tls: TlsFiles | None = None  # what every server shows, and whom all trust
     masters_founded: bool = False  # their directories were made: an empty one is a lost one now
     settings: dict[str, Setting] = {}  # of other packages; minigfs keeps and never reads them
     home: str = ""  # in the file only: whose processes the pids are
@@ -117,6 +119,7 @@ def save_state(layout: ClusterLayout, state: ClusterState) -> None:
         "cluster_id": state.cluster_id,
         "masters": state.masters,
         "token_file": str(layout.token_file),
+        "tls_ca": state.tls.ca if state.tls is not None else "",
     }
     write_atomically(layout.client_file, _pretty(client))
 

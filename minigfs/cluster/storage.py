@@ -14,7 +14,7 @@ import msgspec
 
 from minigfs.cluster.layout import ClusterLayout
 from minigfs.cluster.masters import found_masters
-from minigfs.cluster.processes import ProcessKind
+from minigfs.cluster.processes import ProcessKind, running_pid
 from minigfs.cluster.state import ClusterState, ProcessRecord, Rates, load_state, save_state
 from minigfs.config import (
     DEFAULT_CHUNK_BYTES,
@@ -22,6 +22,7 @@ from minigfs.config import (
     MIN_CHUNK_BYTES,
 )
 from minigfs.errors import InvalidConfig, StartFailed
+from minigfs.transport.security import TlsFiles, create_token
 
 __all__ = [
     "STORAGE_KINDS",
@@ -33,6 +34,7 @@ __all__ = [
     "plan_storage",
     "prepare_storage",
     "python_program",
+    "tls_arguments",
 ]
 
 DEFAULT_MASTER_COUNT = 3  # one may die, or be restarted, and nobody notices
@@ -52,6 +54,7 @@ class StorageShape:
     replication: int | None = None
     chunk_bytes: int | None = None
     hosts: int | None = None
+    tls: TlsFiles | None = None  # what all servers show; changed only while none of them runs
     rates: Rates = field(default_factory=Rates)  # for the processes that are started from now on
 
 
@@ -62,11 +65,9 @@ def prepare_storage(layout: ClusterLayout, shape: StorageShape) -> ClusterState:
     Call it with the layout locked. `InvalidConfig` if the shape is impossible or contradicts what
     was fixed when the cluster was made.
     """
-    from minigfs.transport.security import create_token
-
-    state = plan_storage(
-        load_state(layout), shape, cluster_id=secrets.token_hex(8), ports=free_loopback_ports
-    )
+    before = load_state(layout)
+    _check_tls(before, shape)
+    state = plan_storage(before, shape, cluster_id=secrets.token_hex(8), ports=free_loopback_ports)
     layout.make()
     if not layout.token_file.exists():
         fresh = layout.token_file.with_name(".token.new")
@@ -85,8 +86,8 @@ def plan_storage(
     ports: Callable[[int], list[int]],
 ) -> ClusterState:
     """The state that fulfils ``shape``; ``cluster_id`` is for a new cluster, ``ports`` finds
-    free ones. A cluster may gain masters and chunkservers and change its rates; all else is
-    fixed."""
+    free ones. A cluster may gain masters and chunkservers and change its rates and TLS files; all
+    else is fixed."""
     _check_shape(shape)
     if state is None:
         server_count = shape.chunkservers or DEFAULT_CHUNKSERVER_COUNT
@@ -105,6 +106,7 @@ def plan_storage(
             f"not {server_count}: add --chunkservers {state.replication}"
         )
     state = _with_more_masters(_with_rates(state, shape.rates), shape.masters)
+    state = msgspec.structs.replace(state, tls=shape.tls or state.tls)
     known_hosts = {record.host for record in state.with_role("chunkserver") if record.host}
     hosts = shape.hosts or len(known_hosts) or None
     added = [
@@ -152,6 +154,16 @@ def _check_shape(shape: StorageShape) -> None:
     if shape.chunk_bytes is not None and shape.chunk_bytes < MIN_CHUNK_BYTES:
         raise InvalidConfig(
             f"--chunk-size {shape.chunk_bytes}: a chunk has at least {MIN_CHUNK_BYTES} bytes (1KiB)"
+        )
+
+
+def _check_tls(state: ClusterState | None, shape: StorageShape) -> None:
+    if state is None or shape.tls is None or shape.tls == state.tls:
+        return
+    if any(map(running_pid, state.processes)):
+        raise InvalidConfig(
+            "the cluster runs with other TLS files, or with none, and what starts with these could "
+            "not speak to what runs: stop it first (`down`)"
         )
 
 
@@ -257,6 +269,18 @@ def _server_arguments(
         f"--listen={record.address}",
         f"--cluster-id={state.cluster_id}",
         f"--token-file={layout.token_file}",
+        *tls_arguments(state.tls),
+    ]
+
+
+def tls_arguments(files: TlsFiles | None) -> list[str]:
+    """The options of a server that name its TLS files."""
+    if files is None:
+        return []
+    return [
+        f"--tls-ca={files.ca}",
+        f"--tls-certificate={files.certificate}",
+        f"--tls-key={files.key}",
     ]
 
 

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from minigfs.transport.security import TlsFiles
 from minimr.backends.crash_dump import crash_stack
 from minimr.ids import WorkerId
 from minimr.messages import (
@@ -64,6 +65,7 @@ class AttemptWork:
     host: str = ""
     token: bytes = b""  # to fetch segments from other workers
     cluster_id: str = ""
+    tls: TlsFiles | None = None
     log: Path | None = None  # for what user code prints; None: the executor's own log
 
 
@@ -223,6 +225,7 @@ class ExecutorProcess:
                     host=work.host,
                     token=work.token,
                     cluster_id=work.cluster_id,
+                    tls=work.tls,
                 )
             )
             self._opened = work.spec.job_id

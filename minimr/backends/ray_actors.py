@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from minigfs.errors import MinigfsError, Unreachable
+from minigfs.transport.security import Security, TlsFiles, load_token
 
 if TYPE_CHECKING:
     from minimr.backends.worker import WorkerOptions, WorkerSupervisor
@@ -53,10 +54,10 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     worker_count: int  # on the same machine
     rack: str = ""
     memory_bytes: int = 0  # of one executor at most; 0: what the job asks for
+    tls: TlsFiles | None = None
     metrics: str = ""  # where to serve figures for Prometheus; "" for nowhere
 
     def options(self) -> "WorkerOptions":
-        from minigfs.transport.security import Security, load_token
         from minimr.backends.executor import share_of_cores
         from minimr.backends.worker import WorkerOptions
 
@@ -64,7 +65,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
             directory=Path(self.directory),
             listen=self.listen,
             masters=self.masters,
-            security=Security(load_token(self.token_file), self.cluster_id),
+            security=Security(load_token(self.token_file), self.cluster_id, self.tls),
             host=self.host,
             rack=self.rack,
             memory_bytes=self.memory_bytes,
@@ -72,6 +73,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
             environment={
                 "FSSPEC_MINIGFS_MASTERS": ",".join(self.masters),
                 "FSSPEC_MINIGFS_TOKEN_FILE": self.token_file,
+                "FSSPEC_MINIGFS_TLS_CA": self.tls.ca if self.tls is not None else "",
                 **share_of_cores(self.worker_count),
             },
         )

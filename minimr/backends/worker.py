@@ -263,6 +263,7 @@ class WorkerSupervisor:
             host=self._options.host,
             token=self._options.security.token,
             cluster_id=self._options.security.cluster_id,
+            tls=self._options.security.tls,
             log=self._logs.path(assignment.attempt),
         )
 

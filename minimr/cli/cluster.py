@@ -10,6 +10,7 @@ import click
 
 from minigfs.cli.cluster import process_line, storage_shape
 from minigfs.cli.serve import chunkserver, configure_logging, master_options, metrics_option
+from minigfs.cli.trust import security_from, tls_options
 from minigfs.cluster import ClusterLayout, ProcessEvent, announce_ready, default_home
 from minigfs.errors import ClusterError, NoQuorum
 from minigfs.terminal import (
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from minigfs.cluster.storage import StorageShape
     from minigfs.master.options import MasterOptions
+    from minigfs.transport.security import TlsFiles
     from minimr.cluster.status import ClusterStatus
     from minimr.messages import JobStatus
 
@@ -211,6 +213,7 @@ def master(options: "MasterOptions") -> None:
 @click.option("--listen", default="127.0.0.1:0", show_default=True, help="For map output.")
 @click.option("--cluster-id", required=True, help="Name of the cluster they belong to.")
 @click.option("--token-file", required=True, help="File with the cluster's token.")
+@tls_options
 @click.option("--join", "masters", multiple=True, required=True, help="HOST:PORT of a master.")
 @click.option("--workers", "count", type=click.IntRange(1, 256), default=1, show_default=True)
 @click.option(
@@ -220,7 +223,10 @@ def master(options: "MasterOptions") -> None:
 @click.option("--rack", "racks", multiple=True, help="Rack of each --host-label, in their order.")
 @bytes_option("--memory", "memory", help="Bound of one executor, whatever its job asks for.")
 @click.option("--ray-address", default="", metavar="HOST:PORT", help="Use this Ray, start none.")
-@click.option("--insecure", is_flag=True, help="Also a Ray that asks nobody for a token.")
+@click.option(
+    "--insecure", is_flag=True,
+    help="Listen beyond this machine without TLS; use a Ray that asks nobody for a token.",
+)  # fmt: skip
 @metrics_option
 @terminal_options
 def workers(
@@ -228,6 +234,7 @@ def workers(
     listen: str,
     cluster_id: str,
     token_file: str,
+    tls: "TlsFiles | None",
     masters: tuple[str, ...],
     count: int,
     labels: tuple[str, ...],
@@ -242,11 +249,12 @@ def workers(
     Each worker serves --metrics too, on the ports that follow, or on any (port 0): the address is
     in metrics.address of the worker's directory.
     """
-    from minigfs.transport.security import Security, check_listen_address, load_token
     from minimr.cluster.workers import WorkersOptions, check_foreign_ray, serve_workers
 
     configure_logging()
-    check_listen_address(listen, Security(load_token(token_file), cluster_id), insecure=False)
+    security_from(
+        listen=listen, cluster_id=cluster_id, token_file=token_file, tls=tls, insecure=insecure
+    )
     check_foreign_ray(ray_address, insecure=insecure)
     hosts = labels or (socket.gethostname(),)
     if racks and len(racks) not in (1, len(hosts)):
@@ -263,6 +271,7 @@ def workers(
         racks=racks,
         memory_bytes=memory or 0,
         ray_address=ray_address,
+        tls=tls,
         metrics=metrics,
     )
     serve_workers(options, ready=announce_ready)

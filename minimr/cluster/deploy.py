@@ -35,6 +35,7 @@ from minigfs.cluster.storage import (
     master_arguments,
     prepare_storage,
     python_program,
+    tls_arguments,
 )
 from minigfs.errors import InvalidConfig, StartFailed, Unreachable
 from minimr.cluster.status import ClusterStatus, gather_status, status_without_leader
@@ -213,6 +214,7 @@ def _workers_command(
         "--listen=127.0.0.1:0",
         f"--cluster-id={state.cluster_id}",
         f"--token-file={layout.token_file}",
+        *tls_arguments(state.tls),
         f"--workers={state.settings[WORKERS]}",
         *(f"--join={address}" for address in state.masters),
         *(f"--host-label={host}" for host, _ in places),

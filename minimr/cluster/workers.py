@@ -23,6 +23,7 @@ import msgspec
 from minigfs.errors import InvalidConfig, StartFailed
 from minigfs.transport.address import is_loopback
 from minigfs.transport.metrics import Metric, process_metrics
+from minigfs.transport.security import Security, TlsFiles, load_token
 from minimr.backends.ray_actors import CreateWorkers, WorkerSpec
 from minimr.cluster.ray_session import RaySession
 
@@ -52,6 +53,7 @@ class WorkersOptions:
     racks: tuple[str, ...] = ()  # of the hosts, as many; none: not known
     memory_bytes: int = 0  # of one executor at most; 0: what the job asks for
     ray_address: str = ""  # of a Ray that is not ours; "": we start one
+    tls: TlsFiles | None = None
     metrics: str = ""  # where to serve figures; the workers do so on the ports behind it
 
     def specs(self) -> tuple[WorkerSpec, ...]:
@@ -67,6 +69,7 @@ class WorkersOptions:
                 worker_count=self.worker_count,
                 memory_bytes=self.memory_bytes,
                 rack=self.racks[number % len(self.racks)] if self.racks else "",
+                tls=self.tls,
                 metrics=_port_behind(self.metrics, number + 1),
             )
             for number in range(self.worker_count)
@@ -163,13 +166,12 @@ def _metrics_server(options: WorkersOptions) -> "MetricsServer | None":
     if not options.metrics:
         return None
     from minigfs.transport.metrics_http import MetricsServer
-    from minigfs.transport.security import Security, load_token
 
     def collect() -> Iterator[Metric]:
         yield Metric("minimr_workers", "Workers that are kept running.", options.worker_count)
         yield from process_metrics()
 
-    security = Security(load_token(options.token_file), options.cluster_id)
+    security = Security(load_token(options.token_file), options.cluster_id, options.tls)
     server = MetricsServer(collect, options.metrics, security)
     server.start(options.directory)
     return server

@@ -215,7 +215,7 @@ class _Session:
             opened = self._opened
             pool = None
             if opened.token:
-                pool = ConnectionPool(Security(opened.token, opened.cluster_id))
+                pool = ConnectionPool(Security(opened.token, opened.cluster_id, opened.tls))
             self._fetcher = SegmentFetcher(opened.host, pool)
         return self._fetcher
 

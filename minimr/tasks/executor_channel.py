@@ -26,6 +26,7 @@ from minigfs.transport.codec import FrameKind, decode_body
 from minigfs.transport.connection import Connection, ConnectionBroken, ConnectionLate
 from minigfs.transport.deadline import Deadline
 from minigfs.transport.messages import Message
+from minigfs.transport.security import TlsFiles
 from minigfs.transport.sockets import SocketLink
 from minimr.ids import WorkerId
 from minimr.messages import (
@@ -65,6 +66,7 @@ class OpenJob(Message, frozen=True, tag="open"):
     host: str
     token: bytes  # to fetch segments from other workers; empty when there are none
     cluster_id: str
+    tls: TlsFiles | None = None
 
 
 class RunAttempt(Message, frozen=True, tag="run"):

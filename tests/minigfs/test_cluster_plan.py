@@ -6,7 +6,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from minigfs.cluster import ClusterLayout, ClusterState, ProcessRecord, load_state, save_state
+from minigfs.client.config import ClientConfig
+from minigfs.cluster import (
+    ClusterLayout,
+    ClusterState,
+    ProcessRecord,
+    load_state,
+    save_state,
+    storage,
+)
 from minigfs.cluster.state import Rates
 from minigfs.cluster.storage import (
     STORAGE_KINDS,
@@ -16,6 +24,7 @@ from minigfs.cluster.storage import (
     prepare_storage,
 )
 from minigfs.errors import InvalidConfig
+from minigfs.transport.security import TlsFiles
 
 MIB = 1024 * 1024
 
@@ -48,6 +57,38 @@ def test_planning_again_changes_nothing() -> None:
     state = plan(chunkservers=4, hosts=2, replication=2, chunk_bytes=MIB)
     assert plan(state) == state
     assert plan(state, chunkservers=4, hosts=2, replication=2, chunk_bytes=MIB) == state
+
+
+def test_tls_files_are_kept_and_told_to_servers_and_clients(tmp_path: Path) -> None:
+    files = TlsFiles(ca="/tls/ca.pem", certificate="/tls/server.pem", key="/tls/key.pem")
+    layout = ClusterLayout(tmp_path / "home")
+    with layout.locked():
+        prepare_storage(layout, StorageShape(tls=files))
+        state = prepare_storage(layout, StorageShape())
+    assert state.tls == files
+    for role in ("master", "chunkserver"):
+        record = state.with_role(role)[0]
+        assert {
+            "--tls-ca=/tls/ca.pem",
+            "--tls-certificate=/tls/server.pem",
+            "--tls-key=/tls/key.pem",
+        } <= set(STORAGE_KINDS[role].command(layout, state, record))
+    assert ClientConfig.discover(home=str(layout.home)).tls_ca == "/tls/ca.pem"
+
+
+def test_tls_files_change_only_while_nothing_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = TlsFiles(ca="/one.pem"), TlsFiles(ca="/other.pem")
+    layout = ClusterLayout(tmp_path / "home")
+    with layout.locked():
+        prepare_storage(layout, StorageShape())
+        for files in (one, other):
+            assert prepare_storage(layout, StorageShape(tls=files)).tls == files
+        monkeypatch.setattr(storage, "running_pid", lambda record: 1)
+        assert prepare_storage(layout, StorageShape(tls=other)).tls == other
+        with pytest.raises(InvalidConfig, match="stop it first"):
+            prepare_storage(layout, StorageShape(tls=one))
 
 
 def test_rates_are_kept_told_to_the_servers_and_can_be_changed(tmp_path: Path) -> None:
