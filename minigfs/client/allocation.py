@@ -89,7 +89,9 @@ class ChunkAllocator:
             while index >= self._next_index:
                 self._add(self._ask(self._next_index, self._batch_count))
             chunk = self._ready[index]
-            if self._excluded.intersection(r.chunkserver_id for r in chunk.replicas):
+            if not chunk.replicas or self._excluded.intersection(
+                r.chunkserver_id for r in chunk.replicas
+            ):
                 chunk = self._ask_anew(index)
             del self._ready[index]  # not before: who is refused here asks again
             return chunk
@@ -138,9 +140,17 @@ class ChunkAllocator:
             self._batch_count = min(self._batch_count * _BATCH_GROWTH, self._batch_count_max)
 
     def _ask_anew(self, index: int) -> LocatedChunk:
-        """Another chunk, on servers that are not excluded; or nobody is excluded any more."""
+        """Another chunk, on servers that are not excluded; or nobody is excluded any more.
+
+        A new leader that answers for an earlier one may not have heard of any server of a chunk.
+        """
         try:
             (chunk,) = self._ask(index, 1)
+            if not chunk.replicas:
+                raise NotEnoughChunkservers(
+                    f"{self._file.path}: none of the servers chosen for chunk {chunk.handle:x} "
+                    "has called on the new master yet: try again"
+                )
         except NotEnoughChunkservers:
             self._excluded.clear()
             raise

@@ -118,6 +118,13 @@ class SimDisk:
             if offset < len(node.durable):
                 node.durable[offset] ^= 1 << bit
 
+    def lose_file(self, path: str) -> None:
+        """The medium loses a file, synced or not; no operation does it, so no fault can hinder it."""
+        with self._lock:
+            directory, name = self._parent(path)
+            del directory.seen[name]
+            directory.durable.pop(name, None)
+
     def resize(self, capacity_bytes: int) -> None:
         """Others fill the file system, or leave room again."""
         self._capacity_bytes = capacity_bytes

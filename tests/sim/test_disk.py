@@ -97,6 +97,24 @@ def test_faults_come_as_often_as_asked() -> None:
         file.sync()
 
 
+def test_a_lost_file_is_gone_at_once_and_for_good_whatever_fault_was_to_come() -> None:
+    disk = SimDisk()
+    disk.make_dirs("chunks")
+    disk.sync_dir("")
+    for path in ("chunks/lost", "chunks/kept"):
+        with disk.open(path, create=True) as file:
+            file.write_at(0, b"bytes")
+            file.sync()
+    disk.sync_dir("chunks")
+    disk.fail("sync", errno.EIO)
+    disk.lose_file("chunks/lost")
+    assert disk.list("chunks") == ["kept"]
+    with pytest.raises(OSError, match="Input/output error"):
+        disk.sync_dir("chunks")  # the fault was for the server's own operation
+    disk.crash()
+    assert disk.list("chunks") == ["kept"]
+
+
 def test_a_full_disk_refuses_to_grow_but_still_overwrites_and_removes() -> None:
     disk = SimDisk(capacity_bytes=10)
     with disk.open("f", create=True) as file:

@@ -175,8 +175,7 @@ class Mishaps:
         path = self._file_to_spare(chance)
         if path is None:
             return False
-        self.decaying.disk.remove(path)
-        self.decaying.disk.sync_dir("chunks")
+        self.decaying.disk.lose_file(path)
         return True
 
     def _file_to_spare(self, chance: random.Random) -> str | None:
