@@ -16,6 +16,7 @@ from subprocess import Popen
 import pytest
 
 from minigfs.client.checking import ReplicaChecker
+from minigfs.master.writers import WRITER_LEASE_MS
 from tests.crash_operations import CHUNK_BYTES, OPERATIONS, run_operation
 from tests.crashing_disk import CrashAt, arm, disarm
 from tests.storage_cluster import StorageCluster
@@ -26,6 +27,7 @@ VICTIM, DROPPED = 1, 2  # chunkservers
 BELOW = {"master": ("wal/",), "chunkserver": ("chunks/", "incoming/", "open/", "trash/")}
 STEPS_MAX = 500
 PATIENCE_S = 60.0
+ABANDONED_S = WRITER_LEASE_MS / 1000 + PATIENCE_S  # what dead writers left goes after a lease
 AFTERWARDS_S = 4.0  # a removed file's chunks are deleted in the background
 
 _processes = multiprocessing.get_context("forkserver")
@@ -148,7 +150,7 @@ def check_whole(cluster: StorageCluster) -> None:
         found = [one for checked in checker.check("/") for one in checked.findings]
         assert checker.await_repair(found, timeout_ms=60_000) == []
     expected = sum(status.chunk_count for status in cluster.client.find("/"))
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + ABANDONED_S
     while (report := cluster.client.report()).health != "OK" or report.chunk_count > expected:
         assert time.monotonic() < deadline, (report.reasons, report.chunk_count, expected)
         time.sleep(0.1)  # only asking tells
