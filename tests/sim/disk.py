@@ -119,7 +119,7 @@ class SimDisk:
                 node.durable[offset] ^= 1 << bit
 
     def lose_file(self, path: str) -> None:
-        """The medium loses a file, synced or not; no operation does it, so no fault can hinder it."""
+        """The medium loses a file, synced or not: no operation, so no fault can hinder it."""
         with self._lock:
             directory, name = self._parent(path)
             del directory.seen[name]
