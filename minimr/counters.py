@@ -23,9 +23,10 @@ def increment(name: str, by: int = 1) -> None:
 
 
 @contextmanager
-def collecting() -> Iterator[Counters]:
-    """Collect the increments made in this context into the dictionary it yields."""
-    counters: Counters = {}
+def collecting(into: Counters | None = None) -> Iterator[Counters]:
+    """Collect the increments made in this context into the dictionary it yields, which is
+    ``into`` or a new one."""
+    counters: Counters = {} if into is None else into
     token = _current.set(counters)
     try:
         yield counters

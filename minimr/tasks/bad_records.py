@@ -16,6 +16,7 @@ from minimr.pairs import Pairs
 from minimr.tasks.context import AttemptContext
 from minimr.tasks.failures import UserCodeFailed, described, shown
 from minimr.tasks.gasp import Suspect
+from minimr.tasks.record_effects import RecordEffects
 from minimr.tasks.side_files import AttemptSides
 from minimr.tasks.user_code import RecordCalls
 
@@ -33,6 +34,7 @@ class RecordMapper:
     ) -> None:
         self._context = context
         self._sides = sides
+        self._effects = RecordEffects(sides)
         self._bad_count = 0
         self._first_pair: list[Any] = []
         self._skips = frozenset(map(int, assignment.skips))
@@ -56,7 +58,7 @@ class RecordMapper:
             self._context.page.words,
             self._context.memory,
             self._first_pair,
-            set_aside if self._context.spec.max_bad else None,
+            *((set_aside, self._effects) if self._context.spec.max_bad else ()),
         )
         try:
             start = 0

@@ -6,6 +6,7 @@ failure is worked out only when there is one.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any, NoReturn, TypeAlias
@@ -16,9 +17,17 @@ from minimr.column_types import from_objects, to_objects
 from minimr.errors import UnsupportedType
 from minimr.pairs import Pairs, concat_pairs, from_arrow, from_python, with_order
 from minimr.shuffle.buffer import CombineSorted
-from minimr.tasks.failures import OUT_OF_MEMORY, UserCodeFailed, described, has_user_frame, shown
+from minimr.tasks.failures import (
+    OUT_OF_MEMORY,
+    OutputFailed,
+    UserCodeFailed,
+    described,
+    has_user_frame,
+    shown,
+)
 from minimr.tasks.gasp import RECORD_WORD
 from minimr.tasks.memory_plan import MemoryPlan
+from minimr.tasks.record_effects import RecordEffects
 
 __all__ = [
     "RecordCalls",
@@ -43,8 +52,8 @@ class RecordCalls:
     ``words`` gets the number of the record that is being mapped (see ``gasp``). ``first_pair``
     holds the attempt's first pair, once there is one: all others must have its types.
     ``set_aside`` takes the index of a record on which the function failed twice, and why; without
-    it the first failure is raised. After `UserCodeFailed` or `UnsupportedType`, ``failed_index`` is
-    the record at fault.
+    it the first failure is raised, and ``effects`` are not needed. After `UserCodeFailed` or
+    `UnsupportedType`, ``failed_index`` is the record at fault.
     """
 
     def __init__(
@@ -54,6 +63,7 @@ class RecordCalls:
         memory: MemoryPlan,
         first_pair: list[Any],
         set_aside: Callable[[int, Exception], None] | None = None,
+        effects: RecordEffects | None = None,
     ) -> None:
         self._function = function
         self._words = words
@@ -61,6 +71,7 @@ class RecordCalls:
         self._pair_count = memory.pair_count(_FIRST_PAIR_BYTES, 1)
         self._first_pair = first_pair
         self._set_aside = set_aside
+        self._effects = effects
         self.failed_index = -1
 
     def map(self, records: list[Any], start: int, stop: int) -> Iterator[Pairs]:
@@ -69,6 +80,8 @@ class RecordCalls:
         while position < stop:
             pairs, ends = self._call(records, position, stop)
             converted = self._convert(pairs, ends, position) if pairs else None
+            if self._effects is not None:
+                self._effects.keep()
             position += len(ends)
             if converted is not None:
                 self._pair_count = self._memory.pair_count(converted.nbytes, converted.num_rows)
@@ -79,29 +92,38 @@ class RecordCalls:
         function, words, pair_count = self._function, self._words, self._pair_count
         pairs: list[Any] = []
         ends: list[int] = []
+        effects = self._effects
+        counts, writes = ((), ()) if effects is None else (effects.counts, effects.writes)
         try:
             numbered = enumerate(islice(records, position, stop), position + 1)
-            for words[RECORD_WORD], record in numbered:
-                pairs.extend(function(record))
-                ends.append(len(pairs))
-                if len(pairs) >= pair_count:
-                    break
+            with nullcontext() if effects is None else effects.holding():
+                for words[RECORD_WORD], record in numbered:
+                    pairs.extend(function(record))
+                    ends.append(len(pairs))
+                    if (counts or writes) and effects is not None and not effects.note(len(ends)):
+                        break
+                    if len(pairs) >= pair_count:
+                        break
         except (Exception, SystemExit) as error:  # whatever a user's function does
             self.failed_index = position + len(ends)
-            if self._set_aside is None:
+            if self._set_aside is None or effects is None:
                 blame("map", error)
             del pairs[ends[-1] if ends else 0 :]
-            pairs.extend(self._once_more(records[self.failed_index]))
+            pairs.extend(self._once_more(records[self.failed_index], effects))
             ends.append(len(pairs))
+            effects.note(len(ends))
         words[RECORD_WORD] = 0
         return pairs, ends
 
-    def _once_more(self, record: Any) -> list[Any]:
+    def _once_more(self, record: Any, effects: RecordEffects) -> list[Any]:
         """The pairs of a record on which the function has just failed; none if it fails again."""
         assert self._set_aside is not None
+        effects.forget()
         try:
-            return list(self._function(record))
+            with effects.holding():
+                return list(self._function(record))
         except (Exception, SystemExit) as error:  # whatever a user's function does
+            effects.forget()
             try:
                 blame("map", error)
             except UserCodeFailed as failed:
@@ -122,6 +144,8 @@ class RecordCalls:
                 if at < 0 or self._set_aside is None:
                     raise blamed or error from None
                 self._set_aside(self.failed_index, blamed or error)
+                if self._effects is not None:
+                    self._effects.forget(at + 1)
                 start = ends[at - 1] if at else 0
                 dropped = ends[at] - start
                 del pairs[start : ends[at]]
@@ -295,7 +319,10 @@ def _checked(pairs: list[Any], name: str) -> list[tuple[Any, Any]]:
 
 
 def blame(name: str, error: BaseException, record: str = "") -> NoReturn:
-    """What a user's function raised becomes `UserCodeFailed`."""
+    """What a user's function raised becomes `UserCodeFailed`; a side output that could not be
+    written is not the function's fault."""
+    if isinstance(error, OutputFailed):
+        raise error
     if isinstance(error, MemoryError):
         message = f"{name} raised {described(error)}; {OUT_OF_MEMORY}"
     elif isinstance(error, TypeError) and not has_user_frame(error.__traceback__):

@@ -2,19 +2,23 @@
 
 import base64
 import ctypes
+import errno
 import json
 import os
 import signal
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import msgspec
 import pytest
 
 import minimr
 from minimr.errors import JobFailed, JobUsageError
+from minimr.formats.storage import Storage
 from minimr.ids import TaskPhase
 from minimr.messages import MapAssignment
 from minimr.tasks.gasp import GaspPage
@@ -107,6 +111,77 @@ def test_what_a_function_must_not_return_is_bad_too(tmp_path: Path) -> None:
     )
     assert total(tmp_path / "out") == 100
     assert result.counters["map.bad_records"] == 50
+
+
+def test_what_a_bad_record_did_counts_for_nothing_and_a_second_try_counts_once(
+    tmp_path: Path,
+) -> None:
+    failed_before: set[bytes] = set()
+
+    def map_line(line: bytes) -> Iterator[object]:
+        minimr.increment("seen")
+        minimr.side_output("seen").write(line + b"\n")
+        if line == b"bad":
+            minimr.side_output("seen").write(b"x" * (3 << 20))
+            minimr.side_output("only-of-bad-ones").write(line)
+            raise ValueError(line)
+        if line == b"flaky" and line not in failed_before:
+            failed_before.add(line)
+            raise ValueError(line)
+        yield (line, 1) if line != b"odd" else "nonsense"
+
+    lines = [b"a", b"bad", b"b", b"odd", b"flaky", b"bad", b"a", b"odd"]
+    (tmp_path / "in").write_bytes(b"\n".join(lines))
+    output = tmp_path / "out"
+    result = minimr.run(summed(map_line), input=str(tmp_path / "in"), output=str(output), max_bad=4)
+    good = [line for line in lines if line not in (b"bad", b"odd")]
+    assert result.counters["map.bad_records"] == 4
+    assert result.counters["seen"] == len(good)
+    assert (output / "seen-m-00000").read_bytes().split() == good
+    assert not list(output.glob("only-of-bad-ones*"))
+
+
+def test_side_output_without_pairs_does_not_pile_up(tmp_path: Path) -> None:
+    """What is held back until records are known to be good is bounded."""
+    size = 300_000
+
+    def map_line(line: bytes) -> Iterator[tuple[bytes, int]]:
+        minimr.side_output("all").write(line * size)
+        yield from ()
+
+    (tmp_path / "in").write_bytes(b"0\n1\n2\n3\n" * 100)
+    tracemalloc.start()
+    try:
+        minimr.run(
+            minimr.Job("aside", map=map_line, reduce=minimr.agg.sum),
+            input=str(tmp_path / "in"), output=str(tmp_path / "out"), max_bad=1, processes=0,
+        )  # fmt: skip
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "out" / "all-m-00000").stat().st_size == 400 * size
+    assert peak < 40 * size
+
+
+@pytest.mark.parametrize("max_bad", [0, 1])
+def test_a_side_output_that_cannot_be_written_is_no_fault_of_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_bad: int
+) -> None:
+    open_output = Storage.open_output
+
+    def refuse_sides(storage: Storage, url: str) -> IO[bytes]:
+        if url.endswith(".long-lines"):
+            raise OSError(errno.ENOSPC, "the disk is full", url)
+        return open_output(storage, url)
+
+    monkeypatch.setattr(Storage, "open_output", refuse_sides)
+    (tmp_path / "in").write_bytes(b"long enough\n")
+    with pytest.raises(JobFailed, match="the disk is full") as raised:
+        minimr.run(
+            summed(note_long_lines), input=str(tmp_path / "in"), output=str(tmp_path / "out"),
+            max_bad=max_bad,
+        )  # fmt: skip
+    assert "map raised" not in str(raised.value)
 
 
 def test_only_functions_on_records_can_set_them_aside(tmp_path: Path) -> None:
