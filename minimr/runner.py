@@ -299,8 +299,8 @@ def submit(
         An attempt that makes no progress for so many seconds is given up and tried elsewhere.
     max_bad : int
         Records on which ``map`` may fail (it raises, or its process dies, twice): they are set
-        aside in files ``_quarantine-*`` of the output, with file, offset and reason. What it counted,
-        or wrote to side outputs, is as if it had not been there.
+        aside in files ``_quarantine-*`` of the output, with file, offset and reason; what ``map``
+        counted or wrote to side outputs for them is as if it had not been.
     settings : mapping, optional
         Options of the formats (`minimr.inputs`, `minimr.outputs`) and whatever else describes
         the run; they are written into the manifest.
