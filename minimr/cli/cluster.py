@@ -111,13 +111,15 @@ def down(terminal: Terminal) -> None:
         stopped.append(event)
         terminal.say(process_line(event))
 
-    deploy.down(
+    ray_logs = deploy.down(
         layout,
         progress=show,
         waiting=lambda: terminal.say(f"waiting for another start or stop in {layout.home}"),
     )
     if not stopped:
         terminal.say(f"nothing was running in {layout.home}")
+    if ray_logs is not None:
+        terminal.say(f"Ray's logs are kept in {ray_logs}: the workers had not ended by themselves")
 
 
 @click.command()

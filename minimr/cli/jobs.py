@@ -100,7 +100,10 @@ def show_logs(terminal: Terminal, job_id: str, task: str, as_json: bool) -> None
     stem = task_stem(task) if task else ""
     if stem is None:
         raise click.BadParameter(f"{task!r}: name a task as in m-3 or r-00000", param_hint="TASK")
-    found = ClusterClient.discover().task_logs(JobId(job_id), stem)
+    client = ClusterClient.discover()
+    found = client.task_logs(JobId(job_id), stem)
+    if not found:
+        client.get_job(JobId(job_id))  # an error if there is no such job
     if as_json:
         echo_json(
             [

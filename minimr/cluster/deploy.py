@@ -7,6 +7,7 @@ at once: Ray's head takes the longest, and storage is ready long before it.
 
 import os
 import select
+import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -106,15 +107,31 @@ def down(
     *,
     progress: Callable[[ProcessEvent], None] = lambda _event: None,
     waiting: Callable[[], None] | None = None,
-) -> None:
-    """Stop every process of the cluster, also what a killed one left behind; data stays."""
+) -> Path | None:
+    """Stop every process of the cluster, also what a killed one left behind; data stays.
+
+    Ray's logs outside of the cluster's home go too, if the workers ended as they were told to.
+    Else somebody may want to know why: gives where they lie.
+    """
     if not layout.state_file.exists():
-        return
+        return None
+    stopped: set[str] = set()
+
+    def show(event: ProcessEvent) -> None:
+        if event.what == "stopped":
+            stopped.add(event.record.name)
+        progress(event)
+
     with layout.locked(waiting):
         state = load_state(layout)
-        if state is not None:
-            stop_all(layout, state, progress=progress, timeout_ms=_STOP_TIMEOUT_MS)
-            _end_leftovers(layout, state)
+        if state is None:
+            return None
+        stop_all(layout, state, progress=show, timeout_ms=_STOP_TIMEOUT_MS)
+        ray_logs = _end_leftovers(layout, state)
+        if ray_logs is not None and WORKERS in stopped:
+            shutil.rmtree(ray_logs, ignore_errors=True)
+            return None
+    return ray_logs
 
 
 def status(layout: ClusterLayout) -> ClusterStatus:
@@ -197,8 +214,11 @@ def _stop(layout: ClusterLayout, state: ClusterState, record: ProcessRecord) -> 
     _end_leftovers(layout, state)
 
 
-def _end_leftovers(layout: ClusterLayout, state: ClusterState) -> None:
-    end_workers(worker_directory(layout), token_file=layout.token_file, cluster_id=state.cluster_id)
+def _end_leftovers(layout: ClusterLayout, state: ClusterState) -> Path | None:
+    """Gives where Ray's logs lie, if that is outside of the cluster's home."""
+    return end_workers(
+        worker_directory(layout), token_file=layout.token_file, cluster_id=state.cluster_id
+    )
 
 
 def _workers_command(

@@ -12,7 +12,7 @@ gracefully: its SIGTERM handler would wait 30 s for actors that never become idl
     DIR/session       number of the session
     DIR/ports.json    chosen at the first start, kept as long as nobody else takes them
     DIR/start.log     what `ray start` said last
-    DIR/ray/          Ray's own files, unless the path is too long for its sockets
+    DIR/ray/          Ray's own files; in /tmp if the path is too long for its sockets
 """
 
 import os
@@ -57,6 +57,13 @@ class RaySession:
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self._ports['port']}"
+
+    @property
+    def stray_files(self) -> Path | None:
+        """Where Ray's own files lie if that is not below our directory; its logs among them."""
+        if len(os.fsencode(self._directory / "ray")) <= _TEMPORARY_BYTES_MAX:
+            return None
+        return Path(f"/tmp/minimr-{os.getuid()}-{self._cluster_id[:12]}")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -161,9 +168,7 @@ class RaySession:
 
     def _fresh_temporary(self) -> Path:
         """An empty directory for Ray's own files, with a path short enough for its sockets."""
-        temporary = self._directory / "ray"
-        if len(os.fsencode(temporary)) > _TEMPORARY_BYTES_MAX:
-            temporary = Path(f"/tmp/minimr-{os.getuid()}-{self._cluster_id[:12]}")
+        temporary = self.stray_files or self._directory / "ray"
         if temporary.exists():
             if temporary.is_symlink() or temporary.stat().st_uid != os.getuid():
                 raise InvalidConfig(f"{temporary} belongs to somebody else: remove it")

@@ -6,7 +6,7 @@ import msgspec
 
 from minigfs.client.client import MinigfsClient
 from minigfs.client.config import ClientConfig
-from minigfs.master.messages import ClusterReport
+from minigfs.master.messages import ClusterReport, RepairReport, TrashReport
 from minigfs.transport.messages import Message
 from minimr.backends.master_link import MasterLink
 from minimr.ids import WorkerId
@@ -63,6 +63,14 @@ class ClusterStatus(Message, frozen=True):
     chunkservers: tuple[ChunkserverLine, ...]
     workers: tuple[WorkerLine, ...]
     jobs: tuple[JobStatus, ...]
+    cluster_id: str
+    chunk_bytes: int
+    replication: int
+    files: int
+    directories: int
+    chunks: int
+    repair: RepairReport | None = None  # None while no master leads, as is ``trash``
+    trash: TrashReport | None = None
 
 
 def gather_status(config: ClientConfig, *, expected_workers: int = 0) -> ClusterStatus:
@@ -109,6 +117,14 @@ def status_of(
         ),
         workers=tuple(_narrow(worker, WorkerLine) for worker in alive),
         jobs=jobs,
+        cluster_id=report.cluster_id,
+        chunk_bytes=report.chunk_bytes,
+        replication=report.replication,
+        files=report.file_count,
+        directories=report.directory_count,
+        chunks=report.chunk_count,
+        repair=report.repair,
+        trash=report.trash,
     )
 
 

@@ -126,9 +126,13 @@ def ray_session(directory: Path, *, token_file: Path, cluster_id: str) -> RaySes
     return RaySession(directory / "ray", token_file=token_file, cluster_id=cluster_id)
 
 
-def end_workers(directory: Path, *, token_file: Path, cluster_id: str) -> None:
-    """End what a killed `serve workers` has left behind in its directory, if anything."""
-    ray_session(directory, token_file=token_file, cluster_id=cluster_id).end()
+def end_workers(directory: Path, *, token_file: Path, cluster_id: str) -> Path | None:
+    """End what a killed `serve workers` has left behind in its directory, if anything; where
+    Ray's logs lie if they are not below that directory."""
+    session = ray_session(directory, token_file=token_file, cluster_id=cluster_id)
+    session.end()
+    stray = session.stray_files
+    return stray if stray is not None and stray.is_dir() else None
 
 
 def serve_workers(options: WorkersOptions, *, ready: Callable[[], None]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -86,6 +87,13 @@ class Cluster:
             time.sleep(0.05)
 
 
+def ray_logs(cluster: Cluster) -> Path:
+    """Of a cluster whose home has too long a path for Ray's sockets."""
+    state = load_state(cluster.layout)
+    assert state is not None
+    return Path(f"/tmp/minimr-{os.getuid()}-{state.cluster_id[:12]}")
+
+
 def _cwd(process: psutil.Process) -> str:
     try:
         return process.cwd()
@@ -134,8 +142,14 @@ def test_up_returns_when_every_part_knows_the_others(cluster: Cluster) -> None:
 def test_status_as_json_has_exactly_the_documented_keys(cluster: Cluster) -> None:
     status = json.loads(cluster.ok("status", "--json"))
     assert set(status) == {
-        "health", "masters", "elections", "chunkservers", "workers", "jobs",
+        "health", "masters", "elections", "chunkservers", "workers", "jobs", "cluster_id",
+        "chunk_bytes", "replication", "files", "directories", "chunks", "repair", "trash",
     }  # fmt: skip
+    assert set(status["repair"]) == {
+        "waiting", "copying", "missing_bytes", "bytes_per_second", "remaining_ms", "rebalancing",
+        "single_replicas",
+    }  # fmt: skip
+    assert set(status["trash"]) == {"things", "files", "directories", "next_expiry_ms"}
     assert set(status["health"]) == {"word", "reasons", "notes"}
     assert {key for one in status["masters"] for key in one} == {
         "id", "role", "term", "pid", "address", "dir", "commit_index",
@@ -262,7 +276,11 @@ def test_down_ends_all_of_ours_and_nothing_else(tmp_path: Path) -> None:
         pids = cluster.all_pids()
         os.kill(cluster.pid_of("workers"), signal.SIGKILL)  # what it kept is left behind
     finally:
-        cluster.down()
+        said = cluster.minimr("down").stderr.decode()
+    kept = ray_logs(cluster)
+    assert f"Ray's logs are kept in {kept}" in said, "its keeper was killed: somebody may ask why"
+    assert kept.is_dir()
+    shutil.rmtree(kept)
     assert foreign.poll() is None
     foreign.kill()
     foreign.wait()
@@ -276,7 +294,9 @@ def test_a_port_of_ray_that_was_taken_meanwhile_is_replaced(tmp_path: Path) -> N
     cluster = Cluster(tmp_path / "home", workers=1)
     try:
         cluster.up()
+        assert ray_logs(cluster).is_dir()
         cluster.down()
+        assert not ray_logs(cluster).exists(), "nothing went wrong, so nobody needs them"
         ports = json.loads((tmp_path / "home" / "workers" / "ray" / "ports.json").read_bytes())
         with socket.socket() as thief:
             thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
