@@ -25,7 +25,7 @@ pytestmark = pytest.mark.e2e
 
 VICTIM, DROPPED = 1, 2  # chunkservers
 BELOW = {"master": ("wal/",), "chunkserver": ("chunks/", "incoming/", "open/", "trash/")}
-STEPS_MAX = 500
+ROUNDS_MAX = 500
 PATIENCE_S = 60.0
 ABANDONED_S = WRITER_LEASE_MS / 1000 + PATIENCE_S  # what dead writers left goes after a lease
 AFTERWARDS_S = 4.0  # a removed file's chunks are deleted in the background
@@ -174,7 +174,7 @@ def test_a_crash_at_each_step(
     cluster: StorageCluster, name: str, victim: str, all_die: bool
 ) -> None:
     stride = 17 if name == "transact" else 1  # a hundred files are begun alike
-    for step in range(1, STEPS_MAX, stride):
+    for step in range(1, ROUNDS_MAX * stride, stride):
         crash = CrashAt(step=step, below=BELOW[victim], loses_unsynced=step % 4 != 0)
         if not crash_at(cluster, name, victim, crash, all_die=all_die):
             assert step > 1 or name == "transact" or victim != "master"

@@ -98,7 +98,8 @@ class Work:
             time.sleep(0.02)
 
     def check(self, command: "Command", name: str, *, lost: int | None = None) -> None:
-        """The same bytes, every task committed once; ``lost``: so many attempts at most."""
+        """The same bytes, every task committed once; ``lost``: so many attempts at most, beside
+        the one of two that a backup costs."""
         counters = command.result()
         paths = sorted(
             status.path
@@ -115,7 +116,8 @@ class Work:
         assert counters["reduce.attempts.committed"] == REDUCERS
         assert counters.get("map.attempts.failed", 0) == 0
         if lost is not None:
-            assert counters.get("map.attempts.lost", 0) <= lost
+            backups = counters.get("backup.launched", 0)  # a slow machine may make some
+            assert counters.get("map.attempts.lost", 0) <= lost + backups
 
 
 class Command:
