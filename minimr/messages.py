@@ -246,6 +246,7 @@ class Skew(Message, frozen=True):
 
 class PublishResult(Message, frozen=True, tag="publish"):
     manifest_xxh3: str
+    parts: tuple[Part, ...] = ()  # that have other bytes now than their tasks wrote
 
 
 AttemptResult = MapResult | ReduceResult | PublishResult

@@ -85,8 +85,8 @@ class JsonLines:
 
 @dataclass(frozen=True, slots=True)
 class Parquet:
-    """A part without rows has the columns that its rows would have, if an aggregation makes them;
-    behind a reduce function nothing tells their types, so they are binary."""
+    """A part without rows has the columns of the others; if none has rows, those that an
+    aggregation would have made, and behind a function binary ones: nothing tells their types."""
 
 
 @dataclass(frozen=True, slots=True)

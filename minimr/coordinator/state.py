@@ -22,6 +22,7 @@ from minimr.messages import (
     MapOutput,
     MapResult,
     Part,
+    PublishResult,
     ReduceResult,
 )
 
@@ -220,6 +221,13 @@ class JobRecord:
             if commit is not None and isinstance(commit.result, MapResult | ReduceResult):
                 assert commit.result.part is not None
                 yield commit.result.part
+
+    def published_parts(self) -> Iterator[Part]:
+        """Those of a job that is done, as they stand in its output."""
+        commit = self.task(self.publish_task).commit
+        anew = commit.result.parts if commit and isinstance(commit.result, PublishResult) else ()
+        changed = {part.name: part for part in anew}
+        return (changed.get(part.name, part) for part in self.parts())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

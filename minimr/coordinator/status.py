@@ -78,7 +78,7 @@ def job_status(
         failure=record.failure,
         failed_task=record.failed_task,
         waiting=waiting,
-        parts=tuple(record.parts()) if record.ended_as is JobState.DONE else (),
+        parts=tuple(record.published_parts()) if record.ended_as is JobState.DONE else (),
         skew=skew_of(record) if record.ended_as is JobState.DONE else None,
     )
 

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -10,10 +10,10 @@ import pyarrow as pa
 from minimr.column_text import as_text
 from minimr.column_types import NoneType, TupleType
 from minimr.columns import from_numpy
-from minimr.outputs import Compression
+from minimr.outputs import ArrowIpc, Compression, Parquet
 from minimr.pairs import KEY, VALUE, Pairs
 
-__all__ = ["TableEncoder", "WriteOnlyFile"]
+__all__ = ["TableEncoder", "WriteOnlyFile", "read_types", "table_without_rows"]
 
 _GROUP_ROWS = 128 << 10
 _GROUP_BYTES = 16 << 20  # a group is held until it is full
@@ -39,6 +39,29 @@ class WriteOnlyFile(io.RawIOBase):
 
     def tell(self) -> int:
         return self._position
+
+
+def read_types(file: IO[bytes], chosen: Parquet | ArrowIpc) -> pa.Schema:
+    """The columns of a finished file."""
+    if isinstance(chosen, ArrowIpc):
+        return pa.ipc.open_file(file).schema
+    import pyarrow.parquet as pq
+
+    return pq.read_schema(file).remove_metadata()
+
+
+def table_without_rows(
+    types: pa.Schema, chosen: Parquet | ArrowIpc, compression: Compression
+) -> bytes:
+    """A whole file with these columns."""
+    content = bytearray()
+    form: Literal["parquet", "arrow"] = "parquet" if isinstance(chosen, Parquet) else "arrow"
+    encoder = TableEncoder(form, content.extend, compression)
+    encoder.write(
+        pa.RecordBatch.from_arrays([pa.array([], field.type) for field in types], schema=types)
+    )
+    encoder.close()
+    return bytes(content)
 
 
 class TableEncoder:

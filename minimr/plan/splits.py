@@ -7,8 +7,10 @@ unpack to. The order of files and bytes is kept: all values of a key reach its r
 order.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from minimr.errors import JobUsageError
 from minimr.messages import FileRange, Split
@@ -53,7 +55,7 @@ class InputFile:
     compression: str = ""
     is_cut: bool = True  # False: its format cannot begin to be read inside it
     name_start: int = 0  # where in ``url`` its path below its input begins
-    stored: tuple[StoredRange, ...] = ()  # empty: unknown, or the same for all workers
+    stored: tuple[StoredRange, ...] = ()  # in order; empty: unknown, or the same for all workers
 
 
 def default_split_bytes(total_bytes: int, slots: int) -> int:
@@ -169,7 +171,11 @@ def _hosts(piece: _Piece) -> tuple[str, ...]:
     bytes_by_host: dict[str, int] = {}
     for file, wanted in piece:
         wanted_end = wanted.start + wanted.length
-        for stored in file.stored:
+        first = bisect_right(file.stored, wanted.start, key=attrgetter("start")) - 1
+        for number in range(max(first, 0), len(file.stored)):
+            stored = file.stored[number]
+            if stored.start >= wanted_end:
+                break
             overlap_start = max(stored.start, wanted.start)
             overlap = min(stored.start + stored.length, wanted_end) - overlap_start
             for host in stored.hosts if overlap > 0 else ():

@@ -9,6 +9,8 @@ to a name of the attempt's own before it becomes the output, and an attempt that
 what is claimed back by another rename: then the late one has nothing left that it could publish.
 """
 
+from collections.abc import Container
+
 import msgspec
 import xxhash
 
@@ -23,6 +25,7 @@ from minimr.messages import (
 )
 from minimr.plan.naming import MANIFEST_NAME, attempts_url, join_url, working_urls
 from minimr.tasks.context import AttemptContext
+from minimr.tasks.empty_parts import parts_written_anew
 from minimr.tasks.failures import OutputFailed
 
 __all__ = ["run_publish"]
@@ -33,15 +36,24 @@ _MANIFEST_FORMAT = 1
 def run_publish(context: AttemptContext, assignment: PublishAssignment) -> PublishResult:
     spec = context.spec
     _check_conservation(assignment)
-    manifest = _manifest(context, assignment)
-    result = PublishResult(manifest_xxh3=xxhash.xxh3_64_hexdigest(manifest))
     try:
         _take_back_claims(context)
+        anew = parts_written_anew(context, assignment.parts)
+        changed = {part.name: part for part, _ in anew}
+        parts = tuple(changed.get(part.name, part) for part in assignment.parts)
+        manifest = _manifest(context, assignment, parts)
+        result = PublishResult(
+            manifest_xxh3=xxhash.xxh3_64_hexdigest(manifest), parts=tuple(changed.values())
+        )
         if _is_published(context):
             for url in working_urls(spec.staging):
                 context.storage.remove(url)
             return result
-        _name_parts(context, (*assignment.parts, *assignment.sides))
+        context.storage.make_directories(spec.staging)
+        for part, content in anew:
+            url = join_url(spec.staging, part.name)
+            context.storage.write_bytes(url, content, parents=False)
+        _name_parts(context, (*parts, *assignment.sides), written=changed)
         manifest_url = join_url(spec.staging, MANIFEST_NAME)
         context.storage.write_bytes(manifest_url, manifest, parents=False)
         context.check_cancelled()
@@ -103,12 +115,16 @@ def _is_published(context: AttemptContext) -> bool:
     return isinstance(found, dict) and found.get("job_id") == context.spec.job_id
 
 
-def _name_parts(context: AttemptContext, parts: tuple[Part, ...]) -> None:
-    """The staging directory holds the parts under their names, and nothing else."""
+def _name_parts(
+    context: AttemptContext, parts: tuple[Part, ...], *, written: Container[str]
+) -> None:
+    """The staging directory holds the parts under their names, and nothing else; those that are
+    ``written`` are there."""
     storage, staging = context.storage, context.spec.staging
     attempts = attempts_url(staging)
-    storage.make_directories(staging)
     for part in parts:
+        if part.name in written:
+            continue
         source, target = join_url(attempts, part.attempt_name), join_url(staging, part.name)
         if storage.exists(source):
             storage.rename(source, target)
@@ -127,7 +143,9 @@ def _name_parts(context: AttemptContext, parts: tuple[Part, ...]) -> None:
             storage.remove(entry.url)
 
 
-def _manifest(context: AttemptContext, assignment: PublishAssignment) -> bytes:
+def _manifest(
+    context: AttemptContext, assignment: PublishAssignment, parts: tuple[Part, ...]
+) -> bytes:
     """The same bytes whenever the same attempts are published."""
     spec = context.spec
     content = {
@@ -141,7 +159,7 @@ def _manifest(context: AttemptContext, assignment: PublishAssignment) -> bytes:
         "input_fingerprint": spec.input_fingerprint,
         "receipt": _described_receipt(assignment.receipt),
         "counters": dict(sorted(assignment.counters.items())),
-        "parts": [_described(part) for part in assignment.parts],
+        "parts": [_described(part) for part in parts],
         "sides": [_described(side) for side in assignment.sides],
     }
     return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"

@@ -1,3 +1,5 @@
+from time import process_time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -135,3 +137,39 @@ def test_a_split_size_that_makes_too_many_tasks_is_refused_with_one_that_does_no
     with pytest.raises(JobUsageError, match=r"200,000 map tasks.*use at least 2 bytes"):
         plan_splits(files, split_bytes=1, slots=2)
     assert len(plan_splits(files, split_bytes=2, slots=2)) == SPLIT_COUNT_MAX
+
+
+def test_where_a_file_of_very_many_chunks_lies_is_found_without_going_through_all_of_them() -> None:
+    count = 30_000
+    stored = tuple(
+        StoredRange(start=number * 100, length=100, hosts=(f"host-{number % 7}",))
+        for number in range(count)
+    )
+    file = InputFile(url="/x", size_bytes=count * 100, stored=stored)
+    began_s = process_time()
+    splits = plan_splits([file], split_bytes=100, slots=4)
+    assert process_time() - began_s < 10  # all ranges for each split: minutes
+    assert [split.hosts for split in splits] == [(f"host-{number % 7}",) for number in range(count)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.sampled_from("abc")), min_size=1, max_size=20),
+    st.integers(1, 80),
+)
+def test_hosts_are_those_of_all_ranges_that_a_split_touches(
+    lengths: list[tuple[int, str]], split_bytes: int
+) -> None:
+    stored = []
+    end = 0
+    for length, host in lengths:
+        stored.append(StoredRange(start=end, length=length, hosts=(host,)))
+        end += length
+    file = InputFile(url="/x", size_bytes=end, stored=tuple(stored))
+    for split in plan_splits([file], split_bytes=split_bytes, slots=4):
+        (piece,) = split.ranges
+        touched = {
+            one.hosts[0]
+            for one in stored
+            if one.start < piece.start + piece.length and piece.start < one.start + one.length
+        }
+        assert set(split.hosts) == touched

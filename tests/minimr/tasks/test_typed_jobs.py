@@ -11,11 +11,13 @@ import pyarrow.dataset as ds
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from xxhash import xxh3_64_hexdigest
 
-from minimr import Job, agg
+from minimr import Job, agg, run
 from minimr.column_text import as_text
 from minimr.pairs import from_python
 from minimr.partition import HashPartition
+from minimr.verify import verify_output
 from tests.minimr.tasks.harness import Bench, splits_of
 
 EPOCH = datetime.fromisoformat("2024-01-01")
@@ -160,6 +162,64 @@ def test_parts_without_rows_have_the_types_of_the_others(
     schemas = [ds.dataset(part, format=form).schema for part in sorted(bench.output.glob("part-*"))]
     assert schemas == [schemas[2]] * 4
     assert ds.dataset(bench.output, format=form, ignore_prefixes=["_"]).to_table().num_rows == 2
+
+
+def function_job(*, is_map_only: bool) -> Job:
+    def map_line(line: bytes) -> list[tuple[str, float]]:
+        return [(line.decode(), 0.5)] if line != b"none" else []
+
+    def total(key: str, values: Iterator[float]) -> list[tuple[str, float]]:
+        return [(key, sum(values))]
+
+    if is_map_only:
+        return Job("typed", map=map_line)
+    return Job("typed", map=map_line, reduce=total, partition=lambda key, count: 2)
+
+
+@pytest.mark.parametrize("is_map_only", [False, True])
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_parts_without_rows_have_the_types_of_the_others_behind_functions_too(
+    tmp_path: Path, is_map_only: bool, form: str
+) -> None:
+    for name, content in (("1", b"none\n"), ("2", b"none\n"), ("3", b"a\nb\n"), ("4", b"none\n")):
+        (tmp_path / name).write_bytes(content)
+    bench = Bench(
+        job=function_job(is_map_only=is_map_only),
+        splits=splits_of([tmp_path / name for name in "1234"]),
+        directory=tmp_path,
+        partition_count=0 if is_map_only else 4,
+        settings=(("output_format", form),),
+    )
+    parts = bench.parts()
+    bench.publish(parts)
+    files = sorted(bench.output.glob("part-*"))
+    assert len(files) == 4
+    assert {str(ds.dataset(file, format=form).schema) for file in files} == {
+        "key: string\nvalue: double"
+    }
+    table = ds.dataset(bench.output, format=form, ignore_prefixes=["_"]).to_table()
+    assert table.to_pydict() == {"key": ["a", "b"], "value": [0.5, 0.5]}
+    assert verify_output(f"file://{bench.output}").is_whole, "the manifest has what is there"
+    before = {file.name: file.read_bytes() for file in bench.output.iterdir()}
+    bench.publish(parts)  # by an attempt that finds it published
+    assert {file.name: file.read_bytes() for file in bench.output.iterdir()} == before
+
+
+def test_what_a_run_says_of_its_parts_is_what_they_are(tmp_path: Path) -> None:
+    """Also of those that publishing wrote anew."""
+    (tmp_path / "in").write_bytes(b"a\nb\n")
+    result = run(
+        function_job(is_map_only=False),
+        input=str(tmp_path / "in"),
+        output=str(tmp_path / "out"),
+        reducers=4,
+        settings={"output_format": "parquet"},
+    )
+    assert [part.record_count for part in result.parts] == [0, 0, 2, 0]
+    for part in result.parts:
+        content = (tmp_path / "out" / part.name).read_bytes()
+        assert (part.size_bytes, part.xxh3) == (len(content), xxh3_64_hexdigest(content))
+    assert result.to_arrow().num_rows == 2
 
 
 def test_a_reduce_may_not_change_the_type_of_its_keys(tmp_path: Path) -> None:
