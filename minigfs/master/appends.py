@@ -109,7 +109,7 @@ class Appends:
 
     def touch(self, file_id: FileId, holder: str) -> None:
         """An appender of the file was heard of, in the process ``holder``."""
-        self._leading().append_leases.renew(file_id, self._clock.monotonic_ms(), holder)
+        self._leading().touch_appender(file_id, holder)
 
     async def seal_below(self, path: str) -> None:
         """Seal what is open at and below a path; appenders go on in fresh chunks."""

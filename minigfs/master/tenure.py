@@ -33,6 +33,7 @@ from minigfs.master.state import Chunk, FileSystemState
 from minigfs.master.writers import WriterLeases
 from minigfs.ports import Clock
 from minigfs.transport.address import Address
+from minigfs.transport.control_server import ControlConnection, current_connection
 
 __all__ = ["HEALTH_SLICE_CHUNKS", "PLACEMENT_GRACE_MS", "REPORT_GRACE_MS", "Tenure"]
 
@@ -57,6 +58,7 @@ class Tenure:
         self._server_joined = asyncio.Event()
         self._over = asyncio.Event()
         self._tally: asyncio.Task[HealthTally] | None = None
+        self._watched: set[tuple[ControlConnection, str]] = set()
         self.strangers: dict[ChunkserverId, Address] = {}  # have seen a history that is not ours
         self.repairs = Repairs(
             self.membership, began_ms=self._began_ms, limits=limits, barred=self.strangers
@@ -95,12 +97,38 @@ class Tenure:
 
     def touch_writer(self, file_id: FileId, holder: str = "") -> None:
         self.leases.renew(file_id, self.now_ms, holder)
+        self._watch(holder)
+
+    def touch_appender(self, file_id: FileId, holder: str = "") -> None:
+        self.append_leases.renew(file_id, self.now_ms, holder)
+        self._watch(holder)
+
+    def _watch(self, holder: str) -> None:
+        """A process may end before its first ``HoldWriters``: the connection on which it opens a
+        writer tells of its end as well."""
+        connection = current_connection()
+        if not holder or connection is None or (connection, holder) in self._watched:
+            return
+
+        def ended() -> None:
+            self._watched.discard((connection, holder))
+            self._let_go(holder, cut_off=True)
+
+        self._watched.add((connection, holder))
+        self._hold(holder)
+        connection.at_end(ended)
+
+    def _hold(self, holder: str) -> None:
+        self.leases.hold(holder)
+        self.append_leases.hold(holder)
+
+    def _let_go(self, holder: str, *, cut_off: bool) -> None:
+        self.leases.let_go(holder, self.now_ms, cut_off=cut_off)
+        self.append_leases.let_go(holder, self.now_ms, cut_off=cut_off)
 
     async def hold_writers(self, holder: str) -> None:
         """Wait, for a process with open writers. ``NotLeader`` when the tenure is over."""
-        kinds = (self.leases, self.append_leases)
-        for leases in kinds:
-            leases.hold(holder)
+        self._hold(holder)
         cut_off = True
         try:
             with suppress(TimeoutError):
@@ -108,8 +136,7 @@ class Tenure:
                     await self._over.wait()
             cut_off = False
         finally:
-            for leases in kinds:
-                leases.let_go(holder, self.now_ms, cut_off=cut_off)
+            self._let_go(holder, cut_off=cut_off)
         if self._over.is_set():
             raise NotLeader("this master leads no more: ask the others")
 

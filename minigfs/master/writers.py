@@ -2,10 +2,10 @@
 
 A writer that is silent may be paused, or its process busy; one whose process has ended will never
 write again, and its file is in the way. What tells the two apart is the connection on which a
-process with open writers keeps a call waiting (``HoldWriters``): the system closes it when the
-process ends, however it does, and leaves it open as long as the process exists. So files are given
-up a minute after their writer was last heard of, and some seconds after its process's connection
-ended, unless it is back by then.
+process with open writers keeps a call waiting (``HoldWriters``), or has opened one of them: the
+system closes it when the process ends, however it does, and leaves it open as long as the process
+exists. So files are given up a minute after their writer was last heard of, and some seconds after
+its process's last connection ended, unless it is back by then.
 """
 
 from collections.abc import Iterable
@@ -24,8 +24,8 @@ class WriterLeases:
     def __init__(self) -> None:
         self._heard_ms: dict[FileId, int] = {}
         self._holders: dict[FileId, str] = {}  # the process that writes a file, if it said so
-        self._call_counts: dict[str, int] = {}  # of processes: calls that wait
-        self._lost_ms: dict[str, int] = {}  # when the last call of a process was cut off
+        self._call_counts: dict[str, int] = {}  # of processes: calls that wait, and connections
+        self._lost_ms: dict[str, int] = {}  # when the last one of a process was cut off
 
     def renew(self, file_id: FileId, now_ms: int, holder: str = "") -> None:
         self._heard_ms[file_id] = now_ms

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar, copy_context
 from typing import Any, Protocol, TypeAlias, cast
 
 from minigfs.config import TransportLimits
@@ -42,7 +43,14 @@ from minigfs.transport.messages import Message, Request
 from minigfs.transport.network import AsyncListener, Network, RealNetwork
 from minigfs.transport.security import Security
 
-__all__ = ["ControlHandler", "ControlServer", "OneWayReceiver", "OneWaySender"]
+__all__ = [
+    "ControlConnection",
+    "ControlHandler",
+    "ControlServer",
+    "OneWayReceiver",
+    "OneWaySender",
+    "current_connection",
+]
 
 ControlHandler: TypeAlias = Callable[[Any], Awaitable[Message]]
 
@@ -73,6 +81,14 @@ class OneWayReceiver(Protocol):
 
 
 logger = logging.getLogger(__name__)
+
+_current: ContextVar["ControlConnection | None"] = ContextVar("control_connection", default=None)
+
+
+def current_connection() -> "ControlConnection | None":
+    """In a handler: the connection that its request came on; None if it came on none."""
+    return _current.get()
+
 
 STOP_TIMEOUT_S = 2.0  # for replies on their way to peers that do not read
 
@@ -148,6 +164,9 @@ class ControlConnection(asyncio.Protocol):
         self.peer = "nobody yet"
         self._server = server
         self._loop = asyncio.get_running_loop()
+        self._context = copy_context()  # of its handlers
+        self._context.run(_current.set, self)
+        self._at_end: list[Callable[[], None]] = []
         self._handshake = ServerHandshake(server.security, secrets.token_bytes(NONCE_BYTES))
         self._hello: Hello | None = None
         self._proved = False
@@ -182,6 +201,15 @@ class ControlConnection(asyncio.Protocol):
         self.ended.set()
         if self._one_way is not None:
             self._one_way.ended()
+        for act in self._at_end:
+            act()
+
+    def at_end(self, act: Callable[[], None]) -> None:
+        """Have ``act`` called, on the loop, when the connection has ended; at once if it has."""
+        if self.ended.is_set():
+            act()
+        else:
+            self._at_end.append(act)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -262,7 +290,7 @@ class ControlConnection(asyncio.Protocol):
                 return
             if header.kind is not FrameKind.REQUEST:
                 raise ProtocolError(f"{header.kind.name} out of turn")
-            task = self._loop.create_task(self._answer(header.call_id, body))
+            task = self._loop.create_task(self._answer(header.call_id, body), context=self._context)
             self.running.add(task)
             task.add_done_callback(self._answered)
         elif self._hello is None and header.kind is FrameKind.HELLO:
