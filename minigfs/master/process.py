@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from minigfs.errors import InvalidConfig
+from minigfs.errors import InvalidConfig, MemberRemoved
 from minigfs.master.interpreter import collect_for_ever, steady_interpreter
 from minigfs.master.leadership import Leadership, LedService
 from minigfs.master.metrics import group_metrics
@@ -88,8 +88,8 @@ async def serve_master(
     *,
     ready: Callable[[Address], None],
 ) -> None:
-    """Serve until SIGTERM or SIGINT; ``ready`` is told the bound address, once requests are
-    answered here or it is known who answers them.
+    """Serve until SIGTERM or SIGINT, or until the group has removed this master; ``ready`` is told
+    the bound address, once requests are answered here or it is known who answers them.
 
     Raises
     ------
@@ -99,7 +99,7 @@ async def serve_master(
     CorruptLog
         A record that was durable once does not read back.
     MemberRolledBack, MemberRemoved
-        The directory is an old copy, or of a member that is one no more.
+        The directory is an old copy, or of a member that was none any more when this began.
     """
     check_listen_address(options.listen, options.security, options.insecure)
     options.directory.mkdir(parents=True, exist_ok=True)
@@ -132,14 +132,21 @@ async def serve_master(
         ends.add(asyncio.ensure_future(leadership.wait_failed()))
         begun = asyncio.create_task(_begin(host, leadership, options, bound))
         done, _ = await asyncio.wait({begun, *ends}, return_when=asyncio.FIRST_COMPLETED)
-        if begun in done:
+        has_served = begun in done
+        if has_served:
             begun.result()
             ready(bound)
             done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for task in {begun, *ends} - done:
             task.cancel()
-        for task in done:
-            task.result()
+        try:
+            for task in done:
+                task.result()
+        except MemberRemoved as removed:
+            if not has_served:
+                raise
+            logger.info("ending: %s", removed)
+            return
         await host.hand_over()
 
 

@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +56,59 @@ def test_up_down_up_finds_all_data_at_the_same_addresses(cli: Run, own_home: Pat
     ok(cli("up", "--quiet", home=own_home))
     assert [record.address for record in _state(own_home).processes] == addresses
     assert ok(cli("cat", "/f", home=own_home)).stdout == content
+
+
+def test_a_master_that_is_removed_ends_in_order_with_one_line(
+    cli: Run, own_home: Path, tmp_path: Path
+) -> None:
+    ok(cli("up", "--masters", "1", "--chunkservers", "1", home=own_home))
+    state = _state(own_home)
+    arguments = [
+        *(f"--{name}={value}" for name, value in (
+            ("dir", tmp_path / "joined"), ("listen", "127.0.0.1:0"), ("join", state.masters[0]),
+            ("cluster-id", state.cluster_id), ("token-file", own_home / "token"),
+        )),
+    ]  # fmt: skip
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "minigfs", "serve", "master", *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    joined = start()
+    try:
+        member = second_voter(cli, own_home)
+        ok(cli("admin", "masters", "remove", member, home=own_home))
+        _, said = joined.communicate(timeout=30)
+    finally:
+        joined.kill()
+    last = said.splitlines()[-1]
+    assert joined.returncode == 0, said
+    assert "was removed from its group" in last
+    assert "Traceback" not in said
+    assert not [line for line in said.splitlines() if " ERROR " in line or " WARNING " in line]
+
+    again = start()  # on a directory that can serve no more
+    try:
+        _, said = again.communicate(timeout=30)
+    finally:
+        again.kill()
+    assert again.returncode == 3
+    assert said.splitlines()[-1].startswith("minigfs: master")
+
+
+def second_voter(cli: Run, home: Path) -> str:
+    """The id of the master that does not lead, once it has joined."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        listed = json.loads(ok(cli("admin", "masters", "list", "--json", home=home)).stdout)
+        found = [one["member_id"] for one in listed["members"] if one["role"] == "follower"]
+        if found:
+            return str(found[0])
+        time.sleep(0.1)  # only the group can say whether a member has caught up
+    raise AssertionError("the second master has not joined")
 
 
 def _state(home: Path) -> ClusterState:
