@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from minigfs.errors import InvalidPath
@@ -161,7 +161,6 @@ def test_free_space_is_at_most_the_capacity(disk: Disk) -> None:
 Operation = tuple[str, int, bytes]
 
 
-@settings(deadline=None)
 @given(
     operations=st.lists(
         st.tuples(

@@ -205,7 +205,7 @@ writes = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(writes=writes)
 def test_the_one_on_disk_shows_what_the_one_in_memory_shows(writes) -> None:
     both: list[Writable] = [InMemory(), OnDisk(SimDisk())]

@@ -106,7 +106,7 @@ dirty_logs = st.tuples(st.lists(dirty_lines, max_size=12), st.sampled_from([b"",
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     data=dirty_logs | st.binary(max_size=80),
     field=st.none() | st.integers(1, 9),

@@ -63,7 +63,7 @@ PIECES = [
 dirty = st.lists(st.sampled_from(PIECES), max_size=40).map(b"".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     data=dirty | st.binary(max_size=60) | st.text(max_size=60).map(str.encode),
     tokens=st.sampled_from(MODES),

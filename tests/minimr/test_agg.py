@@ -19,7 +19,7 @@ from minimr.shuffle.combine import aggregate_partitioned, aggregate_stream, whol
 from minimr.shuffle.keys import sort_order
 from minimr.shuffle.partitioners import hashed_partitions
 
-EXAMPLES = settings(max_examples=40, deadline=None)
+EXAMPLES = settings(max_examples=40)
 ORACLE: dict[agg.Aggregation, Callable[[list[int]], Any]] = {
     agg.sum: sum,
     agg.count: len,

@@ -48,7 +48,7 @@ ORDERS: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.lists(st.tuples(st.sampled_from(KEYS), st.integers(-9, 9)), max_size=60),
     st.integers(1, 3),

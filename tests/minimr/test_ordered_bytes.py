@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from minimr.errors import UnsupportedType
 from minimr.ordered_bytes import decode, decode_all, encode, encode_all
 
-EXAMPLES = settings(max_examples=150, deadline=None)
+EXAMPLES = settings(max_examples=150)
 INTS = st.integers(-(2**63), 2**63 - 1)
 PLAIN: dict[str, st.SearchStrategy[Any]] = {
     "bytes": st.binary(max_size=6) | st.text("\0\x01a", max_size=5).map(str.encode),

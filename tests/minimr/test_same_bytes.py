@@ -51,7 +51,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("partition", PARTITIONS, ids=["hash", "hash-by", "range", "function"])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     rows=ROWS,
     partition_count=st.integers(1, 4),

@@ -264,4 +264,4 @@ class AppendWorld(RuleBasedStateMachine):
 
 
 TestAppendWorld = AppendWorld.TestCase
-TestAppendWorld.settings = settings(max_examples=8, stateful_step_count=20, deadline=None)
+TestAppendWorld.settings = settings(max_examples=8, stateful_step_count=20)

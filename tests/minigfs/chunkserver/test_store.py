@@ -263,7 +263,7 @@ def test_a_block_the_disk_cannot_read_is_damage_of_that_chunk() -> None:
             chunk.read(0, 100)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(1, 3 * BLOCK), st.booleans()), min_size=1, max_size=6),
     st.integers(0, 2**32),

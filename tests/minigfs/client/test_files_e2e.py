@@ -27,7 +27,6 @@ pytestmark = pytest.mark.e2e
 
 FEW_EXAMPLES = settings(
     max_examples=8,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 CONTENT = bytes(i * 31 % 256 for i in range(251)) * 2500

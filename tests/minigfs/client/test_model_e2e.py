@@ -428,7 +428,6 @@ def explore(cluster: StorageCluster, *, examples: int, steps: int, derandomize: 
             max_examples=examples,
             stateful_step_count=steps,
             derandomize=derandomize,
-            deadline=None,
             database=None,
             phases=(Phase.generate,),  # a failure takes too long to shrink
             suppress_health_check=list(HealthCheck),

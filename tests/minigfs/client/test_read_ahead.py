@@ -38,7 +38,7 @@ def read(ahead: ReadAhead, offset: int, length: int) -> bytes:
     return bytes(target)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.booleans(), st.integers(0, 6 * MIB), st.integers(1, 2 * MIB)), max_size=8)
 )

@@ -1,6 +1,6 @@
 """The table of a directory's names, against a plain dict."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from minigfs.ids import FileId
@@ -11,7 +11,6 @@ names = st.text(alphabet="ab-.é\U0001f600", min_size=1, max_size=3)
 changes = st.lists(st.tuples(st.booleans(), names), max_size=120)
 
 
-@settings(deadline=None)
 @given(changes=changes, start=names)
 def test_table_behaves_as_a_sorted_dict_at_every_step(changes, start) -> None:
     small_blocks = name_table.BLOCK_NAMES_MAX

@@ -139,7 +139,7 @@ def test_nothing_moves_while_something_is_missing() -> None:
     leaving=st.integers(0, 4),
     killed=st.integers(0, 4),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_moving_and_emptying_end_and_leave_all_whole(
     sizes: list[int], leaving: int, killed: int
 ) -> None:

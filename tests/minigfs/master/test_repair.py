@@ -269,7 +269,7 @@ events = st.lists(
 
 
 @given(servers=st.integers(3, 5), events=events)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_whatever_fails_no_order_loses_a_chunk_and_in_the_end_all_are_whole(
     servers: int, events: list[tuple]
 ) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from minigfs.ids import ChunkHandle, ChunkVersion, FileId
@@ -74,7 +74,6 @@ def machine_of(driver: Driver) -> FileSystemMachine:
     return machine
 
 
-@settings(deadline=None)
 @given(before=steps, after=steps)
 def test_a_restored_file_system_is_the_frozen_one_and_goes_on_like_it(before, after) -> None:
     driver = Driver()

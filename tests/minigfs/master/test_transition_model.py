@@ -525,4 +525,4 @@ class TreeMachine(RuleBasedStateMachine):
 
 
 TestTree = TreeMachine.TestCase
-TestTree.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestTree.settings = settings(max_examples=100, stateful_step_count=50)

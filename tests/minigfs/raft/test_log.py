@@ -119,7 +119,7 @@ class LogAgainstList(RuleBasedStateMachine):
             assert self.storage.last_index() >= len(self.model)
 
 
-LogAgainstList.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+LogAgainstList.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 test_a_log_behaves_like_a_list = LogAgainstList.TestCase
 
 

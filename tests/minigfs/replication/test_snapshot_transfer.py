@@ -128,7 +128,7 @@ def carry(
     return later
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seed=st.integers(0, 2**32), size=st.integers(1, 300))
 def test_whatever_is_lost_doubled_reordered_or_restarted_the_file_arrives(
     seed: int, size: int

@@ -4,7 +4,7 @@ import tracemalloc
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from minigfs.config import TransportLimits
@@ -77,7 +77,6 @@ def encoded(frame: tuple[FrameKind, int, str, list[bytes]]) -> bytes:
     return bytes(link.sent)
 
 
-@settings(deadline=None)
 @given(st.lists(frames, min_size=1, max_size=5), st.sampled_from([1, 7, 100, 1 << 20]))
 def test_frames_come_out_as_they_went_in_however_they_are_cut(
     sent: list[tuple[FrameKind, int, str, list[bytes]]], piece_bytes: int
@@ -94,7 +93,6 @@ def test_frames_come_out_as_they_went_in_however_they_are_cut(
         connection.receive(deadline=FOR_EVER)
 
 
-@settings(deadline=None)
 @given(frames, st.data())
 def test_a_frame_cut_short_is_a_broken_connection(
     frame: tuple[FrameKind, int, str, list[bytes]], data: st.DataObject
@@ -107,7 +105,6 @@ def test_a_frame_cut_short_is_a_broken_connection(
     assert not connection.usable
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_garbage_is_refused_within_the_limits(garbage: bytes) -> None:
     connection = Connection(OneWay(garbage), LIMITS)
@@ -117,7 +114,6 @@ def test_garbage_is_refused_within_the_limits(garbage: bytes) -> None:
         [connection.receive(deadline=FOR_EVER) for _ in range(10)]
 
 
-@settings(deadline=None)
 @given(frames, st.data())
 def test_a_flipped_bit_is_refused_or_gives_a_frame_within_the_limits(
     frame: tuple[FrameKind, int, str, list[bytes]], data: st.DataObject
@@ -169,7 +165,6 @@ def test_too_large_a_message_is_refused_before_a_byte_is_sent() -> None:
     assert connection.usable
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=100))
 def test_no_body_raises_anything_but_protocol_errors(body: bytes) -> None:
     decoder = RequestDecoder([Stat, Find, Locate, ListDirectory])

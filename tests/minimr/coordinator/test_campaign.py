@@ -469,7 +469,6 @@ class Campaign(RuleBasedStateMachine):
 Campaign.TestCase.settings = settings(
     max_examples=100,
     stateful_step_count=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 TestCampaign = Campaign.TestCase

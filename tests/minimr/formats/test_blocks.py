@@ -23,7 +23,7 @@ CONTENT = st.one_of(
     ),
     st.binary(max_size=60),
 )
-EXAMPLES = settings(max_examples=150, deadline=None)
+EXAMPLES = settings(max_examples=150)
 
 
 def lines_of(content: bytes) -> list[bytes]:

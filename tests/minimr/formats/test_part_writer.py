@@ -25,7 +25,7 @@ from minimr.outputs import Compression, OutputFormat
 from minimr.pairs import from_python
 
 Rows = Sequence[tuple[Any, Any]]
-EXAMPLES = settings(max_examples=60, deadline=None)
+EXAMPLES = settings(max_examples=60)
 
 
 def written(

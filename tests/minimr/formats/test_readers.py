@@ -23,7 +23,7 @@ from minimr.inputs import InputFormat
 from minimr.messages import FileRange
 from tests.minimr.formats.reading import objects, ranges_of, read
 
-EXAMPLES = settings(max_examples=60, deadline=None)
+EXAMPLES = settings(max_examples=60)
 CUTS = st.lists(st.integers(1, 400), max_size=5)
 BLOCKS = st.integers(1, 300)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import xxhash
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from minimr.errors import AmbiguousOutput
@@ -27,7 +27,6 @@ def write(
     return file.getvalue(), summary
 
 
-@settings(deadline=None)
 @given(rows=st.lists(st.tuples(SAFE, st.binary(max_size=8).map(lambda v: v.replace(b"\n", b"")))))
 def test_records_are_lines_of_key_tab_value(rows: list[tuple[bytes, bytes]]) -> None:
     text, summary = write([key for key, _ in rows], [value for _, value in rows])
@@ -76,7 +75,6 @@ def test_a_tab_in_a_value_is_no_ambiguity() -> None:
     assert write([b"k"], [b"a\tb"])[0] == b"k\ta\tb\n"
 
 
-@settings(deadline=None)
 @given(rows=st.lists(st.tuples(st.binary(max_size=8), st.binary(max_size=8)), min_size=1))
 def test_escaped_records_can_be_read_back(rows: list[tuple[bytes, bytes]]) -> None:
     text, _ = write([key for key, _ in rows], [value for _, value in rows], escape=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from minimr.messages import SplitPoint
 from minimr.plan.range_partition import WHOLE, place_of, split_points
 
-EXAMPLES = settings(max_examples=200, deadline=None)
+EXAMPLES = settings(max_examples=200)
 KEYS = st.lists(st.integers(0, 30).map(lambda number: b"%02d" % number), max_size=200)
 
 

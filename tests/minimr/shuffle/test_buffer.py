@@ -18,7 +18,7 @@ from minimr.shuffle.keys import partitions_of
 from minimr.shuffle.partitioners import hashed_partitions
 from minimr.shuffle.segment import SegmentReader
 
-EXAMPLES = settings(max_examples=15, deadline=None)
+EXAMPLES = settings(max_examples=15)
 BATCHES = st.lists(
     st.lists(
         st.tuples(st.sampled_from([b"a", b"b", b"cc", b"prefix-8"]), st.integers(0, 9)), min_size=1

@@ -10,7 +10,7 @@ from minimr.pairs import from_python
 from minimr.shuffle.hot_keys import HotKeys
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.integers(0, 12), max_size=80),
     st.lists(st.integers(1, 80), max_size=6),

@@ -21,7 +21,7 @@ from minimr.shuffle.keys import (
     stable_hash,
 )
 
-EXAMPLES = settings(max_examples=150, deadline=None)
+EXAMPLES = settings(max_examples=150)
 MASK = (1 << 64) - 1
 LONG_PREFIX = st.sampled_from([b"", b"ab", b"/images/", b"/images/x", b"\0" * 9, b"p" * 130])
 BYTES = st.builds(bytes.__add__, LONG_PREFIX, st.binary(max_size=10))

@@ -15,7 +15,7 @@ from minimr.pairs import from_python
 from minimr.shuffle.merge import MemoryMeter, SortedRun, merge_runs
 from minimr.shuffle.segment import FRAME_BYTES
 
-EXAMPLES = settings(max_examples=40, deadline=None)
+EXAMPLES = settings(max_examples=40)
 KEYS = st.one_of(
     st.lists(st.sampled_from([b"", b"a", b"b", b"prefix-8a", b"prefix-8b"]), max_size=30),
     st.lists(st.binary(max_size=3), max_size=30),

@@ -77,7 +77,7 @@ def check_counts(parts: dict[str, bytes], want: Counter[bytes], partition_count:
 
 
 @pytest.mark.parametrize("name", JOBS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     texts=st.lists(TEXT, max_size=3),
     cut_bytes=st.integers(3, 100),
