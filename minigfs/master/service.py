@@ -354,6 +354,7 @@ class FileSystemService:
         )
         reply = await self.propose(command, commands.FileCreated, request.origin)
         tenure.touch_writer(reply.file_id, request.holder)
+        await tenure.wait_for_servers_of(lambda: self.state, reply.handles)
         return Created(
             file_id=reply.file_id,
             chunk_bytes=self._config.chunk_bytes,
@@ -370,6 +371,7 @@ class FileSystemService:
             self._clock.now_ms(), request.file_id, request.first_index, replica_sets
         )
         reply = await self.propose(command, commands.ChunksAllocated, request.origin)
+        await tenure.wait_for_servers_of(lambda: self.state, reply.handles)
         return Allocated(chunks=self._allocated(tenure, request.first_index, reply.handles))
 
     async def _choose(
@@ -393,12 +395,11 @@ class FileSystemService:
     def _allocated(
         self, tenure: Tenure, first_index: int, handles: Sequence[ChunkHandle]
     ) -> tuple[LocatedChunk, ...]:
-        chunks = [self.state.chunks.get(handle) for handle in handles]
         return tuple(
             # All of its servers, though none of them can have said that it holds the chunk.
             self._located(chunk, first_index + i, tenure.membership.servers(chunk.replicas))
-            for i, chunk in enumerate(chunks)
-            if chunk is not None  # another request of the same writer abandoned it already
+            for i, handle in enumerate(handles)
+            if (chunk := self.state.chunks.get(handle))  # else its writer has abandoned it
         )
 
     async def _publish(self, request: PublishFile) -> FileStatus:

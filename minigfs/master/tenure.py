@@ -182,6 +182,19 @@ class Tenure:
         while self.alive_count < count and await self.wait_for_one_more():
             pass
 
+    async def wait_for_servers_of(
+        self, state: Callable[[], FileSystemState], handles: Sequence[ChunkHandle]
+    ) -> None:
+        """An earlier leader may have chosen servers for these chunks that this one has yet to
+        hear of: their writer is to have all of them."""
+        for handle in handles:
+            while (chunk := state().chunks.get(handle)) is not None:
+                known = self.membership.servers(chunk.replicas)
+                if len(known) == len(chunk.replicas) or not await self.wait_for_one_more():
+                    break
+        if self._over.is_set():
+            raise NotLeader("this master leads no more: ask the others")
+
     async def wait_for_one_more(self) -> bool:
         """Wait for some chunkserver to speak; False once that is no longer to be expected."""
         left_ms = self._began_ms + PLACEMENT_GRACE_MS - self.now_ms

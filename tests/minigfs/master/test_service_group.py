@@ -276,3 +276,27 @@ def test_a_new_leader_knows_no_server_until_it_speaks_and_waits_no_longer(tmp_pa
         assert {replica.chunkserver_id for replica in chunk.replicas} == {"s0", "s1"}
 
     with_group(tmp_path, test)
+
+
+def test_the_next_leader_names_all_servers_of_a_chunk_that_was_allocated_before(
+    tmp_path: Path,
+) -> None:
+    """The writer would store its bytes on fewer of them than there are, or on none."""
+
+    async def test(group: Group) -> None:
+        before = await group.leader()
+        for name in ("s0", "s1"):
+            await before.call(beat(name, full=True))
+        session = (await before.call(OpenSession())).session_id
+        origin = Origin(session, 1, 1)
+        request = CreateFile(path="/f", chunk_count=1, origin=origin)
+        created = await before.call(request)
+        _, after = await group.hand_over()
+        for name in ("s2", "s3", "s1"):  # enough for a new chunk
+            await after.call(beat(name))
+        waiting = asyncio.create_task(after.call(request))
+        await asyncio.sleep(0.1)  # a replayed change is answered in less, if it does not wait
+        await after.call(beat("s0"))
+        assert (await waiting).chunks == created.chunks
+
+    with_group(tmp_path, test)
