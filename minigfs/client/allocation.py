@@ -142,19 +142,20 @@ class ChunkAllocator:
     def _ask_anew(self, index: int) -> LocatedChunk:
         """Another chunk, on servers that are not excluded; or nobody is excluded any more.
 
-        A new leader that answers for an earlier one may not have heard of any server of a chunk.
+        A new leader that answers for an earlier one may have heard of no server of a chunk yet, or
+        have discarded it since.
         """
         try:
-            (chunk,) = self._ask(index, 1)
-            if not chunk.replicas:
-                raise NotEnoughChunkservers(
-                    f"{self._file.path}: none of the servers chosen for chunk {chunk.handle:x} "
-                    "has called on the new master yet: try again"
-                )
+            for chunk in self._ask(index, 1):
+                if chunk.replicas:
+                    return chunk
         except NotEnoughChunkservers:
             self._excluded.clear()
             raise
-        return chunk
+        self._excluded.clear()
+        raise NotEnoughChunkservers(
+            f"{self._file.path}: the new master knows no server of chunk {index} yet: try again"
+        )
 
     def _ask(self, first_index: int, count: int) -> tuple[LocatedChunk, ...]:
         assert self._file_id is not None

@@ -107,6 +107,21 @@ def test_no_known_server_is_a_reason_to_wait() -> None:
     assert allocator.replace(first, []).replicas
 
 
+def test_a_chunk_that_was_discarded_before_its_answer_came_is_a_reason_to_ask_again() -> None:
+    class Discarding(OneServer):
+        """The file was given up while the writer could reach no leader."""
+
+        def change(self, request: CreateFile | AllocateChunks) -> Created | Allocated:
+            if isinstance(request, AllocateChunks):
+                return Allocated(chunks=())
+            return super().change(request)
+
+    allocator = new_allocator(Discarding())
+    first = allocator.take(0)
+    with pytest.raises(NotEnoughChunkservers):
+        allocator.replace(first, [])
+
+
 def test_the_second_chunk_may_be_asked_for_first_also_of_a_file_made_ahead() -> None:
     created = OneServer().change(CreateFile(path="/a", exclusive=False))
     assert isinstance(created, Created)
