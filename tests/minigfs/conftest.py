@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from minigfs.cluster import ClusterLayout, load_state, start_missing, stop_all
 from minigfs.cluster.storage import STORAGE_KINDS, StorageShape, await_storage, prepare_storage
+from minigfs.fs import MinigfsFileSystem
 
 CHUNK_BYTES = 64 * 1024  # files of a few hundred kilobytes cross chunk borders
 
@@ -64,3 +66,17 @@ def cli(tmp_path: Path) -> Cli:
         )
 
     return run
+
+
+@pytest.fixture
+def fs(cluster: ClusterLayout) -> MinigfsFileSystem:
+    return MinigfsFileSystem(home=str(cluster.home))
+
+
+@pytest.fixture
+def root(fs: MinigfsFileSystem) -> Iterator[str]:
+    path = f"/fs-{uuid.uuid4().hex}"
+    fs.makedirs(path)
+    yield path
+    if fs.exists(path):
+        fs.rm(path, recursive=True)

@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,20 +26,6 @@ from minigfs.terminal import run_cli
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
 LINES = b"".join(b"line %d\n" % number for number in range(30_000))  # six chunks
-
-
-@pytest.fixture
-def fs(cluster: ClusterLayout) -> MinigfsFileSystem:
-    return MinigfsFileSystem(home=str(cluster.home))
-
-
-@pytest.fixture
-def root(fs: MinigfsFileSystem) -> Iterator[str]:
-    path = f"/cli-{uuid.uuid4().hex}"
-    fs.makedirs(path)
-    yield path
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
 
 
 @pytest.fixture

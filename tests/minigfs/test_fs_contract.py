@@ -7,8 +7,6 @@ import pickle
 import subprocess
 import sys
 import threading
-import uuid
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import fsspec
@@ -19,19 +17,6 @@ from minigfs.errors import FileMissing, PreconditionFailed
 from minigfs.fs import MinigfsFileSystem
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture
-def fs(cluster: ClusterLayout) -> MinigfsFileSystem:
-    return MinigfsFileSystem(home=str(cluster.home))
-
-
-@pytest.fixture
-def root(fs: MinigfsFileSystem) -> Iterator[str]:
-    path = f"/contract-{uuid.uuid4().hex}"
-    fs.makedirs(path)
-    yield path
-    fs.rm(path, recursive=True)
 
 
 def test_the_class_is_imported_without_sockets_arrow_or_a_client() -> None:

@@ -2,8 +2,6 @@
 
 import subprocess
 import sys
-import uuid
-from collections.abc import Iterator
 
 import dask
 import dask.dataframe as dd
@@ -15,25 +13,11 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from minigfs.cluster import ClusterLayout
 from minigfs.fs import MinigfsFileSystem
 
 pytestmark = pytest.mark.e2e
 
 TABLE = pa.table({"n": list(range(20_000)), "s": [f"name {n % 97}" for n in range(20_000)]})
-
-
-@pytest.fixture
-def fs(cluster: ClusterLayout) -> MinigfsFileSystem:
-    return MinigfsFileSystem(home=str(cluster.home))
-
-
-@pytest.fixture
-def root(fs: MinigfsFileSystem) -> Iterator[str]:
-    path = f"/friends-{uuid.uuid4().hex}"
-    fs.makedirs(path)
-    yield path
-    fs.rm(path, recursive=True)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz", "parquet"])
