@@ -12,6 +12,7 @@ import msgspec
 
 from minigfs.config import FileSystemConfig
 from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId
+from minigfs.master.server_place import ServerPlace
 
 __all__ = [
     "AdjustReplicas",
@@ -40,6 +41,7 @@ __all__ = [
     "ForgetGarbage",
     "MakeDirectory",
     "PatchFile",
+    "PlaceServers",
     "PublishFile",
     "Reap",
     "Refused",
@@ -277,6 +279,12 @@ class SetDraining(_Command, frozen=True, array_like=True, tag=31):
     is_draining: bool
 
 
+class PlaceServers(_Command, frozen=True, array_like=True, tag=32):
+    """Where chunkservers are found, for masters that do not hear their heartbeats."""
+
+    places: tuple[ServerPlace, ...]
+
+
 class PatchFile(_Command, frozen=True, array_like=True, tag=62):
     """Let chunks of a temporary file take the places of some of a published file's.
 
@@ -320,6 +328,7 @@ Command: TypeAlias = (
     | SealChunk
     | PatchFile
     | SetDraining
+    | PlaceServers
 )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from minigfs.disk_room import short_at_bytes
 from minigfs.errors import MinigfsError
 from minigfs.master import commands
+from minigfs.master.locating import new_places
 from minigfs.master.repair_work import RepairWork
 from minigfs.master.state import FileSystemState
 from minigfs.master.tenure import Tenure
@@ -70,7 +71,7 @@ class Housekeeping:
 
     async def tick(self) -> None:
         """Discard files whose writers are gone or never came, empty the trash of what has expired,
-        see to garbage, and go on with clones that nobody waits for."""
+        see to garbage, log where servers are, and go on with clones that nobody waits for."""
         state, now_ms = self._state(), self._tenure.now_ms
         expired = self._tenure.leases.expired(state.temporary, now_ms)[:DISCARDS_MAX]
         if expired:
@@ -82,6 +83,9 @@ class Housekeeping:
         forgotten = self._tenure.membership.sweep_garbage(self._state(), now_ms)
         if forgotten:
             await self._propose(commands.ForgetGarbage(self._clock.now_ms(), forgotten))
+        places = new_places(self._state(), self._tenure.membership.all_servers())
+        if places:
+            await self._propose(commands.PlaceServers(self._clock.now_ms(), places))
         await self._expire_trash()
         while self._state().cloned_ids:
             await self._propose(commands.CloneStep(self._clock.now_ms()))

@@ -12,9 +12,10 @@ from msgspec.structs import replace as with_fields
 from minigfs.ids import ChunkserverId
 from minigfs.master.chunks import shared_ids
 from minigfs.master.commands import ReplicaChange, SetDraining
+from minigfs.master.server_place import ServerPlace
 from minigfs.master.state import Chunk, FileSystemState
 
-__all__ = ["adjust_replicas", "set_draining"]
+__all__ = ["adjust_replicas", "place_servers", "set_draining"]
 
 
 def adjust_replicas(state: FileSystemState, changes: Sequence[ReplicaChange]) -> FileSystemState:
@@ -37,6 +38,11 @@ def set_draining(state: FileSystemState, command: SetDraining) -> FileSystemStat
     else:
         draining.pop(command.chunkserver_id, None)
     return with_fields(state, draining=tuple(sorted(draining)))
+
+
+def place_servers(state: FileSystemState, places: Sequence[ServerPlace]) -> FileSystemState:
+    known = state.places.update({place.chunkserver_id: place for place in places})
+    return with_fields(state, places=known)
 
 
 def _changed(chunk: Chunk, change: ReplicaChange) -> tuple[ChunkserverId, ...]:

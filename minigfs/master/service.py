@@ -16,23 +16,22 @@ from msgspec.structs import replace as with_fields
 from minigfs.config import FileSystemConfig
 from minigfs.errors import (
     InvalidConfig,
-    IsDirectory,
     NotLeader,
     UsageError,
     error_from_wire,
 )
-from minigfs.ids import ChunkHandle, ChunkserverId, FileId, Origin
+from minigfs.ids import ChunkserverId, FileId, Origin
 from minigfs.master import commands
 from minigfs.master.appends import Appends
 from minigfs.master.barrier import SharedBarrier
 from minigfs.master.chunkserver_care import ChunkserverCare
 from minigfs.master.examination import Examination
-from minigfs.master.growth import chunk_starts, orders_for_open_replicas
+from minigfs.master.growth import orders_for_open_replicas
 from minigfs.master.heartbeat_messages import Heartbeat, HeartbeatReply
 from minigfs.master.housekeeping import Housekeeping
-from minigfs.master.listing import find_page, inode_to_read, list_page, status_of
+from minigfs.master.listing import find_page, list_page, status_of
+from minigfs.master.locating import CHUNKS_PER_REQUEST_MAX, Locating
 from minigfs.master.machine import FILE_SYSTEM_MACHINE, FileSystemMachine
-from minigfs.master.membership import Server
 from minigfs.master.messages import (
     AllocateChunks,
     Allocated,
@@ -46,11 +45,9 @@ from minigfs.master.messages import (
     Listing,
     Locate,
     Located,
-    LocatedChunk,
     OpenSession,
     PublishFile,
     RenewWriters,
-    Replica,
     ReportDamage,
     SessionOpened,
     Stat,
@@ -63,7 +60,7 @@ from minigfs.master.placement import ReplicaSets, choose_replica_sets
 from minigfs.master.policy import replication_for
 from minigfs.master.repair_work import with_repair_orders
 from minigfs.master.reporting import Reporting
-from minigfs.master.state import Chunk, FileInode, FileSystemState
+from minigfs.master.state import FileInode, FileSystemState
 from minigfs.master.tenure import Tenure
 from minigfs.master.transition import get_temporary
 from minigfs.master.tree_messages import CHUNKS_PER_STEP_MAX, SetReplication
@@ -86,8 +83,6 @@ __all__ = ["FileSystemService", "master_addresses"]
 
 logger = logging.getLogger(__name__)
 
-CHUNKS_PER_REQUEST_MAX = 1_024  # placed or located in about ten milliseconds
-
 _ReplyT = TypeVar("_ReplyT", bound=commands.CommandReply)
 
 
@@ -104,6 +99,7 @@ class FileSystemService:
         self._machine = FileSystemMachine()
         self._tenure: Tenure | None = None
         self._proposals_count = 0
+        self._locating = Locating(lambda: self.state, lambda: self._tenure)
         self._examination = Examination(
             lambda: self.readable(stale_ok=False), lambda: self.state, self._leading
         )
@@ -132,7 +128,7 @@ class FileSystemService:
             lambda: self.state,
             self._leading,
             choose=self._choose,
-            allocated=self._allocated,
+            allocated=self._locating.allocated,
             create=lambda command: self.propose(command, commands.SpareFilesCreated),
         )
 
@@ -279,62 +275,13 @@ class FileSystemService:
     async def _locate(self, request: Locate) -> Located:
         """Soon after an election, waits a moment for servers of chunks that would have none."""
         await self.readable(stale_ok=request.stale_ok)
-        located = self._locate_now(request)
+        located = self._locating.locate(request)
         tenure = self._tenure
         while tenure is not None and not all(chunk.replicas for chunk in located.chunks):
             if not await tenure.wait_for_one_more():
                 break
-            located = self._locate_now(request)
+            located = self._locating.locate(request)
         return located
-
-    def _locate_now(self, request: Locate) -> Located:
-        state = self.state
-        inode = inode_to_read(state, request)
-        if not isinstance(inode, FileInode):
-            raise IsDirectory(f"{request.path} is a directory: it has no chunks")
-        first = max(request.first_index, 0)
-        end = first + max(0, min(request.count, CHUNKS_PER_REQUEST_MAX))
-        chunks = [state.chunks[handle] for handle in inode.chunks[first:end]]
-        return Located(
-            status=status_of(request.path, inode),
-            chunk_bytes=state.chunk_bytes,
-            chunks=tuple(
-                self._located(chunk, first + i, self._servers_to_read(chunk))
-                for i, chunk in enumerate(chunks)
-            ),
-            starts=chunk_starts(state, inode) if inode.is_ragged else (),
-        )
-
-    def _servers_to_read(self, chunk: Chunk) -> Sequence[Server]:
-        if self._tenure is None:
-            return ()
-        if chunk.is_open:  # those who append to it know best who has it
-            return self._tenure.membership.servers(chunk.replicas)
-        return self._tenure.membership.replicas_to_read(chunk, self._tenure.now_ms)
-
-    def _located(self, chunk: Chunk, index: int, servers: Sequence[Server]) -> LocatedChunk:
-        return LocatedChunk(
-            handle=chunk.handle,
-            version=chunk.version,
-            index=index,
-            length_bytes=chunk.length_bytes,
-            digest=chunk.digest,
-            is_open=chunk.is_open,
-            gone_from=() if servers else self._gone_from(chunk),
-            replicas=tuple(
-                Replica(
-                    chunkserver_id=server.chunkserver_id,
-                    address=server.last_heartbeat.address,
-                    host=server.last_heartbeat.host,
-                    lending_address=server.last_heartbeat.lending_address,
-                )
-                for server in servers
-            ),
-        )
-
-    def _gone_from(self, chunk: Chunk) -> tuple[Address, ...]:
-        tenure = self._tenure
-        return () if tenure is None else tenure.membership.gone_from(chunk, tenure.now_ms)
 
     # Writing a file.
 
@@ -359,7 +306,7 @@ class FileSystemService:
             file_id=reply.file_id,
             chunk_bytes=self._config.chunk_bytes,
             replication=reply.replication,
-            chunks=self._allocated(tenure, 0, reply.handles),
+            chunks=self._locating.allocated(tenure, 0, reply.handles),
         )
 
     async def _allocate(self, request: AllocateChunks) -> Allocated:
@@ -372,7 +319,9 @@ class FileSystemService:
         )
         reply = await self.propose(command, commands.ChunksAllocated, request.origin)
         await tenure.wait_for_servers_of(lambda: self.state, reply.handles)
-        return Allocated(chunks=self._allocated(tenure, request.first_index, reply.handles))
+        return Allocated(
+            chunks=self._locating.allocated(tenure, request.first_index, reply.handles)
+        )
 
     async def _choose(
         self, tenure: Tenure, count: int, goal: int, excluded: tuple[ChunkserverId, ...] = ()
@@ -391,16 +340,6 @@ class FileSystemService:
         )
         tenure.membership.note_creations(replica_sets)
         return replica_sets
-
-    def _allocated(
-        self, tenure: Tenure, first_index: int, handles: Sequence[ChunkHandle]
-    ) -> tuple[LocatedChunk, ...]:
-        return tuple(
-            # All of its servers, though none of them can have said that it holds the chunk.
-            self._located(chunk, first_index + i, tenure.membership.servers(chunk.replicas))
-            for i, handle in enumerate(handles)
-            if (chunk := self.state.chunks.get(handle))  # else its writer has abandoned it
-        )
 
     async def _publish(self, request: PublishFile) -> FileStatus:
         tenure = self._leading()

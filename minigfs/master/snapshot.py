@@ -65,6 +65,7 @@ def freeze_state(state: FileSystemState) -> Iterator[bytes]:
         _chunks(state),
         _garbage(state),
         _draining(state),
+        _places(state),
         _tenures(state),
         _never_published(state),
         _beside(state),
@@ -240,6 +241,11 @@ def _draining(state: FileSystemState) -> Iterator[rows.Draining]:
         yield rows.Draining(state.draining)
 
 
+def _places(state: FileSystemState) -> Iterator[rows.Places]:
+    for servers in _batches(state.places[name] for name in sorted(state.places)):
+        yield rows.Places(servers)
+
+
 def _tenures(state: FileSystemState) -> Iterator[rows.Tenures]:
     if state.tenures:
         yield rows.Tenures(state.tenures)
@@ -269,6 +275,7 @@ class _Restoring:
         self._condemned = empty.condemned.mutate()
         self._never_published = empty.never_published.mutate()
         self._draining: tuple[ChunkserverId, ...] = ()
+        self._places = empty.places.mutate()
         self._tenures: tuple[TenureMark, ...] = ()
         self._cloning = empty.cloning.mutate()
         self._trash = empty.trash.mutate()
@@ -320,6 +327,8 @@ class _Restoring:
                     self._condemned[file_id] = Condemned(NameTable(), chunks)
             case rows.Draining():
                 self._draining = record.servers
+            case rows.Places():
+                self._places.update({place.chunkserver_id: place for place in record.servers})
             case rows.Tenures():
                 self._tenures = record.marks
             case rows.NeverPublished():
@@ -343,6 +352,7 @@ class _Restoring:
             next_handle=head.next_handle,
             tenures=self._tenures,
             draining=self._draining,
+            places=self._places.finish(),
             never_published=self._never_published.finish(),
             trash=trash,
             trash_by_path=by_path(trash),

@@ -12,6 +12,7 @@ import msgspec
 from minigfs.config import FileSystemConfig
 from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId
 from minigfs.master.history import TenureMark
+from minigfs.master.server_place import ServerPlace
 
 __all__ = [
     "Beside",
@@ -31,6 +32,7 @@ __all__ = [
     "Policies",
     "Record",
     "NeverPublished",
+    "Places",
     "ReplicaSet",
     "Shared",
     "TemporaryFile",
@@ -159,6 +161,10 @@ class Draining(_Row, frozen=True, array_like=True, gc=False, tag=30):
     servers: tuple[ChunkserverId, ...]
 
 
+class Places(_Row, frozen=True, array_like=True, gc=False, tag=31):
+    servers: list[ServerPlace]
+
+
 class Tenures(_Row, frozen=True, array_like=True, gc=False, tag=40):
     marks: tuple[TenureMark, ...]
 
@@ -176,6 +182,7 @@ Body: TypeAlias = (
     | Condemned
     | Clones
     | Draining
+    | Places
     | Tenures
     | NeverPublished
     | Beside

@@ -24,6 +24,7 @@ from minigfs.config import FileSystemConfig
 from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId
 from minigfs.master.history import TenureMark
 from minigfs.master.name_table import NameTable
+from minigfs.master.server_place import ServerPlace
 
 __all__ = [
     "NO_PATH",
@@ -167,6 +168,7 @@ class FileSystemState(msgspec.Struct, frozen=True, kw_only=True):
     next_handle: ChunkHandle
     tenures: tuple[TenureMark, ...] = ()
     draining: tuple[ChunkserverId, ...] = ()  # being decommissioned, sorted
+    places: Map[ChunkserverId, ServerPlace] = Map()  # where each was found last
     never_published: Map[ChunkHandle, None] = Map()  # of the garbage: nobody will want it back
     open_files: Map[FileId, ChunkHandle] = Map()  # with their open chunks; some may be removed
     trash: Map[FileId, Trashed] = Map()

@@ -41,7 +41,7 @@ from minigfs.master.namespace import (
 )
 from minigfs.master.patches import patch_file
 from minigfs.master.removal import condemn, condemned_file, condemned_inode, reap
-from minigfs.master.replica_sets import adjust_replicas, set_draining
+from minigfs.master.replica_sets import adjust_replicas, place_servers, set_draining
 from minigfs.master.state import (
     NO_PATH,
     Condemned,
@@ -110,6 +110,8 @@ def _apply(state: FileSystemState, command: commands.Command, gone: _Gone) -> _O
             return adjust_replicas(state, command.changes), commands.Done()
         case commands.SetDraining():
             return set_draining(state, command), commands.Done()
+        case commands.PlaceServers():
+            return place_servers(state, command.places), commands.Done()
         case commands.Configure():
             return _configure(state, command), commands.Done()
         case commands.Transact():

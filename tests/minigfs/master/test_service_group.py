@@ -4,14 +4,16 @@ leaders."""
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from minigfs.config import FileSystemConfig
-from minigfs.errors import NotLeader, StaleRequest
+from minigfs.errors import FileMissing, NotLeader, StaleRequest
 from minigfs.ids import ChunkserverId, FileId, Origin
 from minigfs.master.append_messages import EndAppend, GetAppendTarget, PatchFile, SealFile
 from minigfs.master.examine_messages import Examine
@@ -35,6 +37,7 @@ from minigfs.master.messages import (
     Rename,
     RenewWriters,
     ReportDamage,
+    SealedChunk,
     SetDecommission,
     StartRebalance,
     Stat,
@@ -138,10 +141,11 @@ def with_group(root: Path, test: Callable[[Group], Awaitable[None]]) -> None:
         places = [(root / str(number), free_address()) for number in range(3)]
         found_group(places, SystemRng())
         masters = [await start(*place) for place in places]
+        group = Group(masters)
         try:
-            await test(Group(masters))
+            await test(group)
         finally:
-            for master in masters:
+            for master in group.masters:
                 await master.stop()
 
     asyncio.run(main())
@@ -214,6 +218,48 @@ def test_a_follower_shows_what_it_has_applied_to_who_asks_for_no_more(tmp_path: 
         assert report.directory_count == 1
         assert len(report.masters) == 3
         assert any("does not lead" in reason for reason in report.reasons)
+
+    with_group(tmp_path, test)
+
+
+def test_a_follower_tells_where_chunks_are_also_while_nobody_leads(tmp_path: Path) -> None:
+    """As far as the log says: which servers have them, and where those were found last."""
+    locate = Locate(path="/f", stale_ok=True)
+
+    async def heard(master: Master, port: int) -> None:
+        """Until the master names both servers, at this port."""
+        wanted = [(name, f"{name}:{port}", "h") for name in ("s0", "s1")]
+        deadline = time.monotonic() + 15
+        while True:
+            with suppress(FileMissing):
+                (chunk,) = (await master.call(locate)).chunks
+                found = [(one.chunkserver_id, one.address, one.host) for one in chunk.replicas]
+                if sorted(found) == wanted:
+                    return
+            assert time.monotonic() < deadline, "it never hears of the servers"
+            await asyncio.sleep(0.01)
+
+    async def test(group: Group) -> None:
+        leader = await group.leader()
+        for name in ("s0", "s1"):
+            await leader.call(beat(name, full=True))
+        created = await leader.call(CreateFile(path="/f", chunk_count=1))
+        sealed = SealedChunk(
+            handle=created.chunks[0].handle,
+            length_bytes=10,
+            digest=1,
+            replicas=(ChunkserverId("s0"), ChunkserverId("s1")),
+        )
+        await leader.call(PublishFile(file_id=created.file_id, path="/f", chunks=(sealed,)))
+        one, other = await group.followers()
+        await heard(one, 1)
+        for name in ("s0", "s1"):  # they move
+            await leader.call(msgspec.structs.replace(beat(name), address=f"{name}:2"))
+        await heard(one, 2)
+        await other.stop()
+        await leader.stop()
+        group.masters[:] = [one]
+        await heard(one, 2)
 
     with_group(tmp_path, test)
 

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minigfs.ids import ChunkHandle, ChunkVersion, FileId
+from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId
 from minigfs.master import commands, name_table, release, removal, snapshot
 from minigfs.master.commands import encode_command
 from minigfs.master.machine import FileSystemMachine
+from minigfs.master.server_place import ServerPlace
 from minigfs.master.state import DirectoryInode, initial_state
 from tests.minigfs.master.harness import SERVERS, Driver
 
@@ -118,6 +119,22 @@ def test_the_steps_above_reach_what_a_state_can_have() -> None:
     assert any(entry.chunks for entry in state.condemned.values())
     assert any(len(entry.children) for entry in state.condemned.values())
     assert len(list(snapshot.freeze_state(state))) > 10
+
+
+def test_where_servers_are_found_is_kept() -> None:
+    driver, count = Driver(), 10
+    for port in (1, 2):
+        places = (
+            ServerPlace(ChunkserverId(f"s{n}"), f"h{n}:{port}", f"h{n}", "unix:/x")
+            for n in range(count)
+        )
+        driver.apply(commands.PlaceServers(1, tuple(places)))
+    copy = FileSystemMachine()
+    copy.restore(machine_of(driver).freeze())
+    assert copy.state == driver.state
+    assert {place.address for place in copy.state.places.values()} == {
+        f"h{n}:2" for n in range(count)
+    }
 
 
 def test_nothing_restores_to_the_state_before_the_first_entry() -> None:
