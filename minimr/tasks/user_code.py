@@ -100,7 +100,7 @@ class RecordCalls:
                 for words[RECORD_WORD], record in numbered:
                     pairs.extend(function(record))
                     ends.append(len(pairs))
-                    if (counts or writes) and effects is not None and not effects.note(len(ends)):
+                    if effects is not None and (counts or writes) and not effects.note(len(ends)):
                         break
                     if len(pairs) >= pair_count:
                         break
