@@ -2,9 +2,14 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
+from click.testing import CliRunner
 
 from minigfs.errors import InvalidConfig
+from minigfs.transport.security import TlsFiles, create_token
+from minimr.backends.ray_actors import WorkerSpec
+from minimr.cli import cli
 from minimr.cluster.workers import WorkersOptions, check_foreign_ray
 
 
@@ -29,3 +34,37 @@ def test_a_ray_that_lets_everybody_in_is_refused_unless_that_is_said(
     check_foreign_ray("", insecure=False)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     check_foreign_ray("10.0.0.1:6379", insecure=False)
+
+
+def test_tls_reaches_every_worker_and_its_user_code(tmp_path: Path) -> None:
+    create_token(tmp_path / "token")
+    files = TlsFiles(ca="/tls/ca.pem", certificate="/tls/c.pem", key="/tls/k.pem")
+    options = WorkersOptions(
+        directory=tmp_path, listen="127.0.0.1:0", masters=("127.0.0.1:1",),
+        token_file=tmp_path / "token", cluster_id="c", worker_count=2, hosts=("a",), tls=files,
+    )  # fmt: skip
+    for spec in options.specs():
+        worker = msgspec.json.decode(msgspec.json.encode(spec), type=WorkerSpec).options()
+        assert worker.security.tls == files
+        assert worker.environment["FSSPEC_MINIGFS_TLS_CA"] == "/tls/ca.pem"
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [((), "without TLS"), (("--tls-ca", "ca.pem"), "needs all of --tls-ca")],
+)
+def test_workers_listen_beyond_this_machine_only_with_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], complaint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    create_token("token")
+    (tmp_path / "ca.pem").touch()
+    done = CliRunner().invoke(
+        cli,
+        [
+            *("serve", "workers", "--dir=w", "--listen=0.0.0.0:0", "--cluster-id=c"),
+            *("--token-file=token", "--join=127.0.0.1:1", *given),
+        ],
+    )
+    assert isinstance(done.exception, InvalidConfig)
+    assert complaint in str(done.exception)
