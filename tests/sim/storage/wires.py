@@ -25,7 +25,11 @@ __all__ = ["HostNetwork", "Wires"]
 
 WINDOW_BYTES = 256 * 1024
 CONNECT_US_MAX = 20 * SECOND
-RESET = ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+
+def reset_error() -> ConnectionResetError:
+    """A new one each time: one that is raised keeps the frames it passed, and their whole world."""
+    return ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
 
 
 class End:
@@ -126,7 +130,7 @@ class FiberLink:
                     lambda: self._must_stop() or end.other.unread_bytes < WINDOW_BYTES, deadline
                 )
                 if end.is_broken:
-                    raise RESET
+                    raise reset_error()
                 if self._must_stop():
                     raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
                 end.send(bytes(view[at : at + WINDOW_BYTES]))
@@ -143,7 +147,7 @@ class FiberLink:
         if end.is_closed or (not end.ready and end.has_ended):
             return 0
         if end.is_broken:
-            raise RESET
+            raise reset_error()
         data = end.taken(buffer.nbytes)
         buffer[: len(data)] = data
         return len(data)
@@ -228,7 +232,7 @@ class LoopTransport(asyncio.Transport):
         if self._is_closing:
             return
         if end.is_broken:
-            self._finish(RESET)
+            self._finish(reset_error())
             return
         while self._is_reading and end.ready and not self._is_closing:
             self._protocol.data_received(end.taken(WINDOW_BYTES))
