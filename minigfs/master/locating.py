@@ -52,8 +52,7 @@ class Locating:
         """Chunks to be written."""
         chunks = self._state().chunks
         return tuple(
-            # All of its servers, though none of them can have said that it holds the chunk.
-            _located(chunk, first_index + i, _replicas(tenure.membership.servers(chunk.replicas)))
+            _located(chunk, first_index + i, _replicas(tenure.servers_to_write(chunk)))
             for i, handle in enumerate(handles)
             if (chunk := chunks.get(handle))  # else its writer has abandoned it
         )

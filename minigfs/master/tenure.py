@@ -21,7 +21,7 @@ from minigfs.master.copy_book import RepairLimits
 from minigfs.master.health import HealthTally
 from minigfs.master.heartbeat_messages import Heartbeat, HeartbeatReply
 from minigfs.master.history import TenureMark, contains, newest_position
-from minigfs.master.membership import Membership
+from minigfs.master.membership import Membership, Server
 from minigfs.master.messages import (
     HOLD_MS,
 )
@@ -194,6 +194,12 @@ class Tenure:
                     break
         if self._over.is_set():
             raise NotLeader("this master leads no more: ask the others")
+
+    def servers_to_write(self, chunk: Chunk) -> Sequence[Server]:
+        """All servers of a new chunk, though none can have said that it holds it. If an earlier
+        leader chose some that never called on this one: none, so that its writer asks anew."""
+        known = self.membership.servers(chunk.replicas)
+        return known if len(known) == len(chunk.replicas) else ()
 
     async def wait_for_one_more(self) -> bool:
         """Wait for some chunkserver to speak; False once that is no longer to be expected."""

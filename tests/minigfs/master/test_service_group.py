@@ -346,3 +346,27 @@ def test_the_next_leader_names_all_servers_of_a_chunk_that_was_allocated_before(
         assert (await waiting).chunks == created.chunks
 
     with_group(tmp_path, test)
+
+
+def test_a_chunk_whose_servers_the_next_leader_misses_is_to_be_asked_for_anew(
+    tmp_path: Path,
+) -> None:
+    """Of two servers one has died with the leader: others are there."""
+
+    async def test(group: Group) -> None:
+        before = await group.leader()
+        for name in ("s0", "s1"):
+            await before.call(beat(name, full=True))
+        session = (await before.call(OpenSession())).session_id
+        request = CreateFile(path="/f", chunk_count=1, origin=Origin(session, 1, 1))
+        await before.call(request)
+        _, after = await group.hand_over()
+        for name in ("s1", "s2"):
+            await after.call(beat(name))
+        created = await after.call(request)
+        assert [chunk.replicas for chunk in created.chunks] == [()]
+        anew = AllocateChunks(file_id=created.file_id, first_index=0, count=1)
+        (chunk,) = (await after.call(anew)).chunks
+        assert {replica.chunkserver_id for replica in chunk.replicas} == {"s1", "s2"}
+
+    with_group(tmp_path, test)
