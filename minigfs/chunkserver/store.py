@@ -22,40 +22,33 @@ import errno
 import itertools
 import logging
 import threading
-from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Self
 
-from minigfs.chunkserver.append_slots import SLOTS_BYTES, Slot, sealed_slot
+from minigfs.chunkserver.append_slots import SLOTS_BYTES
 from minigfs.chunkserver.checksum import (
-    SUM_BYTES,
-    block_count,
     digest_of_table,
     first_bad_block,
-    table_slice,
 )
 from minigfs.chunkserver.chunk_file import (
-    HEADER_BYTES_MAX,
     ChunkHeader,
-    ChunkLayout,
     StoredChunk,
-    check_table,
-    decode_header,
     encode_header,
     plan_layout,
 )
 from minigfs.chunkserver.messages import WriteChunk
 from minigfs.chunkserver.reports import ChunkReport, ReportLedger
+from minigfs.chunkserver.sealed_chunk import OpenChunk, stored_chunk
 from minigfs.chunkserver.set_aside import QUARANTINE, SetAside
 from minigfs.chunkserver.trash import Trash
 from minigfs.config import CHECKSUM_BLOCK_BYTES, MIN_CHUNK_BYTES
-from minigfs.errors import CorruptChunk, NoSpace, ProtocolError, Unsupported
+from minigfs.errors import CorruptChunk, NoSpace, ProtocolError
 from minigfs.ids import ChunkHandle, ChunkVersion, ClusterId
 from minigfs.master.heartbeat_messages import AheadReplica
-from minigfs.ports import Buffer, Clock, Disk, DiskFile, RealDiskFile, SystemClock
+from minigfs.ports import Buffer, Clock, Disk, SystemClock
 
-__all__ = ["ChunkStore", "IncomingChunk", "OpenChunk", "chunk_path"]
+__all__ = ["ChunkStore", "IncomingChunk", "chunk_path"]
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +61,6 @@ _SUFFIX = ".chunk"
 _FREE_SPACE_KEPT_PERCENT = 5
 _CHUNK_BYTES_MAX = 1 << 40
 _HANDLE_MAX = (1 << 63) - 1
-
-DamageFound: TypeAlias = Callable[[ChunkHandle, OSError], OSError]
 
 
 class ChunkStore:
@@ -290,7 +281,7 @@ class ChunkStore:
             header = chunk.header
             if name != _file_name(header.handle) or not header.sealed:
                 raise CorruptChunk(f"the file says that it is chunk {header.handle:x}")
-            return _stored(header)
+            return stored_chunk(header)
 
 
 class IncomingChunk:
@@ -379,117 +370,9 @@ class IncomingChunk:
         self._disk.rename(self._path, chunk_path(request.handle))
         # The name is part of what is promised: without this a crash could lose the whole file.
         self._disk.sync_dir(_CHUNKS)
-        self._store.admit(_stored(header))
+        self._store.admit(stored_chunk(header))
         self._is_sealed = True
         return self._length_bytes, header.digest
-
-
-class OpenChunk:
-    """A sealed chunk open for verified reads; a context manager."""
-
-    def __init__(
-        self,
-        cluster_id: ClusterId,
-        file: DiskFile,
-        *,
-        expected: StoredChunk | None = None,
-        on_damage: DamageFound | None = None,
-    ) -> None:
-        """``expected``: what the file held when it was last looked at."""
-        self._file = file
-        self._on_damage = on_damage or _as_it_is
-        try:
-            self.header, self._layout, self.table = _read_head(file, cluster_id)
-            if expected is not None and _stored(self.header) != expected:
-                raise CorruptChunk(
-                    f"the file holds chunk {self.header.handle:x}, version {self.header.version}, "
-                    f"{self.header.length_bytes} bytes, and was changed since it was written"
-                )
-        except BaseException:
-            file.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._file.close()
-
-    def close(self) -> None:
-        self._file.close()
-
-    @property
-    def data_offset_bytes(self) -> int:
-        """Where the chunk's bytes begin in its file."""
-        return self._layout.data_offset
-
-    def reopen_to_read(self) -> int:
-        """A read-only descriptor of this very file, which the caller closes; ``Unsupported`` if
-        its bytes may still change in place, or if the disk is not the operating system's."""
-        if not (self.header.sealed and isinstance(self._file, RealDiskFile)):
-            raise Unsupported(f"chunk {self.header.handle:x} can be read by socket only")
-        return self._file.reopen_to_read()
-
-    def read_slot(self) -> Slot | None:
-        """The records of a chunk that was appended to; None if it was not, or they are damaged."""
-        if not self.header.has_slots:
-            return None
-        slots = self._file.read_at(self._layout.data_offset - SLOTS_BYTES, SLOTS_BYTES)
-        return sealed_slot(slots, self.header.handle, self.header.length_bytes)
-
-    def read(self, start: int, end: int) -> bytes:
-        """The bytes ``[start, end)``, which begin at a block's start and end at one's end.
-
-        Raises ``CorruptChunk`` naming chunk and block when they are not what was written.
-        """
-        assert start % CHECKSUM_BLOCK_BYTES == 0 or start == end
-        assert end % CHECKSUM_BLOCK_BYTES == 0 or end == self.header.length_bytes
-        handle = self.header.handle
-        try:
-            data = self._file.read_at(self._layout.data_offset + start, end - start)
-        except OSError as error:
-            raise self._on_damage(handle, error) from error
-        first_block = start // CHECKSUM_BLOCK_BYTES
-        bad_block = first_bad_block(
-            data,
-            table_slice(self.table, first_block, end - start),
-            handle=handle,
-            first_block=first_block,
-        )
-        if bad_block is not None:
-            raise self._on_damage(handle, CorruptChunk(f"block {bad_block} has a wrong sum"))
-        return data
-
-
-def _read_head(file: DiskFile, cluster_id: ClusterId) -> tuple[ChunkHeader, ChunkLayout, bytes]:
-    prefix = file.read_at(0, HEADER_BYTES_MAX)
-    header, layout = decode_header(prefix)
-    if header.cluster_id != cluster_id:
-        raise CorruptChunk(f"chunk {header.handle:x} belongs to cluster {header.cluster_id}")
-    table_bytes = block_count(header.length_bytes) * SUM_BYTES
-    table = file.read_at(layout.table_offset, table_bytes)
-    check_table(header, table)
-    if file.size_bytes() < layout.data_offset + header.length_bytes:
-        raise CorruptChunk(f"chunk {header.handle:x}: the file was cut")
-    return header, layout, table
-
-
-def _stored(header: ChunkHeader) -> StoredChunk:
-    return StoredChunk(
-        handle=header.handle,
-        version=header.version,
-        length_bytes=header.length_bytes,
-        digest=header.digest,
-    )
-
-
-def _as_it_is(_handle: ChunkHandle, error: OSError) -> OSError:
-    return error
 
 
 def _file_name(handle: ChunkHandle) -> str:

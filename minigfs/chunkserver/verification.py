@@ -4,7 +4,8 @@
 from minigfs.chunkserver.chunk_reads import PIECE_BYTES
 from minigfs.chunkserver.messages import ChunksScrubbed, ChunkVerified, GetScrubTimes, VerifyChunk
 from minigfs.chunkserver.scrub_times import ScrubTimes
-from minigfs.chunkserver.store import ChunkStore, OpenChunk
+from minigfs.chunkserver.sealed_chunk import OpenChunk
+from minigfs.chunkserver.store import ChunkStore
 from minigfs.config import CHECKSUM_BLOCK_BYTES
 from minigfs.errors import CorruptChunk
 from minigfs.transport.stream import Stream
