@@ -61,6 +61,7 @@ _SUFFIX = ".chunk"
 _FREE_SPACE_KEPT_PERCENT = 5
 _CHUNK_BYTES_MAX = 1 << 40
 _HANDLE_MAX = (1 << 63) - 1
+_WRITE_BEHIND_BYTES = 8 << 20  # the disk works while more arrives; the sync has the rest to do
 
 
 class ChunkStore:
@@ -309,6 +310,7 @@ class IncomingChunk:
         self._file = disk.open(self._path, create=True, exclusive=True)
         self._sums: list[bytes] = []
         self._length_bytes = 0
+        self._behind_bytes = 0  # on their way to the disk already, or there
         self._is_sealed = False
 
     def __enter__(self) -> Self:
@@ -346,6 +348,11 @@ class IncomingChunk:
         self._file.write_at(self._layout.data_offset + self._length_bytes, data)
         self._sums.append(bytes(sums))
         self._length_bytes = end_bytes
+        if end_bytes - self._behind_bytes >= _WRITE_BEHIND_BYTES:
+            self._file.write_behind(
+                self._layout.data_offset + self._behind_bytes, end_bytes - self._behind_bytes
+            )
+            self._behind_bytes = end_bytes
 
     def seal(self) -> tuple[int, int]:
         """Make the chunk durable and known; gives (length, digest). Nothing is known on error."""

@@ -57,6 +57,16 @@ def test_preallocate_grows_with_zeros_and_never_shrinks(disk: Disk) -> None:
         assert file.size_bytes() == 6
 
 
+def test_write_behind_changes_no_byte_and_raises_nothing(disk: Disk) -> None:
+    file = disk.open("a", create=True)
+    file.write_at(0, b"abc")
+    file.write_behind(0, 3)
+    file.write_behind(1, 1 << 40)  # also where the file has nothing
+    assert file.read_at(0, 10) == b"abc"
+    file.close()
+    file.write_behind(0, 3)
+
+
 def test_open_finds_only_what_exists_and_exclusive_only_what_is_new(disk: Disk) -> None:
     with pytest.raises(FileNotFoundError):
         disk.open("a")

@@ -365,6 +365,9 @@ class SimFile:
             self._disk.reserve(self._path, self._content, length)
             self._content.change(lambda content, torn_bytes: grow(content, length), 0)
 
+    def write_behind(self, offset: int, length: int) -> None:
+        """Nothing: what is not synced may be lost, however far it had come."""
+
     def sync(self) -> None:
         with self._disk.lock:
             self._check("sync")

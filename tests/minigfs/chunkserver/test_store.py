@@ -14,7 +14,7 @@ from minigfs.chunkserver.store import ChunkStore
 from minigfs.config import CHECKSUM_BLOCK_BYTES as BLOCK
 from minigfs.errors import CorruptChunk, NoSpace, ProtocolError
 from minigfs.ids import ChunkHandle, ChunkVersion, ClusterId, FileId
-from minigfs.ports import Disk, RealDisk
+from minigfs.ports import Disk, RealDisk, RealDiskFile
 from tests.sim.clock import SimClock
 from tests.sim.disk import SimDisk
 
@@ -98,6 +98,26 @@ def test_a_range_is_read_without_the_rest(disk: RealDisk) -> None:
     seal(store, 1, data)
     with store.open_chunk(ChunkHandle(1), V1) as chunk:
         assert chunk.read(BLOCK, 3 * BLOCK) == data[BLOCK : 3 * BLOCK]
+
+
+def test_a_large_chunk_is_on_its_way_to_the_disk_before_it_is_sealed(
+    disk: RealDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stretches: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        RealDiskFile,
+        "write_behind",
+        lambda _file, offset, length: stretches.append((offset, length)),
+    )
+    piece = bytes(1 << 20)
+    with open_store(disk).create(write_request(1, 64 << 20)) as incoming:
+        for number in range(20):
+            first_block = number * len(piece) // BLOCK
+            sums = block_sums(piece, handle=ChunkHandle(1), first_block=first_block)
+            incoming.append(number * len(piece), piece, sums)
+    (first, first_bytes), (second, second_bytes) = stretches
+    assert second == first + first_bytes
+    assert first_bytes == second_bytes == 8 << 20
 
 
 def test_an_unsealed_chunk_leaves_nothing(disk: RealDisk) -> None:

@@ -46,6 +46,9 @@ class _ObservedFile:
         self._reserve(length)
         self._file.preallocate(length)
 
+    def write_behind(self, offset: int, length: int) -> None:
+        self._file.write_behind(offset, length)
+
     def sync(self) -> None:
         assert self._disk.may_sync.wait(10)
         self._disk.sync_count += 1

@@ -258,6 +258,9 @@ class LifeFile:
         self._disk.spend()
         self._file.preallocate(length)
 
+    def write_behind(self, offset: int, length: int) -> None:
+        self._file.write_behind(offset, length)
+
     def sync(self) -> None:
         self._disk.spend()
         self._file.sync()
