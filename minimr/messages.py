@@ -126,7 +126,7 @@ class JobSpec(Message, frozen=True):
 
 
 class MapOutput(Message, frozen=True):
-    """A committed map attempt's segment file and who serves it."""
+    """A committed map attempt's segment and who serves it."""
 
     map_index: int
     attempt: AttemptId
@@ -139,6 +139,13 @@ class MapOutput(Message, frozen=True):
     digest: str
     frame_bytes: int = 0
     frame_sum: int = 0  # of its frames' xxh3, modulo 2^64
+    start: int = 0  # in the file, which it may share
+    shared: str = ""  # the file's stem, if it is another attempt's
+
+    @property
+    def file_stem(self) -> str:
+        """Which of the worker's files it is in."""
+        return self.shared or self.attempt.file_stem
 
 
 class Part(Message, frozen=True):
@@ -289,7 +296,7 @@ class Progress(Message, frozen=True, array_like=True):
 
 class WorkerInfo(Message, frozen=True):
     """``incarnation`` is new at each start of the process: what ran before is gone, but segments
-    on disk (``stored``: attempt file stems) are still served. ``unfit`` says why it takes no task
+    on disk (``stored``: stems of their files) are still served. ``unfit`` says why it takes no task
     at the moment (its disk is full); "" when it does."""
 
     worker_id: WorkerId

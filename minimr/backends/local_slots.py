@@ -26,6 +26,7 @@ from minimr.messages import (
 
 if TYPE_CHECKING:
     from minimr.backends.executor_slot import ExecutorSlot
+    from minimr.shuffle.pack import SegmentPack
     from minimr.tasks.map_outputs import MapOutputs
 
 __all__ = ["HOST", "ProcessSlot", "Slot", "ThreadSlot"]
@@ -76,6 +77,7 @@ class ThreadSlot:
         self.info = _info(index, scratch)
         self._ask_outputs = ask_outputs
         self._map_outputs: MapOutputs | None = None
+        self._pack: SegmentPack | None = None
         self._scratch = scratch
         self._spec = spec
         self._job = job
@@ -85,12 +87,14 @@ class ThreadSlot:
     def run(self, assignment: Assignment, on_progress: Callable[[int, int], None]) -> AttemptResult:
         # Arrow takes longest to load, so it is loaded by the threads that need it.
         from minimr.shuffle.fetch import SegmentFetcher
+        from minimr.shuffle.pack import SegmentPack
         from minimr.tasks.attempt import AttemptContext, run_attempt
         from minimr.tasks.map_outputs import MapOutputs
 
         self._cancelled.clear()
         if self._map_outputs is None:
             self._map_outputs = MapOutputs(self._ask_outputs)
+            self._pack = SegmentPack()
         return run_attempt(
             AttemptContext(
                 job=self._job,
@@ -105,6 +109,7 @@ class ThreadSlot:
                 is_cancelled=self._cancelled.is_set,
                 storage=self._storage,
                 map_outputs=self._map_outputs,
+                pack=self._pack,
             )
         )
 

@@ -5,7 +5,7 @@
     DIR/worker_id               made once; the worker keeps its name across restarts
     DIR/segment_address         where its segment server listened last
     DIR/lock                    held by the process that is this worker
-    DIR/segments/JOB/STEM.segment   map output of one attempt, complete (renamed into place)
+    DIR/segments/JOB/STEM.segment   map output of one attempt, or of several small ones (a pack)
     DIR/executor.log            what executors say outside of attempts
     DIR/logs                    what user code printed (`minimr.backends.task_logs`)
 

@@ -51,7 +51,7 @@ def outputs_lost_with(
             lost = tuple(
                 output.attempt
                 for output in record.map_outputs()
-                if output.worker_id == worker_id and output.attempt.file_stem not in stored
+                if output.worker_id == worker_id and output.file_stem not in stored
             )
             if lost:
                 yield record.job_id, lost

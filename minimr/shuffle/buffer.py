@@ -6,6 +6,7 @@ by (partition, key), equal keys in the order in which they were added.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,8 +23,14 @@ from minimr.shuffle.combine import (
     sort_partitioned,
 )
 from minimr.shuffle.merge import MemoryMeter, merge_runs, run_of
+from minimr.shuffle.pack import PACKED_BYTES_MAX, SegmentPack
 from minimr.shuffle.partitioners import Partitioner
-from minimr.shuffle.segment import SegmentReader, SegmentSummary, SegmentWriter
+from minimr.shuffle.segment import (
+    SegmentEncoder,
+    SegmentReader,
+    SegmentSummary,
+    SegmentWriter,
+)
 
 __all__ = ["CombineSorted", "MapOutputBuffer"]
 
@@ -37,7 +44,8 @@ CombineSorted: TypeAlias = Callable[[Pairs], Pairs]
 class MapOutputBuffer:
     """Collects the pairs of one map attempt and writes its segment file.
 
-    ``budget_bytes`` bounds all that it holds at a time, while pairs are sorted or merged too.
+    ``budget_bytes`` bounds all that it holds at a time, while pairs are sorted or merged too. A
+    small segment goes into the file of ``pack``, if there is one, all others to ``path``.
     """
 
     def __init__(
@@ -48,8 +56,10 @@ class MapOutputBuffer:
         combine: "Aggregation | CombineSorted | None",
         budget_bytes: int,
         compression: str = "",
+        pack: SegmentPack | None = None,
     ) -> None:
         self._path = path
+        self._pack = pack
         self._partitioner = partitioner
         self._partition_count = partitioner.partition_count
         self._combine = combine
@@ -86,7 +96,7 @@ class MapOutputBuffer:
         """Write the segment; the buffer is used up."""
         try:
             if not self._spills:
-                return self._write(self._path, self._sorted(), self._compression)
+                return self._write_all(self._sorted())
             self._spill(self._sorted())
             return self._merge_spills()
         finally:
@@ -162,14 +172,25 @@ class MapOutputBuffer:
         self._spill_count += 1
         return self._path.with_name(f"{self._path.stem}.spill-{self._spill_count}")
 
+    def _write_all(self, run: PartitionedRun | None) -> SegmentSummary:
+        is_small = run is None or run.pairs.nbytes <= PACKED_BYTES_MAX
+        if self._pack is None or not is_small:
+            return self._write(self._path, run, self._compression)
+        return self._pack.put(
+            self._path, partial(self._fill, run), self._partition_count, self._compression
+        )
+
     def _write(
         self, path: Path, run: PartitionedRun | None, compression: str = ""
     ) -> SegmentSummary:
         with SegmentWriter(path, self._partition_count, compression=compression) as writer:
-            if run is not None:
-                for partition in range(self._partition_count):
-                    writer.append(partition, run.partition(partition))
+            self._fill(run, writer)
             return writer.close()
+
+    def _fill(self, run: PartitionedRun | None, writer: SegmentEncoder | SegmentWriter) -> None:
+        if run is not None:
+            for partition in range(self._partition_count):
+                writer.append(partition, run.partition(partition))
 
     def _merge_spills(self) -> SegmentSummary:
         readers = [SegmentReader(spill) for spill in self._spills]

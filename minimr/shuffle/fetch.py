@@ -1,9 +1,10 @@
 """Map outputs on their way to a reduce task: read from this host's disk, or fetched from a worker.
 
-A request names a job, an attempt and a partition, never a path: the server makes the path itself
-from names it has checked. The frames of a partition lie together in the file, so the answer is that
-one range in pieces, with the part of the index that describes it; whoever reads verifies. What is
-fetched stays in memory up to a bound for all outputs together, and goes to local files beyond it.
+A request names a job, an attempt, the file's stem and a partition, never a path: the server makes
+the path itself from names it has checked. The frames of a partition lie together in the file, so
+the answer is that one range in pieces, with the part of the index that describes it; whoever reads
+verifies. What is fetched stays in memory up to a bound for all outputs together, and goes to local
+files beyond it.
 """
 
 import threading
@@ -24,7 +25,7 @@ from minimr.ids import AttemptId
 from minimr.messages import MapOutput
 from minimr.pairs import Pairs
 from minimr.shuffle.merge import SortedRun, run_of
-from minimr.shuffle.places import segment_path
+from minimr.shuffle.places import segment_file
 from minimr.shuffle.segment import (
     FrameRef,
     SegmentReader,
@@ -48,6 +49,7 @@ Missed = tuple[MapOutput, MinigfsError]
 """An output that could not be fetched, and why."""
 
 PIECE_BYTES = 1 << 20
+_READ_AT_ONCE_BYTES_MAX = 16 << 10
 FETCH_THREAD_COUNT = 4  # enough to keep a disk and a network busy
 FETCH_TIMEOUT_MS = 10_000  # for the next piece, not for all of them
 
@@ -59,11 +61,17 @@ class SegmentHeader(Message, frozen=True):
 
 
 class FetchSegment(Request[SegmentHeader], frozen=True, tag="segment.fetch"):
-    """One partition of one map output; pieces follow the header as payloads of ``Empty``."""
+    """One partition of one map output; pieces follow the header as payloads of ``Empty``.
+
+    ``shared`` and ``start`` are as in `MapOutput`; ``size_bytes`` 0: up to the file's end.
+    """
 
     attempt: AttemptId
     partition: int
     digest: str
+    shared: str = ""
+    start: int = 0
+    size_bytes: int = 0
 
 
 class MapOutputsLost(SegmentUnavailable):
@@ -84,8 +92,9 @@ def segment_handlers(scratch: Path) -> Mapping[type[Request[Any]], BulkHandler]:
     """Handlers for a `BulkServer` that serves the segments below ``scratch``."""
 
     def fetch(request: FetchSegment, stream: Stream) -> None:
-        path = segment_path(scratch, request.attempt)
-        with SegmentReader(path) as reader:
+        attempt = request.attempt
+        path = segment_file(scratch, attempt.task.job_id, request.shared or attempt.file_stem)
+        with SegmentReader(path, request.start, request.size_bytes or None) as reader:
             if request.digest != reader.digest:
                 raise SegmentDamaged(f"segment {path} is not the one that was committed")
             frames = reader.frames_of(request.partition)
@@ -233,7 +242,7 @@ class SegmentFetcher:
 
     def _fetch_here(self, output: MapOutput, call: "_Call") -> FetchedPartition:
         try:
-            return _read_here(output, call.partition)
+            return _read_here(output, call)
         except SegmentUnavailable:
             if self._pool is None or not output.address:
                 raise
@@ -245,7 +254,12 @@ class SegmentFetcher:
         if output.address in call.dead:
             raise SegmentUnavailable(call.dead[output.address])
         request = FetchSegment(
-            attempt=output.attempt, partition=call.partition, digest=output.digest
+            attempt=output.attempt,
+            partition=call.partition,
+            digest=output.digest,
+            shared=output.shared,
+            start=output.start,
+            size_bytes=output.size_bytes,
         )
         try:
             with self._pool.open_stream(
@@ -301,20 +315,24 @@ class _Call:
             return True
 
 
-def _read_here(output: MapOutput, partition: int) -> FetchedPartition:
+def _read_here(output: MapOutput, call: _Call) -> FetchedPartition:
+    """Small ones at once, as each look at a file costs more than they do."""
     path = Path(output.path)
-    with SegmentReader(path) as reader:
+    with SegmentReader(path, output.start, output.size_bytes) as reader:
         if output.digest != reader.digest:
             raise SegmentDamaged(f"segment {path} is not the one that was committed")
-        return FetchedPartition(
-            output=output,
-            header=SegmentHeader(
-                schema=reader.schema_message,
-                frames=reader.frames_of(partition),
-                compression=reader.compression,
-            ),
-            path=path,
+        frames = reader.frames_of(call.partition)
+        header = SegmentHeader(
+            schema=reader.schema_message, frames=frames, compression=reader.compression
         )
+        size_bytes = sum(frame.length for frame in frames)
+        if size_bytes <= _READ_AT_ONCE_BYTES_MAX and call.takes_memory(size_bytes):
+            content = b"".join(reader.read_pieces(frames, PIECE_BYTES))
+            shift = frames[0].offset if frames else 0
+            return FetchedPartition(
+                output=output, header=header, path=None, content=content, shift=shift
+            )
+        return FetchedPartition(output=output, header=header, path=path, shift=-output.start)
 
 
 def _receive(stream: Stream, output: MapOutput, call: _Call) -> FetchedPartition:

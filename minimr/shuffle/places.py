@@ -6,9 +6,10 @@ from pathlib import Path
 from minimr.errors import SegmentUnavailable
 from minimr.ids import AttemptId, JobId
 
-__all__ = ["job_directory", "segment_path"]
+__all__ = ["job_directory", "segment_file", "segment_path"]
 
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
+_STEM = re.compile(r"[a-z]-[0-9]{1,20}\.[0-9]{1,20}-[0-9]{1,20}")
 
 
 def job_directory(scratch: Path, job_id: JobId) -> Path:
@@ -18,6 +19,13 @@ def job_directory(scratch: Path, job_id: JobId) -> Path:
     return scratch / job_id
 
 
+def segment_file(scratch: Path, job_id: JobId, stem: str) -> Path:
+    """A file with segments of a job below a worker's segment directory."""
+    if not _STEM.fullmatch(stem):
+        raise SegmentUnavailable(f"{stem!r} is not the name of an attempt's file")
+    return job_directory(scratch, job_id) / f"{stem}.segment"
+
+
 def segment_path(scratch: Path, attempt: AttemptId) -> Path:
-    """The segment file of an attempt below a worker's segment directory."""
-    return job_directory(scratch, attempt.task.job_id) / f"{attempt.file_stem}.segment"
+    """The segment file that is an attempt's own."""
+    return segment_file(scratch, attempt.task.job_id, attempt.file_stem)

@@ -1,4 +1,4 @@
-"""The segment file: all map output of one attempt, or one spilled run of it (DESIGN 6.10).
+"""The segment: all map output of one attempt, or one spilled run of it (DESIGN 6.10).
 
 ::
 
@@ -14,8 +14,10 @@ Nothing is read unchecked: a byte that changed anywhere makes `SegmentUnavailabl
 pairs. The digest of a segment is the sum of its tables, which hold the sums of all frames; it seeds
 the sums of the entries and stands in the trailer, which has a sum too, over the schema and itself.
 
-Writers fill a temporary file and rename it, so a segment under its name is whole as long as the
-machine does not crash; there is no fsync, since a lost segment only costs its map attempt again.
+Offsets count from the segment's own begin, so that small segments can share a file
+(`minimr.shuffle.pack`). The others fill a temporary file and rename it, so a segment under its name
+is whole as long as the machine does not crash; there is no fsync, since a lost segment only costs
+its map attempt again.
 """
 
 import errno
@@ -42,6 +44,7 @@ from minimr.pairs import Pairs, binary_parts, check_same_types, example_of
 __all__ = [
     "FRAME_BYTES",
     "FrameRef",
+    "SegmentEncoder",
     "SegmentReader",
     "SegmentSummary",
     "SegmentWriter",
@@ -81,6 +84,8 @@ class FrameRef(msgspec.Struct, frozen=True, array_like=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentSummary:
+    path: Path  # the file that it is in
+    start: int = 0  # where it begins there
     size_bytes: int
     record_count: int
     digest: str
@@ -88,16 +93,17 @@ class SegmentSummary:
     frame_sum: int  # of the frames' xxh3, modulo 2^64
 
 
-class SegmentWriter:
-    """Writes partitions in increasing order; leaving the block by an exception leaves no file.
+class SegmentEncoder:
+    """Writes partitions in increasing order to ``file``, from where that is; ``path`` is its name.
 
-    ``compression`` of the frames: "lz4", "zstd", or "" for none. `OSError` (ENOSPC) before the disk
-    is full to the last byte.
+    ``compression`` of the frames: "lz4", "zstd", or "" for none.
     """
 
-    def __init__(self, path: Path, partition_count: int, *, compression: str = "") -> None:
+    def __init__(
+        self, file: BinaryIO, path: Path, partition_count: int, *, compression: str = ""
+    ) -> None:
+        self._file = file
         self._path = path
-        self._temporary = path.with_name(path.name + ".tmp")
         self._compression = compression
         self._codec = pa.Codec(compression) if compression else None
         self._tables: list[bytearray] = [bytearray() for _ in range(partition_count)]
@@ -105,12 +111,13 @@ class SegmentWriter:
         self._last_partition = 0
         self._record_count = 0
         self._frame_sum = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        check_space(path.parent)
-        self._space_checked_at = _SPACE_CHECKED_BYTES
-        self._file: BinaryIO = self._temporary.open("wb", buffering=_WRITTEN_BYTES)
         self._file.write(_MAGIC)
         self._offset = len(_MAGIC)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of what was written until now."""
+        return self._offset
 
     def append(self, partition: int, pairs: Pairs) -> None:
         """Add sorted pairs that come after all pairs added before."""
@@ -124,7 +131,8 @@ class SegmentWriter:
         for start, end in _frame_bounds(pairs):
             self._append(partition, pairs.slice(start, end - start))
 
-    def close(self) -> SegmentSummary:
+    def finish(self) -> SegmentSummary:
+        """Add what readers find the frames by."""
         schema = b"" if self._example is None else self._example.schema.serialize().to_pybytes()
         tables = b"".join(self._tables)
         digest = xxhash.xxh3_64_intdigest(tables, seed=len(self._tables))
@@ -140,15 +148,56 @@ class SegmentWriter:
         end = b"".join((*directory, checked, _SUM.pack(xxhash.xxh3_64_intdigest(checked)), _MAGIC))
         self._file.write(tables)
         self._file.write(end)
-        self._file.close()
-        self._temporary.replace(self._path)
         return SegmentSummary(
+            path=self._path,
             size_bytes=offset + len(end),
             record_count=self._record_count,
             digest=f"{digest:016x}",
             frame_bytes=self._offset - len(_MAGIC),
             frame_sum=self._frame_sum & (2**64 - 1),
         )
+
+    def _append(self, partition: int, rows: Pairs) -> None:
+        plain = rows.serialize()
+        frame = plain if self._codec is None else self._codec.compress(plain)
+        self._file.write(frame)
+        digest = xxhash.xxh3_64_intdigest(frame)
+        self._tables[partition] += _FRAME.pack(
+            self._offset, frame.size, rows.num_rows, plain.size, digest
+        )
+        self._frame_sum += digest
+        self._record_count += rows.num_rows
+        self._offset += frame.size
+
+
+class SegmentWriter:
+    """A segment in a file of its own; leaving the block by an exception leaves no file.
+
+    `OSError` (ENOSPC) before the disk is full to the last byte.
+    """
+
+    def __init__(self, path: Path, partition_count: int, *, compression: str = "") -> None:
+        self._path = path
+        self._temporary = path.with_name(path.name + ".tmp")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        check_space(path.parent)
+        self._space_checked_at = _SPACE_CHECKED_BYTES
+        self._file: BinaryIO = self._temporary.open("wb", buffering=_WRITTEN_BYTES)
+        self._encoder = SegmentEncoder(self._file, path, partition_count, compression=compression)
+
+    def append(self, partition: int, pairs: Pairs) -> None:
+        """See `SegmentEncoder.append`."""
+        end_bytes = self._encoder.size_bytes + pairs.nbytes
+        if end_bytes > self._space_checked_at:
+            check_space(self._path.parent, pairs.nbytes)
+            self._space_checked_at = end_bytes + _SPACE_CHECKED_BYTES
+        self._encoder.append(partition, pairs)
+
+    def close(self) -> SegmentSummary:
+        summary = self._encoder.finish()
+        self._file.close()
+        self._temporary.replace(self._path)
+        return summary
 
     def discard(self) -> None:
         with suppress(OSError):  # a full disk: what cannot be flushed is not wanted either
@@ -167,27 +216,17 @@ class SegmentWriter:
         if kind is not None or not self._file.closed:
             self.discard()
 
-    def _append(self, partition: int, rows: Pairs) -> None:
-        plain = rows.serialize()
-        frame = plain if self._codec is None else self._codec.compress(plain)
-        if self._offset + frame.size > self._space_checked_at:
-            check_space(self._path.parent, frame.size)
-            self._space_checked_at = self._offset + _SPACE_CHECKED_BYTES
-        self._file.write(frame)
-        digest = xxhash.xxh3_64_intdigest(frame)
-        self._tables[partition] += _FRAME.pack(
-            self._offset, frame.size, rows.num_rows, plain.size, digest
-        )
-        self._frame_sum += digest
-        self._record_count += rows.num_rows
-        self._offset += frame.size
-
 
 class SegmentReader:
-    """Reads partitions of one segment file; every failure is `SegmentUnavailable` with its path."""
+    """Reads partitions of one segment; every failure is `SegmentUnavailable` with its path.
 
-    def __init__(self, path: Path) -> None:
+    It lies at ``start`` of the file and has ``size_bytes`` (None: up to the file's end).
+    """
+
+    def __init__(self, path: Path, start: int = 0, size_bytes: int | None = None) -> None:
         self._path = path
+        self._start = start
+        self._size_bytes = size_bytes
         try:
             self._file = path.open("rb", buffering=0)
         except OSError as error:
@@ -256,7 +295,9 @@ class SegmentReader:
         self.close()
 
     def _read_trailer(self) -> None:
-        size = os.fstat(self._file.fileno()).st_size
+        size = self._size_bytes
+        if size is None:
+            size = os.fstat(self._file.fileno()).st_size - self._start
         if size < len(_MAGIC) + _TRAILER_BYTES:
             raise self._damaged("is too short")
         if self._read_at(0, len(_MAGIC)) != _MAGIC:
@@ -278,7 +319,7 @@ class SegmentReader:
 
     def _read_at(self, offset: int, length: int) -> bytes:
         try:
-            content = os.pread(self._file.fileno(), length, offset)
+            content = os.pread(self._file.fileno(), length, self._start + offset)
         except OSError as error:
             raise SegmentUnavailable(f"segment {self._path}: {error.strerror}") from error
         if len(content) != length:

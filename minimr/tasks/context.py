@@ -14,6 +14,7 @@ from minimr.messages import Assignment, JobSpec
 from minimr.outputs import Compression, OutputFormat
 from minimr.pairs import Pairs
 from minimr.shuffle.fetch import SegmentFetcher
+from minimr.shuffle.pack import SegmentPack
 from minimr.tasks.failures import AttemptCancelled
 from minimr.tasks.gasp import GaspPage
 from minimr.tasks.map_outputs import MapOutputs
@@ -30,7 +31,8 @@ class AttemptContext:
     ``address`` and ``host`` say where its segments can be had from. ``report_progress`` gets bytes
     done and in total. ``is_cancelled`` is asked between batches, so it must be cheap.
     ``page`` is where the attempt says which record it maps. ``map_outputs`` tells a reduce what it
-    was not told with its assignment; None: that is all there is.
+    was not told with its assignment; None: that is all there is. ``pack`` is where it puts a small
+    segment; None: into a file of its own.
     """
 
     job: Job
@@ -46,6 +48,7 @@ class AttemptContext:
     storage: Storage = field(default_factory=Storage)
     page: GaspPage = field(default_factory=GaspPage.private)
     map_outputs: MapOutputs | None = None
+    pack: SegmentPack | None = None
     last_pairs: Callable[[], Iterable[Pairs]] = tuple  # what the function gives after its records
 
     @property

@@ -35,6 +35,7 @@ from minimr.messages import Failure, FailureKind, GetMapOutputs, MapOutputNews
 
 if TYPE_CHECKING:
     from minimr.shuffle.fetch import SegmentFetcher
+    from minimr.shuffle.pack import SegmentPack
     from minimr.tasks.map_outputs import MapOutputs
 from minimr.tasks.executor_channel import (
     AskOutputs,
@@ -156,6 +157,7 @@ class _Session:
         self._job: Job | None = None
         self._fetcher: SegmentFetcher | None = None
         self._map_outputs: MapOutputs | None = None
+        self._pack: SegmentPack | None = None
         self._reported_ns = 0
 
     def run(self, request: RunAttempt) -> AttemptSucceeded | AttemptFailure:
@@ -178,6 +180,7 @@ class _Session:
                     is_cancelled=lambda: False,  # the parent kills us instead
                     page=self._page,
                     map_outputs=self._outputs(),
+                    pack=self._segment_pack(),
                 )
             )
         except AttemptFailed as failed:
@@ -225,6 +228,13 @@ class _Session:
         if self._map_outputs is None:
             self._map_outputs = MapOutputs(self._ask_outputs)
         return self._map_outputs
+
+    def _segment_pack(self) -> "SegmentPack":
+        from minimr.shuffle.pack import SegmentPack
+
+        if self._pack is None:
+            self._pack = SegmentPack()
+        return self._pack
 
     def _ask_outputs(self, request: GetMapOutputs) -> MapOutputNews:
         self._channel.send_from_executor(AskOutputs(request=request))

@@ -1,4 +1,4 @@
-"""A map attempt (MapReduce section 3.1, steps 3 and 4): a split in, one segment file out.
+"""A map attempt (MapReduce section 3.1, steps 3 and 4): a split in, one segment out.
 
 A job without a reduce writes its part of the output directly, in the order of the input.
 """
@@ -65,6 +65,7 @@ def _write_segment(
         else combine_by(combine, context.memory),
         budget_bytes=context.memory.buffer_bytes,
         compression=context.shuffle_compression,
+        pack=context.pack,
     )
     try:
         sort_values, memory = context.job.sort_values, context.memory
@@ -87,12 +88,14 @@ def _output(
         worker_id=context.worker_id,
         address=context.address,
         host=context.host,
-        path=str(segment_path(context.scratch, assignment.attempt)),
+        path=str(summary.path),
         size_bytes=summary.size_bytes,
         record_count=summary.record_count,
         digest=summary.digest,
         frame_bytes=summary.frame_bytes,
         frame_sum=summary.frame_sum,
+        start=summary.start,
+        shared=stem if (stem := summary.path.stem) != assignment.attempt.file_stem else "",
     )
 
 

@@ -22,8 +22,9 @@ from minimr.shuffle.fetch import (
     SegmentFetcher,
     segment_handlers,
 )
-from minimr.shuffle.places import job_directory, segment_path
-from minimr.shuffle.segment import SegmentWriter
+from minimr.shuffle.pack import SegmentPack
+from minimr.shuffle.places import job_directory, segment_file, segment_path
+from minimr.shuffle.segment import SegmentEncoder, SegmentWriter
 
 MEMORY_BYTES = 16 << 20
 SECURITY = Security(token=b"t" * 32, cluster_id="c")
@@ -47,22 +48,40 @@ def pool() -> Iterator[ConnectionPool]:
     pool.close()
 
 
-def make_output(directory: Path, index: int, address: str, rows: int = 3) -> MapOutput:
+def make_output(
+    directory: Path,
+    index: int,
+    address: str,
+    rows: int = 3,
+    *,
+    value: int | None = None,
+    pack: SegmentPack | None = None,
+) -> MapOutput:
     path = segment_path(directory, attempt(index))
-    with SegmentWriter(path, 2) as writer:
-        writer.append(0, from_python([b"zero"], [index]))
-        writer.append(1, from_python([b"%08d" % row for row in range(rows)], [index] * rows))
-        summary = writer.close()
+    values = [index if value is None else value] * rows
+
+    def fill(segment: SegmentWriter | SegmentEncoder) -> None:
+        segment.append(0, from_python([b"zero"], [index]))
+        segment.append(1, from_python([b"%08d" % row for row in range(rows)], values))
+
+    if pack is not None:
+        summary = pack.put(path, fill, 2, "")
+    else:
+        with SegmentWriter(path, 2) as writer:
+            fill(writer)
+            summary = writer.close()
     return MapOutput(
         map_index=index,
         attempt=attempt(index),
         worker_id=WorkerId("w"),
         address=address,
         host="there",
-        path=str(path),
+        path=str(summary.path),
         size_bytes=summary.size_bytes,
         record_count=summary.record_count,
         digest=summary.digest,
+        start=summary.start,
+        shared="" if summary.path == path else summary.path.stem,
     )
 
 
@@ -155,13 +174,16 @@ def test_a_byte_that_changed_after_the_commit_costs_that_map_only(
     assert (caught.value.damaged_count, type(caught.value.damaged_count)) == (1, int)
 
 
+@pytest.mark.parametrize(
+    ("rows", "value", "why"), [(3, 7, "not the one that was committed"), (4, 0, "ends wrong")]
+)
 def test_another_segment_under_the_same_name_is_not_taken(
-    tmp_path: Path, address: str, pool: ConnectionPool
+    tmp_path: Path, address: str, pool: ConnectionPool, rows: int, value: int, why: str
 ) -> None:
     committed = make_output(tmp_path / "worker", 0, address, 3)
-    make_output(tmp_path / "worker", 0, address, 4)
+    make_output(tmp_path / "worker", 0, address, rows, value=value)
     for host in ("there", "elsewhere"):
-        with pytest.raises(MapOutputsLost, match="not the one that was committed"):
+        with pytest.raises(MapOutputsLost, match=why):
             SegmentFetcher(host, pool).fetch(
                 [committed], 1, tmp_path, memory_bytes=MEMORY_BYTES, map_count=1
             )
@@ -203,3 +225,59 @@ def test_many_outputs_that_do_not_fit_go_to_few_files(
     )
     assert [len(rows) for rows in rows_of(fetched)] == list(range(1, 41))
     assert 1 <= len(list(tmp_path.glob("fetch-*"))) <= fetch_module.FETCH_THREAD_COUNT
+
+
+@pytest.mark.parametrize("host", ["there", "elsewhere"])
+def test_segments_of_one_file_are_damaged_one_by_one(
+    tmp_path: Path, address: str, pool: ConnectionPool, host: str
+) -> None:
+    pack = SegmentPack()
+    outputs = [make_output(tmp_path / "worker", i, address, i + 1, pack=pack) for i in range(3)]
+    pack.close()
+    (shared,) = (tmp_path / "worker").rglob("*.segment")
+    assert {output.path for output in outputs} == {str(shared)}
+    fetcher = SegmentFetcher(host, pool)
+
+    def fetch() -> list[list[tuple[Any, Any]]]:
+        fetched = fetcher.fetch(outputs, 1, tmp_path, memory_bytes=MEMORY_BYTES, map_count=3)
+        return rows_of(fetched)
+
+    assert fetch() == [[(b"%08d" % row, i) for row in range(i + 1)] for i in range(3)]
+    whole = shared.read_bytes()
+    assert len(whole) == sum(output.size_bytes for output in outputs)
+    for output in outputs:
+        # The first byte, one of partition 1's frame, and the last one of the trailer.
+        for place in (0, output.size_bytes // 2, output.size_bytes - 1):
+            damaged = bytearray(whole)
+            damaged[output.start + place] ^= 1
+            shared.write_bytes(damaged)
+            with pytest.raises(MapOutputsLost) as caught:
+                fetch()
+            assert indexes_of(caught.value) == (output.map_index,)
+    shared.write_bytes(whole)
+    assert fetch()
+
+
+def test_a_pack_whose_file_was_removed_begins_another(
+    tmp_path: Path, address: str, pool: ConnectionPool
+) -> None:
+    pack = SegmentPack()
+    lost = make_output(tmp_path / "worker", 0, address, pack=pack)
+    Path(lost.path).unlink()
+    outputs = [make_output(tmp_path / "worker", i, address, pack=pack) for i in (1, 2)]
+    pack.close()
+    fetched = SegmentFetcher("elsewhere", pool).fetch(
+        outputs, 1, tmp_path, memory_bytes=MEMORY_BYTES, map_count=2
+    )
+    assert [len(rows) for rows in rows_of(fetched)] == [3, 3]
+    with pytest.raises(MapOutputsLost) as caught:
+        SegmentFetcher("elsewhere", pool).fetch(
+            [lost, *outputs], 1, tmp_path, memory_bytes=MEMORY_BYTES, map_count=3
+        )
+    assert indexes_of(caught.value) == (0,)
+
+
+@pytest.mark.parametrize("stem", ["..", "../m-1.1-1", "m-1.1-1.segment", "a/m-1.1-1", "m", ".m"])
+def test_no_file_stem_from_the_wire_leads_out_of_the_directory(tmp_path: Path, stem: str) -> None:
+    with pytest.raises(SegmentUnavailable, match="not the name of an attempt's file"):
+        segment_file(tmp_path, JobId("job-1"), stem)

@@ -40,7 +40,7 @@ def output_of(directory: Path, index: int) -> MapOutput:
     with SegmentReader(path) as reader:
         return MapOutput(
             map_index=index, attempt=attempt, worker_id=WorkerId("w"), address="", host="h",
-            path=str(path), size_bytes=0, record_count=0, digest=reader.digest,
+            path=str(path), size_bytes=path.stat().st_size, record_count=0, digest=reader.digest,
         )  # fmt: skip
 
 
