@@ -387,6 +387,9 @@ def _frame_bounds(pairs: Pairs) -> Sequence[tuple[int, int]]:
     """Cut rows so that each frame holds about `FRAME_BYTES`, and at least one row."""
     if pairs.num_rows == 0:
         return []
+    most_bytes = pairs.nbytes + 8 * pairs.num_rows * pairs.num_columns
+    if most_bytes <= FRAME_BYTES:  # what each row takes need not be known
+        return [(0, pairs.num_rows)]
     ends_bytes = sum(map(_end_bytes, pairs.columns), np.zeros(1, np.int64))
     if ends_bytes[-1] <= FRAME_BYTES:
         return [(0, pairs.num_rows)]
