@@ -2,7 +2,7 @@
 
 import gzip
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import fsspec
 import pytest
@@ -95,13 +95,16 @@ def _write_through_arrow(fs: MinigfsFileSystem, path: str) -> None:
 )
 @pytest.mark.parametrize("before", [None, b"old"])
 def test_an_exception_while_writing_leaves_the_destination_unchanged(
-    fs: MinigfsFileSystem, root: str, write: object, before: bytes | None
+    fs: MinigfsFileSystem,
+    root: str,
+    write: Callable[[MinigfsFileSystem, str], None],
+    before: bytes | None,
 ) -> None:
     path = f"{root}/f"
     if before is not None:
         fs.pipe_file(path, before)
     with pytest.raises(Boom):
-        write(fs, path)  # type: ignore[operator]
+        write(fs, path)
     assert (fs.cat_file(path) if fs.exists(path) else None) == before
 
 

@@ -54,7 +54,7 @@ def run(
             return
         pattern = f"worker-*/segments/{job_id}/m-00000*.segment"
         while not (content := b"".join(each.read_bytes() for each in Path(root).glob(pattern))):
-            time.sleep(0.005)  # it is being written
+            time.sleep(0.005)  # another process writes it, and tells nobody that it has
         size_file.write_text(str(len(content)))
         if position is not None:
             (segment,) = Path(root).glob(pattern)  # another map's may follow in it, at any moment
