@@ -99,6 +99,7 @@ class FileSystemService:
         self._machine = FileSystemMachine()
         self._tenure: Tenure | None = None
         self._proposals_count = 0
+        self._creating: set[asyncio.Task[commands.FileCreated]] = set()
         self._locating = Locating(lambda: self.state, lambda: self._tenure)
         self._examination = Examination(
             lambda: self.readable(stale_ok=False), lambda: self.state, self._leading
@@ -113,7 +114,7 @@ class FileSystemService:
         self._chunkserver_care = ChunkserverCare(
             config, clock, state=lambda: self.state, leading=self._leading, change=self._change
         )
-        self._housekeeping: asyncio.Task[None] | None = None
+        self._housekeeping: set[asyncio.Task[None]] = set()  # of this term; one that ends is let go
         self._appends = Appends(
             clock=clock,
             rng=rng,
@@ -190,7 +191,9 @@ class FileSystemService:
         await self.propose(begin, commands.Done, to_lead=True)
         self._tenure = tenure = Tenure(self._clock, term, self._options.repair)
         work = Housekeeping(tenure, self._clock, lambda: self.state, self._change)
-        self._housekeeping = asyncio.create_task(work.run(), name="housekeeping")
+        housekeeping = asyncio.create_task(work.run(), name="housekeeping")
+        self._housekeeping.add(housekeeping)
+        housekeeping.add_done_callback(self._housekeeping.discard)
         self._appends.begin()
         logger.info("leading in term %d", term)
 
@@ -199,14 +202,13 @@ class FileSystemService:
         if self._tenure is not None:
             self._tenure.end()
             self._tenure = None
-        if self._housekeeping is not None:
-            self._housekeeping.cancel()
+        for task in self._housekeeping:
+            task.cancel()
 
     async def stop(self) -> None:
         self.follow()
         self._appends.close()
-        if self._housekeeping is not None:
-            await asyncio.wait([self._housekeeping])
+        await asyncio.gather(*self._housekeeping, return_exceptions=True)
 
     def _members(self) -> Sequence[MemberStatus]:
         return self._host.members()
@@ -299,8 +301,11 @@ class FileSystemService:
             request.replication or 0,
             replica_sets,
         )
-        reply = await self.propose(command, commands.FileCreated, request.origin)
-        tenure.touch_writer(reply.file_id, request.holder)
+        # Shielded: a writer whose connection ends now is gone, and its file is its all the same.
+        creating = asyncio.create_task(self._create_for(tenure, request, command), name="create")
+        self._creating.add(creating)
+        creating.add_done_callback(self._creating.discard)
+        reply = await asyncio.shield(creating)
         await tenure.wait_for_servers_of(lambda: self.state, reply.handles)
         return Created(
             file_id=reply.file_id,
@@ -308,6 +313,13 @@ class FileSystemService:
             replication=reply.replication,
             chunks=self._locating.allocated(tenure, 0, reply.handles),
         )
+
+    async def _create_for(
+        self, tenure: Tenure, request: CreateFile, command: commands.CreateFile
+    ) -> commands.FileCreated:
+        reply = await self.propose(command, commands.FileCreated, request.origin)
+        tenure.touch_writer(reply.file_id, request.holder)
+        return reply
 
     async def _allocate(self, request: AllocateChunks) -> Allocated:
         tenure = self._leading()

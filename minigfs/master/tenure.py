@@ -58,7 +58,7 @@ class Tenure:
         self._server_joined = asyncio.Event()
         self._over = asyncio.Event()
         self._tally: asyncio.Task[HealthTally] | None = None
-        self._watched: set[tuple[ControlConnection, str]] = set()
+        self._watched: dict[tuple[ControlConnection, str], Callable[[], None]] = {}
         self.strangers: dict[ChunkserverId, Address] = {}  # have seen a history that is not ours
         self.repairs = Repairs(
             self.membership, began_ms=self._began_ms, limits=limits, barred=self.strangers
@@ -88,9 +88,12 @@ class Tenure:
         ]
 
     def end(self) -> None:
-        """Let go whoever waits."""
+        """Let go whoever waits, and what would keep this in memory: connections outlive it."""
         self._over.set()
         self._server_joined.set()
+        for (connection, _), ended in self._watched.items():
+            connection.not_at_end(ended)
+        self._watched.clear()
 
     def server_spoke(self) -> None:
         self._server_joined.set()
@@ -107,14 +110,16 @@ class Tenure:
         """A process may end before its first ``HoldWriters``: the connection on which it opens a
         writer tells of its end as well."""
         connection = current_connection()
-        if not holder or connection is None or (connection, holder) in self._watched:
+        if not holder or connection is None or self._over.is_set():
+            return
+        if (connection, holder) in self._watched:
             return
 
         def ended() -> None:
-            self._watched.discard((connection, holder))
+            del self._watched[connection, holder]
             self._let_go(holder, cut_off=True)
 
-        self._watched.add((connection, holder))
+        self._watched[connection, holder] = ended
         self._hold(holder)
         connection.at_end(ended)
 

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -201,7 +202,8 @@ class ControlConnection(asyncio.Protocol):
         self.ended.set()
         if self._one_way is not None:
             self._one_way.ended()
-        for act in self._at_end:
+        acts, self._at_end = self._at_end, []
+        for act in acts:
             act()
 
     def at_end(self, act: Callable[[], None]) -> None:
@@ -210,6 +212,11 @@ class ControlConnection(asyncio.Protocol):
             act()
         else:
             self._at_end.append(act)
+
+    def not_at_end(self, act: Callable[[], None]) -> None:
+        """Take back what was given to ``at_end``; nothing happens if it was called already."""
+        with suppress(ValueError):
+            self._at_end.remove(act)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data

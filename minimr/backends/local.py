@@ -163,6 +163,8 @@ class LocalBackend:
         except Exception:  # at the end of the process imports and pools fail, and nobody waits
             if not self._closed.is_set() and threading.main_thread().is_alive():
                 raise
+        finally:
+            slot.release()
 
     def _run_here(self, slot: Slot, job_id: JobId) -> None:
         """Run what there is to run, in this thread; an interrupt leaves nothing behind."""
@@ -181,6 +183,8 @@ class LocalBackend:
                 interrupted = Failure(kind=FailureKind.CANCELLED, error="interrupted")
                 self._report_failure(slot, assignment, interrupted)
             raise
+        finally:
+            slot.release()
 
     def _run(self, slot: Slot, assignment: Assignment) -> None:
         attempt = assignment.attempt

@@ -47,7 +47,10 @@ class Slot(Protocol):
         """End the attempt that runs, from any thread; it fails as cancelled."""
 
     def close(self) -> None:
-        """Free what the slot holds, from any thread."""
+        """End what runs and free what that held, from any thread."""
+
+    def release(self) -> None:
+        """Free what the slot holds between attempts, on the thread that has run them."""
 
 
 def _info(index: int, scratch: Path) -> WorkerInfo:
@@ -119,6 +122,10 @@ class ThreadSlot:
     def close(self) -> None:
         self._cancelled.set()
 
+    def release(self) -> None:
+        if self._pack is not None:
+            self._pack.close()
+
 
 class ProcessSlot:
     """User code in a child: as many interpreters as slots, and a crash costs one attempt."""
@@ -174,6 +181,9 @@ class ProcessSlot:
 
     def close(self) -> None:
         self._executors.close()
+
+    def release(self) -> None:
+        """It holds nothing: the pack is the executor's."""
 
 
 def _without_log(failure: Failure) -> Failure:

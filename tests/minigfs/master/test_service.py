@@ -35,8 +35,6 @@ from minigfs.master.service import FileSystemService
 from minigfs.master.tenure import REPORT_GRACE_MS, Tenure
 from minigfs.master.tree_service import RETENTION_MS
 from minigfs.master.writers import GONE_WRITER_MS, WRITER_LEASE_MS
-from minigfs.transport.client import ConnectionPool
-from minigfs.transport.control_server import ControlServer
 from minigfs.transport.security import Security
 from tests.lone_host import LONE_ADDRESS, lone_host, with_space
 from tests.minigfs.master.test_membership import beat
@@ -154,36 +152,6 @@ def test_the_files_of_a_process_whose_call_is_cut_off_are_discarded_in_seconds()
             assert list(stand.state.temporary) == files[1:]
             calls[1].cancel()
             await asyncio.wait(calls)
-
-    asyncio.run(main())
-
-
-def test_a_process_that_ends_right_after_it_opened_a_file_is_known_to_be_gone() -> None:
-    """It had no time for ``HoldWriters``; another one that stays as silent has not ended."""
-
-    async def main() -> None:
-        async with standing() as stand:
-            server = ControlServer(stand.service.handlers(), SECURITY)
-            address = await server.start("127.0.0.1:0")
-            pools = {holder: ConnectionPool(SECURITY) for holder in ("gone", "silent")}
-            try:
-                for holder, pool in pools.items():
-                    request = CreateFile(path=f"/{holder}", holder=holder)
-                    await asyncio.to_thread(pool.call, address, request)
-                assert len(stand.state.temporary) == 2
-                ends = [asyncio.create_task(one.ended.wait()) for one in server.connections]
-                pools["gone"].close()
-                await asyncio.wait(ends, timeout=10, return_when=asyncio.FIRST_COMPLETED)
-                stand.clock.advance(GONE_WRITER_MS + 1)
-                await stand.tick()
-                assert len(stand.state.temporary) == 1
-                stand.clock.advance(WRITER_LEASE_MS)
-                await stand.tick()
-                assert len(stand.state.temporary) == 0
-            finally:
-                for pool in pools.values():
-                    pool.close()
-                await server.stop()
 
     asyncio.run(main())
 

@@ -100,6 +100,24 @@ def test_executor_processes_give_the_same_bytes_as_threads(tmp_path: Path) -> No
         assert part.read_bytes() == (tmp_path / "children" / part.name).read_bytes()
 
 
+@pytest.mark.parametrize("processes", [0, None])
+def test_jobs_in_a_process_that_goes_on_leave_no_file_open(tmp_path: Path, processes: int) -> None:
+    write_words(tmp_path / "in.txt", seed=1, lines=20)
+
+    def open_files(number: int) -> set[str]:
+        minimr.run(
+            word_count(),
+            input=str(tmp_path / "in.txt"),
+            output=str(tmp_path / f"out-{number}"),
+            processes=processes,
+        )
+        links = list(Path("/proc/self/fd").iterdir())
+        return {str(link.readlink()) for link in links if link.is_symlink()}
+
+    before = open_files(0)  # what the first job of a process loads stays
+    assert open_files(1) - before == set()
+
+
 @pytest.mark.parametrize("processes", [0, None, 1])
 def test_a_users_exception_is_told_once_with_its_record_and_leaves_nothing(
     tmp_path: Path, processes: int
