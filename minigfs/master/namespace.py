@@ -9,7 +9,7 @@ not allow raises the error its caller reports, and the state it was given is sti
 
 from collections.abc import Sequence
 
-from immutables import MapMutation
+from immutables import Map, MapMutation
 from msgspec.structs import replace as with_fields
 
 from minigfs.errors import (
@@ -152,46 +152,60 @@ def path_of(state: FileSystemState, inode: Inode) -> str | None:
 
 def attach(state: FileSystemState, inode: Inode, now_ms: int) -> FileSystemState:
     """Enter an inode under its name in its parent, which must not have that name."""
-    parent = state.inodes[inode.parent_id]
-    assert isinstance(parent, DirectoryInode)
-    children = parent.children.insert(inode.name, inode.file_id)
+    return with_fields(state, inodes=_with_attached(state, inode, now_ms))
+
+
+def _with_attached(state: FileSystemState, inode: Inode, now_ms: int) -> Map[FileId, Inode]:
+    children = _parent_of(state, inode).children.insert(inode.name, inode.file_id)
     changing = state.inodes.mutate()
     changing[inode.file_id] = inode
-    changing[parent.file_id] = with_fields(parent, children=children, modified_ms=now_ms)
-    _count(state, changing, inode, +1)
-    return with_fields(state, inodes=changing.finish())
+    _count(state, changing, inode, +1, children, now_ms)
+    return changing.finish()
 
 
 def detach(state: FileSystemState, inode: Inode, now_ms: int) -> FileSystemState:
     """Take an inode's name out of its parent; the inode itself stays."""
-    parent = state.inodes[inode.parent_id]
-    assert isinstance(parent, DirectoryInode)
-    children = parent.children.remove(inode.name)
+    children = _parent_of(state, inode).children.remove(inode.name)
     changing = state.inodes.mutate()
-    changing[parent.file_id] = with_fields(parent, children=children, modified_ms=now_ms)
-    _count(state, changing, inode, -1)
+    _count(state, changing, inode, -1, children, now_ms)
     return with_fields(state, inodes=changing.finish())
 
 
+def _parent_of(state: FileSystemState, inode: Inode) -> DirectoryInode:
+    parent = state.inodes[inode.parent_id]
+    assert isinstance(parent, DirectoryInode)
+    return parent
+
+
 def _count(
-    state: FileSystemState, changing: MapMutation[FileId, Inode], inode: Inode, sign: int
+    state: FileSystemState,
+    changing: MapMutation[FileId, Inode],
+    inode: Inode,
+    sign: int,
+    siblings: NameTable,
+    now_ms: int,
 ) -> None:
-    """Let every directory above count an inode and what lies below it, or count it no more.
+    """Give an inode's parent other children, and let every directory above count the inode and
+    what lies below it, or count it no more.
 
     ``Busy`` if the inode, or one above it, is being cloned: a clone is of one moment.
     """
-    cloned = state.cloned_ids
-    files, directories = (sign * count for count in entry_counts(inode))
-    above: Inode = inode
+    check_not_cloned(state, inode)
+    files, directories = entry_counts(inode)
+    above = _parent_of(state, inode)
+    changing[above.file_id] = with_fields(
+        above,
+        children=siblings,
+        modified_ms=now_ms,
+        file_count=above.file_count + sign * files,
+        directory_count=above.directory_count + sign * directories,
+    )
     while above.parent_id != above.file_id:
-        if above.file_id in cloned:
-            _refuse_busy(state, above)
-        above = changing[above.parent_id]
-        assert isinstance(above, DirectoryInode)
+        above = _parent_of(state, above)
         changing[above.file_id] = with_fields(
             above,
-            file_count=above.file_count + files,
-            directory_count=above.directory_count + directories,
+            file_count=above.file_count + sign * files,
+            directory_count=above.directory_count + sign * directories,
         )
 
 
@@ -236,8 +250,11 @@ def _add_directories(
     if len(chain) > 1:
         below = state.inodes.update((inode.file_id, inode) for inode in chain[1:])
         state = with_fields(state, inodes=below)
-    state = with_fields(state, next_file_id=FileId(first_id + len(names)))
-    return attach(state, chain[0], now_ms)
+    return with_fields(
+        state,
+        inodes=_with_attached(state, chain[0], now_ms),
+        next_file_id=FileId(first_id + len(names)),
+    )
 
 
 def make_directory(
