@@ -285,13 +285,15 @@ class Failure(Message, frozen=True):
 
 
 class Progress(Message, frozen=True, array_like=True):
-    """``steps`` grows with anything that the attempt does; ``elapsed_ms`` since it began here."""
+    """``steps`` grows with anything that the attempt does; ``elapsed_ms`` since it began here,
+    ``worked_ms`` since its executor had started and could begin: 0 before, negative if unknown."""
 
     attempt: AttemptId
     done_bytes: int
     total_bytes: int
     steps: int = 0
     elapsed_ms: int = 0
+    worked_ms: int = -1
 
 
 class WorkerInfo(Message, frozen=True):
@@ -457,9 +459,12 @@ class GetMapOutputs(Request[MapOutputNews], frozen=True, tag="work.outputs"):
 
 
 class ReportSuccess(Request[Empty], frozen=True, tag="work.done"):
+    """``worked_ms``: as in `Progress`, how long the attempt took without its executor's start."""
+
     worker_id: WorkerId
     attempt: AttemptId
     result: AttemptResult
+    worked_ms: int = -1
 
 
 class ReportFailure(Request[Empty], frozen=True, tag="work.failed"):

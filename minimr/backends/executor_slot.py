@@ -11,6 +11,7 @@ from pathlib import Path
 
 from minimr.backends.executor import ExecutorProcess
 from minimr.ids import JobId
+from minimr.tasks.gasp import GaspPage
 
 __all__ = ["WARM_MODULES", "ExecutorSlot"]
 
@@ -52,11 +53,10 @@ class ExecutorSlot:
             return executor.pid if executor is not None else 0
 
     @property
-    def at(self) -> tuple[int, int]:
-        """How far the attempt that runs is by its gasp page: bytes of input done, and steps."""
+    def page(self) -> GaspPage | None:
+        """Of the attempt that runs."""
         with self._lock:
-            page = self._busy.page if self._busy is not None else None
-            return (page.done_bytes, page.steps) if page is not None else (0, 0)
+            return self._busy.page if self._busy is not None else None
 
     @property
     def jobs(self) -> tuple[JobId, ...]:

@@ -202,7 +202,12 @@ class LocalBackend:
             self._report_failure(slot, assignment, _failure_of(error))
         else:
             self._coordinator.call(
-                ReportSuccess(worker_id=slot.info.worker_id, attempt=attempt, result=result)
+                ReportSuccess(
+                    worker_id=slot.info.worker_id,
+                    attempt=attempt,
+                    result=result,
+                    worked_ms=slot.worked_ms,
+                )
             )
         finally:
             self._progress.pop(slot, None)
@@ -228,6 +233,8 @@ class LocalBackend:
 
     def _ping(self, slot: Slot) -> None:
         progress = self._progress.get(slot)
+        if progress is not None:
+            progress = msgspec.structs.replace(progress, worked_ms=slot.worked_ms)
         reply = self._coordinator.call(
             PingWorker(
                 worker_id=slot.info.worker_id,

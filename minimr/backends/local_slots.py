@@ -40,6 +40,10 @@ class Slot(Protocol):
     @property
     def info(self) -> WorkerInfo: ...
 
+    @property
+    def worked_ms(self) -> int:
+        """As in `Progress`, of the attempt that runs, or ran last."""
+
     def run(self, assignment: Assignment, on_progress: Callable[[int, int], None]) -> AttemptResult:
         """The attempt's result; raises ``AttemptFailed``."""
 
@@ -116,6 +120,10 @@ class ThreadSlot:
             )
         )
 
+    @property
+    def worked_ms(self) -> int:
+        return -1  # nothing to start
+
     def cancel(self) -> None:
         self._cancelled.set()
 
@@ -143,6 +151,12 @@ class ProcessSlot:
         self._scratch = scratch
         self._spec = spec
         self._executors = executors
+        self._worked_ms = 0  # of the last attempt
+
+    @property
+    def worked_ms(self) -> int:
+        page = self._executors.page
+        return page.worked_ms if page is not None else self._worked_ms
 
     def run(self, assignment: Assignment, on_progress: Callable[[int, int], None]) -> AttemptResult:
         from minimr.backends.executor import AttemptWork
@@ -162,6 +176,7 @@ class ProcessSlot:
         except AttemptFailed as failed:
             raise AttemptFailed(_without_log(failed.failure)) from None
         finally:
+            self._worked_ms = executor.page.worked_ms
             self._executors.release()
 
     def _news_of(

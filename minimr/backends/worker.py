@@ -212,6 +212,7 @@ class WorkerSupervisor:
                 result = executor.run(
                     work, self._on_progress(attempt), partial(self._look, work), self._ask_outputs
                 )
+                worked_ms = executor.page.worked_ms
             finally:
                 self._executors.release()
                 assert work.log is not None
@@ -224,7 +225,9 @@ class WorkerSupervisor:
             logger.exception("%s could not be run", attempt)
             text = f"{attempt} could not be run on worker {self._disk.worker_id}: {error}"
             return self._failure(attempt, Failure(kind=FailureKind.INTERNAL, error=text))
-        return ReportSuccess(worker_id=self._disk.worker_id, attempt=attempt, result=result)
+        return ReportSuccess(
+            worker_id=self._disk.worker_id, attempt=attempt, result=result, worked_ms=worked_ms
+        )
 
     def _look(self, work: AttemptWork) -> bool:
         """Some times a second while an attempt runs: whether to abandon it."""
@@ -289,6 +292,7 @@ class WorkerSupervisor:
                     total_bytes=total_bytes,
                     steps=next(steps),
                     elapsed_ms=(time.monotonic_ns() - began_ns) // 1_000_000,
+                    worked_ms=0,
                 )
 
         return note
@@ -382,12 +386,15 @@ class WorkerSupervisor:
             running = self._running
         if running is None:
             return ()
-        done_bytes, steps = self._executors.at
+        page = self._executors.page
+        if page is None:  # its executor is to be started, or has ended
+            return (running,)
         return (
             msgspec.structs.replace(
                 running,
-                done_bytes=max(running.done_bytes, done_bytes),
-                steps=running.steps + steps,
+                done_bytes=max(running.done_bytes, page.done_bytes),
+                steps=running.steps + page.steps,
+                worked_ms=page.worked_ms,
             ),
         )
 

@@ -59,12 +59,14 @@ _HOP_MS = 2
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """``task_ms``: what each map takes on a usual worker; ``slowness``: how many times as long it
-    takes on each worker. ``step_count`` 0: workers cannot tell how far they are."""
+    takes on each worker. ``step_count`` 0: workers cannot tell how far they are. ``start_ms``: how
+    long each worker's first attempt waits for its executor; (): not at all."""
 
     task_ms: tuple[int, ...]
     slowness: tuple[int, ...]
     policy: str
     step_count: int = _PROGRESS_STEPS
+    start_ms: tuple[int, ...] = ()
 
 
 class PolicyFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,8 +108,10 @@ class _Slot:
 
     info: WorkerInfo
     slowness: int
+    start_ms: int = 0  # of its executor; 0 once that has started
     assignment: Assignment | None = None
     began_ms: int = 0
+    ready_ms: int = 0
     whole_ms: int = 0
     is_backup: bool = False
     life: int = 0
@@ -129,8 +133,14 @@ class _Lab:
         self._machine = machine
         self._coordinator = Coordinator(machine, term=1, now_ms=1)
         self._slots = [
-            _Slot(info=_worker(number), slowness=slowness)
-            for number, slowness in enumerate(scenario.slowness)
+            _Slot(info=_worker(number), slowness=slowness, start_ms=start_ms)
+            for number, (slowness, start_ms) in enumerate(
+                zip(
+                    scenario.slowness,
+                    scenario.start_ms or (0,) * len(scenario.slowness),
+                    strict=True,
+                )
+            )
         ]
 
     def run(self, name: str) -> PolicyFigures:
@@ -206,6 +216,7 @@ class _Lab:
     def _begin(self, slot: _Slot, assignment: Assignment) -> None:
         slot.life += 1
         slot.assignment, slot.began_ms = assignment, self._now_ms
+        slot.ready_ms, slot.start_ms = self._now_ms + slot.start_ms, 0
         task = assignment.attempt.task
         self._started[task] = self._started.get(task, 0) + 1
         slot.is_backup = self._started[task] > 1
@@ -214,7 +225,7 @@ class _Lab:
             usual_ms = self._scenario.task_ms[assignment.split.index]
         slot.whole_ms = usual_ms * slot.slowness
         life = slot.life
-        self._after(slot.whole_ms, lambda: self._succeed(slot, life))
+        self._after(slot.ready_ms - self._now_ms + slot.whole_ms, lambda: self._succeed(slot, life))
 
     def _succeed(self, slot: _Slot, life: int) -> None:
         if slot.life != life:
@@ -222,7 +233,10 @@ class _Lab:
         assert slot.assignment is not None
         attempt = slot.assignment.attempt
         report = ReportSuccess(
-            worker_id=slot.info.worker_id, attempt=attempt, result=_result(slot.assignment)
+            worker_id=slot.info.worker_id,
+            attempt=attempt,
+            result=_result(slot.assignment),
+            worked_ms=slot.whole_ms or 1,
         )
         self._end(slot, report, wasted=not self._is_first(slot.assignment))
 
@@ -270,12 +284,15 @@ class _Lab:
             return ()
         total_bytes = slot.assignment.split.size_bytes
         steps = self._scenario.step_count
-        elapsed_ms = self._now_ms - slot.began_ms
-        step = min(steps, elapsed_ms * steps // max(1, slot.whole_ms))
+        worked_ms = max(0, self._now_ms - slot.ready_ms)
+        step = min(steps, worked_ms * steps // max(1, slot.whole_ms))
         done_bytes = total_bytes * step // steps if steps else 0
         return (
             Progress(
-                attempt=slot.assignment.attempt, done_bytes=done_bytes, total_bytes=total_bytes
+                attempt=slot.assignment.attempt,
+                done_bytes=done_bytes,
+                total_bytes=total_bytes,
+                worked_ms=worked_ms,
             ),
         )
 

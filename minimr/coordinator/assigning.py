@@ -121,7 +121,7 @@ class Assigner:
         if task.phase not in _BACKED_UP:
             return
         pace = self._paces.setdefault((task.job_id, task.phase), Pace())
-        duration_ms = now_ms - running.began_ms
+        duration_ms = now_ms - (running.ready_ms or running.began_ms)
         size_bytes = self._size_of(running)
         worker = self._fleet.alive(running.worker_id)
         if not committed and 0 < running.done_bytes < running.total_bytes:
@@ -130,7 +130,7 @@ class Assigner:
             permille = duration_ms * 1000 // pace.expected_ms(size_bytes)
             worker.note_slowness(permille, duration_ms, now_ms)
         if committed:
-            pace.add(size_bytes, duration_ms)
+            pace.add(size_bytes, duration_ms, running.ready_ms - running.began_ms)
 
     def _size_of(self, running: RunningAttempt) -> int:
         task = running.attempt.task
@@ -288,25 +288,28 @@ class Assigner:
     ) -> PhaseView:
         is_map = phase is TaskPhase.MAP
         running = self._running.of_phase(record.job_id, phase)
+        pace = self._paces.setdefault((record.job_id, phase), Pace())
         return PhaseView(
             task_count=record.map_count if is_map else record.reduce_count,
             done_count=record.maps_done if is_map else record.reduces_done,
             idle_count=len(queue),
             slot_count=slot_count,
             backup_count=sum(one.is_backup for one in running),
-            pace=self._paces.setdefault((record.job_id, phase), Pace()),
+            pace=pace,
             running=tuple(
-                self._task_view(one, now_ms)
+                self._task_view(one, pace, now_ms)
                 for one in running
                 if not one.ending and len(self._running.of_task(one.attempt.task)) == 1
             ),
         )
 
-    def _task_view(self, running: RunningAttempt, now_ms: int) -> TaskView:
+    def _task_view(self, running: RunningAttempt, pace: Pace, now_ms: int) -> TaskView:
+        # An executor that starts on a busy machine takes many times as long as a small task.
+        ready_ms = running.ready_ms or running.began_ms + pace.start_allowance_ms
         return TaskView(
             index=running.attempt.task.index,
-            elapsed_ms=now_ms - running.began_ms,
-            reported_ms=running.reported_ms - running.began_ms,
+            elapsed_ms=max(0, now_ms - ready_ms),
+            reported_ms=max(0, running.reported_ms - ready_ms),
             done_bytes=running.done_bytes,
             total_bytes=self._size_of(running),
         )

@@ -272,6 +272,7 @@ class Coordinator:
         if problem is not None:
             self._answer(token, ProtocolError(problem))
             return
+        self._running.note_work(attempt, request.worked_ms, self._now_ms)
         command = commit_of(attempt, request.result, self._running, self._now_ms)
         self._propose_end(attempt, command, token)
 

@@ -17,13 +17,15 @@ _KeyT = TypeVar("_KeyT")
 @dataclass(slots=True, kw_only=True)
 class RunningAttempt:
     """``ending``: the command that ends it is on its way through the log. ``reported_ms`` is when
-    it last said how far it is, ``moved_ms`` when that was further than before."""
+    it last said how far it is, ``moved_ms`` when that was further than before; ``ready_ms`` is when
+    its executor had started and it could begin, 0 if that is not known: nobody is slow before."""
 
     attempt: AttemptId
     worker_id: WorkerId
     began_ms: int
     reported_ms: int
     moved_ms: int
+    ready_ms: int = 0
     is_backup: bool = False
     done_bytes: int = 0
     total_bytes: int = 0
@@ -36,12 +38,21 @@ class RunningAttempt:
         self.done_bytes, self.total_bytes = progress.done_bytes, progress.total_bytes
         self.steps = progress.steps
         self.reported_ms = now_ms
+        self.note_work(progress.worked_ms, now_ms)
         if (self.done_bytes, self.total_bytes, self.steps) != before:
             self.moved_ms = now_ms
+
+    def note_work(self, worked_ms: int, now_ms: int) -> None:
+        """It says how long its executor has worked on it (see `Progress`)."""
+        if worked_ms > 0:
+            self.ready_ms = max(self.began_ms, now_ms - worked_ms)
+        elif worked_ms < 0 and not self.ready_ms:
+            self.ready_ms = self.began_ms
 
     def restart(self, now_ms: int) -> None:
         """A reduce that waited for maps begins its own work now: only this tells how fast it is."""
         self.began_ms = self.reported_ms = self.moved_ms = now_ms
+        self.ready_ms = now_ms if self.ready_ms else 0
 
 
 class RunningAttempts:
@@ -81,6 +92,12 @@ class RunningAttempts:
         self._by_worker.setdefault(worker_id, []).append(attempt)
         self._job_counts[attempt.task.job_id] += 1
         return running
+
+    def note_work(self, attempt: AttemptId, worked_ms: int, now_ms: int) -> None:
+        """As `RunningAttempt.note_work`, if it runs."""
+        running = self._attempts.get(attempt)
+        if running is not None:
+            running.note_work(worked_ms, now_ms)
 
     def remove(self, attempt: AttemptId) -> None:
         running = self._attempts.pop(attempt, None)

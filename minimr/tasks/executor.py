@@ -166,23 +166,23 @@ class _Session:
         opened = self._opened
         _print_into(request.log)
         try:
-            result = run_attempt(
-                AttemptContext(
-                    job=self._load_job(),
-                    spec=opened.spec,
-                    assignment=request.assignment,
-                    scratch=Path(opened.scratch),
-                    worker_id=opened.worker_id,
-                    address=opened.address,
-                    host=opened.host,
-                    fetcher=self._segment_fetcher(),
-                    report_progress=self._report_progress,
-                    is_cancelled=lambda: False,  # the parent kills us instead
-                    page=self._page,
-                    map_outputs=self._outputs(),
-                    pack=self._segment_pack(),
-                )
+            context = AttemptContext(
+                job=self._load_job(),
+                spec=opened.spec,
+                assignment=request.assignment,
+                scratch=Path(opened.scratch),
+                worker_id=opened.worker_id,
+                address=opened.address,
+                host=opened.host,
+                fetcher=self._segment_fetcher(),
+                report_progress=self._report_progress,
+                is_cancelled=lambda: False,  # the parent kills us instead
+                page=self._page,
+                map_outputs=self._outputs(),
+                pack=self._segment_pack(),
             )
+            self._page.begin()
+            result = run_attempt(context)
         except AttemptFailed as failed:
             return AttemptFailure(failure=failed.failure)
         except Exception as error:  # whatever it is, the parent must hear of it, not of a death

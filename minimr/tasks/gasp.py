@@ -12,6 +12,7 @@ file and offset, is worked out only for suspects: records at which an attempt ha
 """
 
 import mmap
+import time
 from typing import Self
 
 import msgspec
@@ -21,7 +22,7 @@ __all__ = ["PAGE_BYTES", "RECORD_WORD", "GaspPage", "Suspect"]
 PAGE_BYTES = 64 << 10
 RECORD_WORD = 1
 _FIRST_WORD, _COUNT_WORD, _DONE_WORD, _SIZE_WORD = 0, 2, 3, 4
-_SUSPECT_WORD, _SUSPECT_LENGTH_WORD, _STEPS_WORD = 5, 6, 7
+_SUSPECT_WORD, _SUSPECT_LENGTH_WORD, _STEPS_WORD, _BEGAN_WORD = 5, 6, 7, 8
 _SUSPECT_AT = 4096
 _SHOWN_CHARACTERS = 4000
 
@@ -55,8 +56,12 @@ class GaspPage:
     # --- the attempt -----------------------------------------------------------------------------
 
     def clear(self) -> None:
-        for word in range(_STEPS_WORD + 1):
+        for word in range(_BEGAN_WORD + 1):
             self.words[word] = 0
+
+    def begin(self) -> None:
+        """All that the attempt needs is loaded: its own work begins."""
+        self.words[_BEGAN_WORD] = time.monotonic_ns()
 
     def begin_block(self, first_record: int, *, record_count: int, size_bytes: int) -> None:
         """A block is mapped from here on; ``first_record`` records of the split precede it."""
@@ -104,6 +109,12 @@ class GaspPage:
         count = words[_COUNT_WORD]
         within = words[_SIZE_WORD] * max(0, words[RECORD_WORD] - 1) // count if count else 0
         return words[_DONE_WORD] + within
+
+    @property
+    def worked_ms(self) -> int:
+        """Since ``begin``, at least 1; 0 before. One clock serves all processes of a machine."""
+        began_ns = self.words[_BEGAN_WORD]
+        return max(1, (time.monotonic_ns() - began_ns) // 1_000_000) if began_ns else 0
 
     @property
     def steps(self) -> int:

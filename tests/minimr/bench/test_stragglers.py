@@ -44,3 +44,29 @@ def test_five_slow_workers_are_all_backed_up() -> None:
         Scenario(task_ms=(2_000,) * 64, slowness=slowness, policy="none"), "slow"
     )
     assert without.makespan_s >= 1.44 * with_backups.makespan_s
+
+
+# What sixteen executors that started at once on two cores took, measured: most are late.
+STARTS = (2650, 2100, 2380, 2480, 3100, 2440, 2300, 2420, 2520, 2280, 2900, 2370, 2230, 2050, 2950)
+LATE = (*STARTS, 4_900)
+
+
+@pytest.mark.parametrize("small_ms", [100, 300, 1_000])
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_executor_that_starts_late_is_no_slow_worker(small_ms: int, order: int) -> None:
+    sizes = tuple(small_ms * (8 if index % 8 == 0 else 1) for index in range(64))
+    scenario = Scenario(task_ms=sizes, slowness=USUAL, policy="rate", start_ms=LATE[::order])
+    assert run_scenario(scenario, "skew").backups_launched == 0
+
+
+def test_a_slow_worker_is_found_while_its_executor_still_starts() -> None:
+    starts = (10 * STARTS[0], *LATE[1:])
+    tasks = (2_000,) * 64
+    figures = run_scenario(
+        Scenario(task_ms=tasks, slowness=SLOW, policy="rate", start_ms=starts), "slow"
+    )
+    usual = run_scenario(
+        Scenario(task_ms=tasks, slowness=USUAL, policy="none", start_ms=LATE), "undisturbed"
+    )
+    assert figures.makespan_s <= 1.30 * usual.makespan_s
+    assert figures.backups_won == 1
