@@ -1,8 +1,9 @@
 """Links over the operating system's sockets.
 
-The sockets never block: an operation is tried first and waited for only when it cannot go on. So
-each call keeps its own deadline even when one thread sends while another receives, which a
-socket's own timeout (one per socket) cannot do, and bulk transfers save a poll per operation.
+Each operation keeps its own deadline even when one thread sends while another receives. A socket's
+own timeout (one for both) cannot do that, so sending never blocks: it is tried, and waited for only
+when it cannot go on. Receiving waits in the kernel, whose time limit is of receiving alone: one
+system call where a try, a poll and a second try would each give the interpreter's lock away.
 """
 
 import array
@@ -11,6 +12,8 @@ import os
 import select
 import socket
 import ssl
+import struct
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,6 +26,8 @@ __all__ = ["SocketLink", "SocketListener", "TlsLink", "UnixLink"]
 
 BUFFERS_PER_SEND_MAX = 512  # below IOV_MAX (1024 on Linux) with room
 TLS_WRITE_BYTES = 256 * 1024  # how long one write may keep a reader of the same link waiting
+_TCP_INFO_BYTES = 136  # of linux/tcp.h, from tcpi_state to tcpi_bytes_received
+_TCP_ESTABLISHED = b"\1"
 UNTAKEN_DESCRIPTORS_MAX = 4  # a peer that sends files nobody waits for fills no table of ours
 
 
@@ -33,13 +38,22 @@ def wait_for(sock: socket.socket, events: int, deadline: Deadline) -> None:
         deadline.waited()
 
 
+def nothing_to_receive(sock: socket.socket) -> bool:
+    """Not even the peer's goodbye."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return not poll.poll(0)
+
+
 class SocketLink:
     """A connected TCP or Unix socket."""
 
     def __init__(self, sock: socket.socket, peer: str) -> None:
         self.peer = peer
         self._socket = sock
-        sock.setblocking(False)
+        self._receive_wait_ms: int | None = None  # the kernel's limit; it has none at first
+        self._received_bytes = 0
+        sock.setblocking(True)
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # A peer whose machine vanished is noticed on connections that wait for ever.
@@ -52,7 +66,7 @@ class SocketLink:
         waiting = [view for view in buffers if view.nbytes]
         while waiting:
             try:
-                sent = self._socket.sendmsg(waiting[:BUFFERS_PER_SEND_MAX])
+                sent = self._socket.sendmsg(waiting[:BUFFERS_PER_SEND_MAX], (), socket.MSG_DONTWAIT)
             except BlockingIOError:
                 wait_for(self._socket, select.POLLOUT, deadline)
                 continue
@@ -64,14 +78,37 @@ class SocketLink:
     def receive_into(self, buffer: memoryview, deadline: Deadline) -> int:
         while True:
             try:
-                return self._socket.recv_into(buffer)
+                count = self._socket.recv_into(buffer, 0, self._receive_flags(deadline))
             except BlockingIOError:
-                wait_for(self._socket, select.POLLIN, deadline)
+                deadline.waited()
+            else:
+                self._received_bytes += count
+                return count
+
+    def _receive_flags(self, deadline: Deadline) -> int:
+        """Those to receive with, and have the kernel wait as long as the deadline says."""
+        try:
+            wait_ms = deadline.wait_ms()
+        except TimeoutError:  # what has arrived by now is still received
+            return socket.MSG_DONTWAIT
+        if wait_ms != self._receive_wait_ms:
+            seconds, rest_ms = divmod(wait_ms or 0, 1000)
+            limit = struct.pack("@ll", seconds, rest_ms * 1000)  # zero: none
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            self._receive_wait_ms = wait_ms
+        return 0
 
     def is_quiet(self) -> bool:
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return not poll.poll(0)
+        return self._counters_are_quiet() or nothing_to_receive(self._socket)
+
+    def _counters_are_quiet(self) -> bool:
+        """Those of TCP, for which no thread has to give way to others as it does for a poll."""
+        if self._socket.family == socket.AF_UNIX:
+            return False
+        info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        return info[:1] == _TCP_ESTABLISHED and info[-8:] == self._received_bytes.to_bytes(
+            8, sys.byteorder
+        )
 
     def fileno(self) -> int:
         """For waiting on several links at once."""
@@ -112,7 +149,7 @@ class UnixLink(SocketLink):
         first, *rest = (view for view in buffers if view.nbytes)
         while True:
             try:
-                sent = self._socket.sendmsg([first], [rights])
+                sent = self._socket.sendmsg([first], [rights], socket.MSG_DONTWAIT)
                 break
             except BlockingIOError:
                 wait_for(self._socket, select.POLLOUT, deadline)
@@ -129,10 +166,12 @@ class UnixLink(SocketLink):
         while True:
             try:
                 count, messages, _flags, _address = self._socket.recvmsg_into(
-                    [buffer], socket.CMSG_SPACE(descriptor_bytes), socket.MSG_CMSG_CLOEXEC
+                    [buffer],
+                    socket.CMSG_SPACE(descriptor_bytes),
+                    socket.MSG_CMSG_CLOEXEC | self._receive_flags(deadline),
                 )
             except BlockingIOError:
-                wait_for(self._socket, select.POLLIN, deadline)
+                deadline.waited()
                 continue
             for level, kind, content in messages:
                 if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
@@ -169,6 +208,7 @@ class TlsLink(SocketLink):
         server_name: str | None = None,
     ) -> None:
         super().__init__(sock, peer)
+        sock.setblocking(False)  # OpenSSL says itself what it has to wait for
         self._tls = context.wrap_socket(
             sock,
             server_side=server_name is None,
@@ -192,7 +232,7 @@ class TlsLink(SocketLink):
         return self._retry(partial(self._tls.recv_into, buffer), deadline) or 0
 
     def is_quiet(self) -> bool:
-        return super().is_quiet() and not self._tls.pending()
+        return nothing_to_receive(self._tls) and not self._tls.pending()
 
     def _retry(self, operation: Callable[[], int | None], deadline: Deadline) -> int | None:
         while True:
