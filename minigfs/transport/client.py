@@ -48,6 +48,7 @@ class PooledConnection(Connection):
 
     last_call_id = 0
     idle_since_ms = 0
+    generation = 0  # how often its pool had been closed when it was made
 
 
 class ConnectionPool:
@@ -66,6 +67,7 @@ class ConnectionPool:
         self._network: Network = network or RealNetwork()
         self._clock: Clock = clock or SystemClock()
         self._idle_by_process: dict[int, dict[Address, deque[PooledConnection]]] = {}
+        self._generation = 0
 
     def call(
         self,
@@ -101,7 +103,9 @@ class ConnectionPool:
         return self._begin(address, request, payload, deadline, watch)
 
     def close(self) -> None:
-        """End the idle connections. The pool can be used again."""
+        """End the idle connections now, and those of calls that go on when these have ended. The
+        pool can be used again."""
+        self._generation += 1
         for idle in list(self._idle().values()):
             while (connection := pop(idle)) is not None:
                 connection.close()
@@ -159,6 +163,7 @@ class ConnectionPool:
         except OSError as error:
             raise unreachable(address, error.strerror or str(error)) from error
         connection = PooledConnection(link, self._limits)
+        connection.generation = self._generation
         try:
             connection.prove_as_client(self._security, deadline)
         except BaseException as error:
@@ -194,7 +199,8 @@ class ConnectionPool:
     def _keep(self, address: Address, connection: PooledConnection) -> None:
         idle = self._idle().setdefault(address, deque())
         now_ms = connection.idle_since_ms = self._clock.monotonic_ms()
-        if len(idle) >= self._limits.idle_connection_count_max:
+        is_of_before = connection.generation != self._generation
+        if is_of_before or len(idle) >= self._limits.idle_connection_count_max:
             connection.close()
             return
         idle.append(connection)

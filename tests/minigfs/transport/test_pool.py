@@ -75,6 +75,20 @@ def test_a_closed_pool_can_be_used_again(serve_bulk: Serve, pool: ConnectionPool
     assert pool.call(address, WhoAmI()) != before
 
 
+def test_a_call_that_goes_on_when_the_pool_is_closed_leaves_no_connection_behind(
+    serve_bulk: Serve, pool: ConnectionPool
+) -> None:
+    _, address = serve_bulk({WhoAmI: who})
+    stream = pool.open_stream(address, WhoAmI())
+    pool.close()
+    with stream:
+        before = stream.receive(Peer)[0]
+    assert not pool._idle()[address]
+    after = pool.call(address, WhoAmI())
+    assert after != before
+    assert pool.call(address, WhoAmI()) == after, "what was made since is kept"
+
+
 @FORKS
 def test_a_forked_child_makes_its_own_connections_and_leaves_its_parents_alone(
     security: Security,
