@@ -21,6 +21,7 @@ from minigfs.chunkserver.chunk_reads import ChunkReads, lending_address
 from minigfs.chunkserver.copy_orders import CopyOrders
 from minigfs.chunkserver.heartbeats import Heartbeats, as_replica_reports
 from minigfs.chunkserver.identity import lock_directory, open_identity
+from minigfs.chunkserver.inspector import Inspector
 from minigfs.chunkserver.messages import (
     GetScrubTimes,
     OpenChunkFile,
@@ -98,6 +99,7 @@ class Chunkserver:
             bound_ms=options.scrub_bound_ms,
             rate_min=options.scrub_bytes_per_second,
         )
+        self._inspector = Inspector(self._store)
         self._pool = ConnectionPool(options.security)
         counters = Counters(COUNTERS)
         self._chain = WriteChain(
@@ -165,6 +167,7 @@ class Chunkserver:
         self._copies.start(self._heartbeats.beat_now)
         self._heartbeats.start()
         self._scrubber.start()
+        self._inspector.start()
         if self._metrics is not None:
             self._metrics.start(self._options.directory)
         return bound
@@ -172,6 +175,7 @@ class Chunkserver:
     def stop(self) -> None:
         if self._metrics is not None:
             self._metrics.stop()
+        self._inspector.stop()
         self._scrubber.stop()
         self._heartbeats.stop()
         self._catalogue.close()

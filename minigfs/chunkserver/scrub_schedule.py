@@ -15,10 +15,11 @@ import msgspec
 from minigfs.chunkserver.chunk_file import StoredChunk
 from minigfs.ids import ChunkHandle
 
-__all__ = ["RATE_MIN", "SCRUB_BOUND_MS", "ScrubRecord", "ScrubSchedule"]
+__all__ = ["CHUNK_COST_BYTES", "RATE_MIN", "SCRUB_BOUND_MS", "ScrubRecord", "ScrubSchedule"]
 
 SCRUB_BOUND_MS = 7 * 24 * 3_600_000
 RATE_MIN = 4 * 1024 * 1024  # bytes a second: 14 GB an hour, hardly noticed by any disk
+CHUNK_COST_BYTES = 64 * 1024  # what it takes to open a chunk, in bytes read: most in small ones
 
 
 class ScrubRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +71,7 @@ class ScrubSchedule:
         """It was read, or found damaged, or is not here any more."""
         self.record = msgspec.structs.replace(self.record, cursor=handle)
 
-    def rate(self, stored_bytes: int) -> int:
-        """Bytes a second."""
-        return max(self._rate_min, stored_bytes * 4_000 // self._bound_ms)
+    def rate(self, stored_bytes: int, chunk_count: int) -> int:
+        """Bytes a second, of which each chunk takes ``CHUNK_COST_BYTES`` more than it has."""
+        cost_bytes = stored_bytes + chunk_count * CHUNK_COST_BYTES
+        return max(self._rate_min, cost_bytes * 4_000 // self._bound_ms)

@@ -1,15 +1,9 @@
-"""The thread that looks after what nobody reads: scrubs, inspects, empties the trash (GFS 5.2).
+"""The thread that looks after what nobody reads: scrubs, and empties the trash (GFS 5.2).
 
-Three rounds, at different paces:
-
-- a *scrub* reads every byte of every chunk and compares it with its sums (``scrub_schedule``);
-- an *inspection*, every few seconds, reads only what a file says of itself: that it is there, and
-  whole, the right chunk at the right version with the sums it was sealed with. A file that was
-  removed, cut, swapped or put back from an old copy is found by it;
-- the trash gives up what has rested long enough.
-
-What is found goes into the store's ledger, and with the next heartbeat to the master. The thread
-takes a small share of the time of one core, and of the disk what is left by others.
+A *scrub* reads every byte of every chunk and compares it with its sums (``scrub_schedule``); what
+is found goes into the store's ledger, and with the next heartbeat to the master. The trash gives up
+what has rested long enough. The thread takes a small share of the time of one core, and of the disk
+what is left by others. What files say of themselves is looked at more often (``inspector``).
 """
 
 import logging
@@ -21,6 +15,7 @@ import msgspec
 from minigfs.chunkserver.chunk_file import StoredChunk
 from minigfs.chunkserver.chunk_reads import PIECE_BYTES
 from minigfs.chunkserver.scrub_schedule import (
+    CHUNK_COST_BYTES,
     RATE_MIN,
     SCRUB_BOUND_MS,
     ScrubRecord,
@@ -38,9 +33,6 @@ logger = logging.getLogger(__name__)
 _RECORD = "scrub.json"
 _RECORD_INTERVAL_MS = 60_000
 _TIMES_INTERVAL_MS = 600_000
-_INSPECT_INTERVAL_MS = 10_000
-_INSPECT_SHARE = 100  # it may take this part of the time
-_INSPECT_BATCH_COUNT = 64  # a few milliseconds; then others have a turn
 _TRASH_INTERVAL_MS = 10_000
 _IDLE_S = 1.0
 _PUT_OFF_S = 10.0
@@ -67,8 +59,7 @@ class Scrubber:
         self.times = ScrubTimes(disk, self._clock)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="minigfs-scrubber", daemon=True)
-        self._inspection_due_ms = self._trash_due_ms = 0
-        self._record_due_ms = self._times_due_ms = 0
+        self._trash_due_ms = self._record_due_ms = self._times_due_ms = 0
         self.scrubbed_bytes = 0  # since the start
 
     @property
@@ -100,11 +91,6 @@ class Scrubber:
         if now_ms >= self._trash_due_ms:
             self._trash_due_ms = now_ms + _TRASH_INTERVAL_MS
             self._store.trash.purge()
-        if now_ms >= self._inspection_due_ms:
-            self.inspect()
-            took_ms = self._clock.monotonic_ms() - now_ms
-            pause_ms = max(_INSPECT_INTERVAL_MS, _INSPECT_SHARE * took_ms)
-            self._inspection_due_ms = now_ms + pause_ms
         was_running = self._schedule.record.is_running
         if not self.scrub_next():
             self._stopping.wait(_IDLE_S)
@@ -114,15 +100,6 @@ class Scrubber:
         if was_running != self._schedule.record.is_running or now_ms >= self._times_due_ms:
             self._times_due_ms = now_ms + _TIMES_INTERVAL_MS
             self._save_times()
-
-    def inspect(self) -> None:
-        """Look at what every file says of itself, and at what is set aside."""
-        self._store.quarantine.look()
-        for count, chunk in enumerate(self._store.known_chunks(), start=1):
-            with suppress(CorruptChunk):  # which the store has noted
-                self._store.open_chunk(chunk.handle, chunk.version).close()
-            if count % _INSPECT_BATCH_COUNT == 0 and self._stopping.wait(0.001):
-                return
 
     def scrub_next(self) -> bool:
         """Read the chunk whose turn it is; False if there is none for now."""
@@ -138,13 +115,15 @@ class Scrubber:
         return True
 
     def _scrub(self, chunk: StoredChunk) -> None:
-        seconds_per_byte = 1 / self._schedule.rate(self._store.stored_bytes)
+        rate = self._schedule.rate(self._store.stored_bytes, self._store.chunk_count)
+        if self._stopping.wait(CHUNK_COST_BYTES / rate):
+            return
         with self._store.open_chunk(chunk.handle, chunk.version) as opened:
             for start in range(0, chunk.length_bytes, PIECE_BYTES):
                 end = min(start + PIECE_BYTES, chunk.length_bytes)
                 opened.read(start, end)
                 self.scrubbed_bytes += end - start
-                if self._stopping.wait((end - start) * seconds_per_byte):
+                if self._stopping.wait((end - start) / rate):
                     return
 
     def _save_times(self) -> None:

@@ -11,9 +11,15 @@ from hypothesis import strategies as st
 
 from minigfs.chunkserver import scrubber as scrubber_module
 from minigfs.chunkserver.chunk_file import StoredChunk
+from minigfs.chunkserver.inspector import Inspector
 from minigfs.chunkserver.messages import VerifyChunk
 from minigfs.chunkserver.reports import ChunkReport
-from minigfs.chunkserver.scrub_schedule import RATE_MIN, ScrubRecord, ScrubSchedule
+from minigfs.chunkserver.scrub_schedule import (
+    CHUNK_COST_BYTES,
+    RATE_MIN,
+    ScrubRecord,
+    ScrubSchedule,
+)
 from minigfs.chunkserver.scrubber import Scrubber
 from minigfs.chunkserver.store import ChunkStore
 from minigfs.chunkserver.verification import ChunkVerification
@@ -86,7 +92,7 @@ AT_A_GLANCE: dict[str, Callable[[Path, Path], object]] = {
 def test_an_inspection_finds_what_a_file_does_not_say_of_itself(
     harm: Callable[[Path, Path], object], store: ChunkStore, disk: RealDisk, tmp_path: Path
 ) -> None:
-    inspector = Scrubber(store, disk)
+    inspector = Inspector(store)
     inspector.inspect()
     assert store_report(store).damaged == ()
     harm(file_of(tmp_path, 1), tmp_path)
@@ -102,7 +108,7 @@ def test_an_inspection_finds_that_a_file_is_gone(
     store: ChunkStore, disk: RealDisk, tmp_path: Path
 ) -> None:
     file_of(tmp_path, 2).unlink()
-    Scrubber(store, disk).inspect()
+    Inspector(store).inspect()
     report = store_report(store)
     assert (report.gone, report.damaged) == ((2,), ())
     assert store.chunk_count == 2
@@ -114,7 +120,7 @@ def test_a_scrub_finds_a_flipped_bit_in_any_block(
 ) -> None:
     flip(file_of(tmp_path, 3), -offset_from_end)
     scrubber = Scrubber(store, disk)
-    scrubber.inspect()
+    Inspector(store).inspect()
     assert store_report(store).damaged == ()
     while scrubber.scrub_next():
         pass
@@ -141,7 +147,7 @@ def test_a_chunk_that_is_deleted_is_damaged_no_more(
     store: ChunkStore, disk: RealDisk, tmp_path: Path
 ) -> None:
     flip(file_of(tmp_path, 1), 20)
-    Scrubber(store, disk).inspect()
+    Inspector(store).inspect()
     store.delete(ChunkHandle(1))
     report = store_report(store)
     assert (report.gone, report.damaged, store.damaged_count) == ((1,), (), 0)
@@ -162,7 +168,7 @@ def test_what_is_replaced_while_it_is_looked_at_is_no_damage(
 
 def test_a_passing_trouble_is_taken_back(store: ChunkStore, tmp_path: Path, disk: RealDisk) -> None:
     flip(file_of(tmp_path, 1), 20)
-    Scrubber(store, disk).inspect()
+    Inspector(store).inspect()
     assert store_report(store).damaged == (1,)
     flip(file_of(tmp_path, 1), 20)
     store.found_sound(ChunkHandle(1))
@@ -291,11 +297,31 @@ def test_the_next_pass_begins_after_half_the_bound_and_takes_a_quarter() -> None
     assert schedule.record.complete_ms == DAY_MS
     assert schedule.next(one_chunk, DAY_MS + DAY_MS // 2 - 1) is None
     assert schedule.next(one_chunk, DAY_MS + DAY_MS // 2) == stored(1)
-    assert schedule.rate(0) == RATE_MIN
+    assert schedule.rate(0, 0) == RATE_MIN
     much = RATE_MIN * DAY_MS // 1000
-    assert schedule.rate(much) == 4 * RATE_MIN
+    assert schedule.rate(much, 0) == 4 * RATE_MIN
+    assert schedule.rate(0, much // CHUNK_COST_BYTES) == pytest.approx(4 * RATE_MIN)
 
 
 def test_a_clock_that_was_set_back_does_not_stop_the_scrubbing() -> None:
     schedule = ScrubSchedule(ScrubRecord(began_ms=9 * DAY_MS, complete_ms=9 * DAY_MS))
     assert schedule.next(one_chunk, DAY_MS) == stored(1)
+
+
+def test_a_small_chunk_is_paid_for_as_more_than_its_bytes(
+    store: ChunkStore, disk: RealDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening a thousand chunks of a byte takes a processor's time and hardly any of the disk's."""
+    scrubber, pauses_s = Scrubber(store, disk, rate_min=CHUNK_COST_BYTES), list[float]()
+
+    def pause(seconds: float) -> bool:
+        pauses_s.append(seconds)
+        return False
+
+    seal(store, 4, b"x")
+    monkeypatch.setattr(scrubber._stopping, "wait", pause)
+    for _ in range(3):
+        scrubber.scrub_next()
+    pauses_s.clear()
+    scrubber.scrub_next()
+    assert sum(pauses_s) == pytest.approx(1.0, rel=0.01)
