@@ -42,7 +42,7 @@ from minigfs.chunkserver.write_chain import WriteChain
 from minigfs.errors import MinigfsError, WriterFenced
 from minigfs.master.heartbeat_messages import Heartbeat
 from minigfs.ports import Disk, RealDisk, SystemClock
-from minigfs.transport.address import Address
+from minigfs.transport.address import Address, advertised
 from minigfs.transport.bulk_server import BulkHandler, BulkServer
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.memory import keep_freed_memory
@@ -162,7 +162,7 @@ class Chunkserver:
         self._store.open()
         self._open_chunks.open()
         bound = self._server.start(self._options.listen)
-        self._address = self._options.advertise or bound
+        self._address = advertised(self._options.advertise, bound)
         self._lending_address = self._start_lending()
         self._copies.start(self._heartbeats.beat_now)
         self._heartbeats.start()

@@ -11,6 +11,7 @@ __all__ = [
     "Address",
     "TcpAddress",
     "UnixAddress",
+    "advertised",
     "is_loopback",
     "parse_address",
 ]
@@ -56,6 +57,17 @@ def parse_address(address: Address) -> TcpAddress | UnixAddress:
     if not (colon and host and port.isascii() and port.isdigit() and int(port) <= PORT_MAX):
         raise InvalidConfig(f"{address!r} is no address: write HOST:PORT or unix:/PATH")
     return TcpAddress(host, int(port))
+
+
+def advertised(said: Address, bound: Address) -> Address:
+    """What others are told of a server that listens at ``bound``: ``said``, with its port if that
+    names none (0). If nothing is said, where it listens."""
+    if not said:
+        return bound
+    where, listening = parse_address(said), parse_address(bound)
+    if isinstance(where, TcpAddress) and isinstance(listening, TcpAddress) and not where.port:
+        return str(TcpAddress(where.host, listening.port))
+    return said
 
 
 def is_loopback(address: Address) -> bool:

@@ -55,6 +55,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     rack: str = ""
     memory_bytes: int = 0  # of one executor at most; 0: what the job asks for
     tls: TlsFiles | None = None
+    advertise: str = ""  # what others reach ``listen`` by
     metrics: str = ""  # where to serve figures for Prometheus; "" for nowhere
 
     def options(self) -> "WorkerOptions":
@@ -68,6 +69,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
             security=Security(load_token(self.token_file), self.cluster_id, self.tls),
             host=self.host,
             rack=self.rack,
+            advertise=self.advertise,
             memory_bytes=self.memory_bytes,
             metrics=self.metrics,
             environment={

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from minigfs.errors import ClusterError, MinigfsError
+from minigfs.transport.address import advertised
 from minigfs.transport.bulk_server import BulkServer
 from minigfs.transport.messages import Empty, Request
 from minigfs.transport.metrics import Counters, Metric
@@ -88,7 +89,8 @@ class WorkerOptions:
     """How a worker is set up.
 
     ``directory`` is its own; ``listen`` the address of its segment server (port 0: the port it had
-    before, if that is free); ``memory_bytes`` bounds every executor, whatever its job asks for
+    before, if that is free), ``advertise`` what others reach that by, if it is another (port 0: the
+    port it listens on); ``memory_bytes`` bounds every executor, whatever its job asks for
     (0: only by that); ``environment`` variables for user code, such as where the cluster is.
     """
 
@@ -98,6 +100,7 @@ class WorkerOptions:
     security: Security = field(repr=False)
     host: str
     rack: str = ""
+    advertise: str = ""
     memory_bytes: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
     metrics: str = ""  # where to serve figures for Prometheus; "" for nowhere
@@ -133,7 +136,8 @@ class WorkerSupervisor:
 
     def start(self) -> None:
         """Serve segments and begin to work; returns at once."""
-        self._address = self._disk.bind_segment_server(self._server, self._options.listen)
+        bound = self._disk.bind_segment_server(self._server, self._options.listen)
+        self._address = advertised(self._options.advertise, bound)
         if self._metrics is not None:
             self._metrics.start(self._options.directory)
         self._executors.tend(())

@@ -213,6 +213,7 @@ def master(options: "MasterOptions") -> None:
 @serve.command()
 @click.option("--dir", "directory", required=True, help="Holds a directory for each worker.")
 @click.option("--listen", default="127.0.0.1:0", show_default=True, help="For map output.")
+@click.option("--advertise", default="", help="HOST:PORT others reach it by [default: --listen].")
 @click.option("--cluster-id", required=True, help="Name of the cluster they belong to.")
 @click.option("--token-file", required=True, help="File with the cluster's token.")
 @tls_options
@@ -234,6 +235,7 @@ def master(options: "MasterOptions") -> None:
 def workers(
     directory: str,
     listen: str,
+    advertise: str,
     cluster_id: str,
     token_file: str,
     tls: "TlsFiles | None",
@@ -248,9 +250,11 @@ def workers(
 ) -> None:
     """Run workers on this machine, in a Ray of their own.
 
-    Each worker serves --metrics too, on the ports that follow, or on any (port 0): the address is
-    in metrics.address of the worker's directory.
+    The ports of --listen and --advertise are the first worker's; the next ones have those that
+    follow, or any (port 0, which --advertise takes over from --listen). Each worker serves
+    --metrics too, likewise: the address is in metrics.address of the worker's directory.
     """
+    from minigfs.transport.address import parse_address
     from minimr.cluster.workers import WorkersOptions, check_foreign_ray, serve_workers
 
     configure_logging()
@@ -258,6 +262,8 @@ def workers(
         listen=listen, cluster_id=cluster_id, token_file=token_file, tls=tls, insecure=insecure
     )
     check_foreign_ray(ray_address, insecure=insecure)
+    if advertise:
+        parse_address(advertise)
     hosts = labels or (socket.gethostname(),)
     if racks and len(racks) not in (1, len(hosts)):
         raise click.BadParameter(f"give one, or one for each of {len(hosts)} hosts",
@@ -274,6 +280,7 @@ def workers(
         memory_bytes=memory or 0,
         ray_address=ray_address,
         tls=tls,
+        advertise=advertise,
         metrics=metrics,
     )
     serve_workers(options, ready=announce_ready)

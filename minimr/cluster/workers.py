@@ -41,7 +41,8 @@ _SHORT_LIFE_COUNT_MAX = 3
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkersOptions:
     """``directory`` holds one directory per worker. ``hosts`` are labels, given in turn;
-    ``listen`` is where segment servers listen (port 0: any, but then the same)."""
+    ``listen`` is where the first one's segment server listens, ``advertise`` what others reach that
+    by; those of the next workers have the ports that follow, or any (port 0), then the same."""
 
     directory: Path
     listen: str
@@ -54,6 +55,7 @@ class WorkersOptions:
     memory_bytes: int = 0  # of one executor at most; 0: what the job asks for
     ray_address: str = ""  # of a Ray that is not ours; "": we start one
     tls: TlsFiles | None = None
+    advertise: str = ""  # "": where it listens
     metrics: str = ""  # where to serve figures; the workers do so on the ports behind it
 
     def specs(self) -> tuple[WorkerSpec, ...]:
@@ -61,7 +63,8 @@ class WorkersOptions:
             WorkerSpec(
                 name=f"worker-{number}",
                 directory=str(self.directory / str(number)),
-                listen=self.listen,
+                listen=_port_behind(self.listen, number),
+                advertise=_port_behind(self.advertise, number),
                 masters=self.masters,
                 token_file=str(self.token_file),
                 cluster_id=self.cluster_id,

@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 from minigfs.errors import AuthenticationFailed, InvalidConfig, ProtocolError
-from minigfs.transport.address import TcpAddress, UnixAddress, is_loopback, parse_address
+from minigfs.transport.address import (
+    TcpAddress,
+    UnixAddress,
+    advertised,
+    is_loopback,
+    parse_address,
+)
 from minigfs.transport.handshake import Challenge, ClientHandshake, Hello, Proof, ServerHandshake
 from minigfs.transport.security import (
     Security,
@@ -138,6 +144,19 @@ def test_addresses_read_and_write_the_same(text: str, parsed: TcpAddress | UnixA
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(InvalidConfig):
         parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("", "127.0.0.1:7001"),
+        ("box:80", "box:80"),
+        ("box:0", "box:7001"),
+        ("[fe80::1]:0", "[fe80::1]:7001"),
+    ],
+)
+def test_others_are_told_an_address_with_a_port(said: str, told: str) -> None:
+    assert advertised(said, "127.0.0.1:7001") == told
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,19 @@ def test_two_workers_do_a_whole_job_and_clean_up(cluster: WorkerCluster, tmp_pat
     )
 
 
+def test_workers_are_reached_by_what_they_advertise(cluster: WorkerCluster, tmp_path: Path) -> None:
+    """They listen on 127.0.0.1, and fetch from each other as they are on different hosts."""
+    for number, host in enumerate(("here", "there")):
+        cluster.start_worker(number, host=host, advertise="localhost:0")
+    spec = word_count(tmp_path)
+    cluster.submit(spec)
+    assert cluster.wait(spec).state is JobState.DONE
+    assert counted(spec) == EXPECTED
+    for worker in cluster.alive_workers():
+        listens = (Path(worker.dir) / "segment_address").read_text()
+        assert worker.address == listens.replace("127.0.0.1", "localhost")
+
+
 def test_a_killed_worker_costs_no_data(cluster: WorkerCluster, tmp_path: Path) -> None:
     cluster.start_worker(0)
     cluster.start_worker(1)

@@ -41,7 +41,8 @@ told = json.loads(sys.argv[1])
 logging.basicConfig(level=logging.INFO)
 worker = WorkerSupervisor(WorkerOptions(
     directory=Path(told["directory"]), listen="127.0.0.1:0", masters=(told["master"],),
-    security=Security(load_token(told["token_file"]), told["cluster_id"]), host=told["host"]))
+    security=Security(load_token(told["token_file"]), told["cluster_id"]), host=told["host"],
+    advertise=told["advertise"]))
 worker.start()
 print("started", flush=True)
 signal.pause()
@@ -93,13 +94,14 @@ class WorkerCluster:
             self.master.kill()
             self.master.wait()
 
-    def start_worker(self, number: int, *, host: str = "here") -> None:
+    def start_worker(self, number: int, *, host: str = "here", advertise: str = "") -> None:
         told = {
             "directory": str(self.directory / f"worker-{number}"),
             "master": self.master_address,
             "token_file": str(self.token_file),
             "cluster_id": CLUSTER_ID,
             "host": host,
+            "advertise": advertise,
         }
         Path(told["directory"]).mkdir(exist_ok=True)
         with (self.directory / f"worker-{number}.log").open("ab") as log:

@@ -24,6 +24,38 @@ def test_hosts_racks_and_the_bound_of_memory_reach_every_worker() -> None:
     assert {spec.memory_bytes for spec in specs} == {1 << 20}
 
 
+@pytest.mark.parametrize(
+    ("listen", "advertise", "expected"),
+    [
+        ("0.0.0.0:0", "box:0", [("0.0.0.0:0", "box:0")] * 2),
+        ("0.0.0.0:70", "", [("0.0.0.0:70", ""), ("0.0.0.0:71", "")]),
+        ("0.0.0.0:70", "box:90", [("0.0.0.0:70", "box:90"), ("0.0.0.0:71", "box:91")]),
+        ("0.0.0.0:70", "box:0", [("0.0.0.0:70", "box:0"), ("0.0.0.0:71", "box:0")]),
+    ],
+)
+def test_each_worker_has_a_port_of_its_own(
+    listen: str, advertise: str, expected: list[tuple[str, str]]
+) -> None:
+    options = WorkersOptions(
+        directory=Path("/d"), listen=listen, masters=("127.0.0.1:1",), token_file=Path("/t"),
+        cluster_id="c", worker_count=2, hosts=("a",), advertise=advertise,
+    )  # fmt: skip
+    assert [(spec.listen, spec.advertise) for spec in options.specs()] == expected
+
+
+def test_an_advertised_address_that_means_nothing_is_refused(tmp_path: Path) -> None:
+    create_token(tmp_path / "token")
+    done = CliRunner().invoke(
+        cli,
+        [
+            *("serve", "workers", "--dir=w", "--advertise=box", "--cluster-id=c"),
+            *(f"--token-file={tmp_path / 'token'}", "--join=127.0.0.1:1"),
+        ],
+    )
+    assert isinstance(done.exception, InvalidConfig)
+    assert "'box' is no address: write HOST:PORT" in str(done.exception)
+
+
 def test_a_ray_that_lets_everybody_in_is_refused_unless_that_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
