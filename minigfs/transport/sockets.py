@@ -54,7 +54,8 @@ class SocketLink:
         self._receive_wait_ms: int | None = None  # the kernel's limit; it has none at first
         self._received_bytes = 0
         sock.setblocking(True)
-        if sock.family != socket.AF_UNIX:
+        self._is_tcp = sock.family != socket.AF_UNIX
+        if self._is_tcp:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # A peer whose machine vanished is noticed on connections that wait for ever.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -103,7 +104,7 @@ class SocketLink:
 
     def _counters_are_quiet(self) -> bool:
         """Those of TCP, for which no thread has to give way to others as it does for a poll."""
-        if self._socket.family == socket.AF_UNIX:
+        if not self._is_tcp:
             return False
         info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
         return info[:1] == _TCP_ESTABLISHED and info[-8:] == self._received_bytes.to_bytes(
