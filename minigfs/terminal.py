@@ -92,6 +92,7 @@ def terminal_options(command: _Command) -> _Command:
 
 def run_cli(command: click.Command, *, program: str, arguments: Sequence[str] | None = None) -> int:
     """Run a click command by the rules of this module; its exit code, for `leave`."""
+    _open_closed_streams()
     terminal = Terminal()
     try:
         code = _run(command, program, arguments, terminal)
@@ -112,6 +113,15 @@ def leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Where the shell's ``>&-`` has left no stream, one that takes everything: for what we print,
+    and so that no file of ours gets a number that child processes take for their output."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(null, mode, encoding="utf-8"))
 
 
 def _run(

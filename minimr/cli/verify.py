@@ -4,7 +4,14 @@ import sys
 
 import click
 
-from minigfs.terminal import EXIT_DAMAGE, Terminal, echo_json, format_bytes, terminal_options
+from minigfs.terminal import (
+    EXIT_DAMAGE,
+    Terminal,
+    echo_json,
+    format_bytes,
+    format_count,
+    terminal_options,
+)
 from minimr.cli.home import home_option
 
 __all__ = ["verify"]
@@ -28,7 +35,8 @@ def verify(terminal: Terminal, output: str, as_json: bool) -> None:
         echo_json({"is_whole": report.is_whole, **_fields(report)})
     elif report.is_whole:
         size_bytes = sum(file.size_bytes for file in report.files)
-        terminal.say(f"{report.output}: {len(report.files)} files, {format_bytes(size_bytes)}, ok")
+        count = format_count(len(report.files), "file")
+        terminal.say(f"{report.output}: {count}, {format_bytes(size_bytes)}, ok")
     else:
         for problem in report.problems:
             click.echo(problem)

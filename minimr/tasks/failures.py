@@ -182,10 +182,12 @@ def _user_failure(error: UserCodeFailed) -> Failure:
 def user_traceback(error: BaseException) -> str:
     """The traceback without this framework's frames."""
     told = traceback.TracebackException.from_exception(error, capture_locals=False)
-    kept = [frame for frame in told.stack if not is_framework(frame.filename)]
-    if not kept:
+    if all(is_framework(frame.filename) for frame in told.stack):
         return ""
-    told.stack[:] = kept
+    one: traceback.TracebackException | None = told
+    while one is not None:  # what it was raised from, or while handling, is told of too
+        one.stack[:] = [frame for frame in one.stack if not is_framework(frame.filename)]
+        one = one.__cause__ or one.__context__
     return "".join(told.format())
 
 

@@ -94,6 +94,7 @@ class RecordCalls:
         ends: list[int] = []
         effects = self._effects
         counts, writes = ((), ()) if effects is None else (effects.counts, effects.writes)
+        has_failed = False
         try:
             numbered = enumerate(islice(records, position, stop), position + 1)
             with nullcontext() if effects is None else effects.holding():
@@ -106,8 +107,11 @@ class RecordCalls:
                         break
         except (Exception, SystemExit) as error:  # whatever a user's function does
             self.failed_index = position + len(ends)
-            if self._set_aside is None or effects is None:
+            if self._set_aside is None:
                 blame("map", error)
+            has_failed = True
+        if has_failed:  # not in the handler: what is raised now has nothing to do with that
+            assert effects is not None
             del pairs[ends[-1] if ends else 0 :]
             pairs.extend(self._once_more(records[self.failed_index], effects))
             ends.append(len(pairs))

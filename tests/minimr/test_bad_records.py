@@ -86,10 +86,12 @@ def test_bad_records_go_to_quarantine_with_file_offset_and_reason(tmp_path: Path
 
 def test_one_bad_record_too_many_fails_the_job_and_publishes_nothing(tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b"x y\none\ntwo\n")
-    with pytest.raises(JobFailed, match=r"1 of --max-bad.*at byte 8"):
+    with pytest.raises(JobFailed, match=r"1 of --max-bad.*at byte 8") as caught:
         minimr.run(
             summed(count_field), input=str(tmp_path / "in"), output=str(tmp_path / "out"), max_bad=1
         )
+    assert caught.value.details.count("Traceback") == 1, "the second try's"
+    assert "/minimr/tasks/" not in caught.value.details, "user frames only"
     assert [entry.name for entry in tmp_path.iterdir()] == ["in"]
 
 
