@@ -6,6 +6,7 @@
     |-- JobUsageError               the call is wrong: exit code 2
     |   |-- UnknownJob
     |   |-- UnreadableJob
+    |   |-- RunsNoJobs              the cluster keeps files only
     |   |-- InputMissing            exit code 1
     |   `-- OutputExists            exit code 1
     |-- JobFailed                   the job ran and failed: exit code 1
@@ -32,6 +33,7 @@ __all__ = [
     "MinimrError",
     "NoSuchJob",
     "OutputExists",
+    "RunsNoJobs",
     "SegmentDamaged",
     "SegmentUnavailable",
     "TaskError",
@@ -58,6 +60,10 @@ class UnknownJob(JobUsageError):
 
 class UnreadableJob(JobUsageError):
     code = "unreadable-job"
+
+
+class RunsNoJobs(JobUsageError):
+    code = "runs-no-jobs"
 
 
 class InputMissing(JobUsageError):

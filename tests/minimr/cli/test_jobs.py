@@ -23,6 +23,11 @@ KNOWN = JobStatus(
 )  # fmt: skip
 
 
+def point_to(address: str, home: Path) -> None:
+    client = {"cluster_id": "c1", "masters": [address], "token_file": "token"}
+    (home / "client.json").write_text(json.dumps(client))
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
     async def no_workers(_request: ListWorkers) -> Message:
@@ -36,8 +41,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
     token = create_token(tmp_path / "token")
     handlers = {ListWorkers: no_workers, GetJob: one_job}
     with served(handlers, Security(token, "c1")) as address:
-        client = {"cluster_id": "c1", "masters": [address], "token_file": "token"}
-        (tmp_path / "client.json").write_text(json.dumps(client))
+        point_to(address, tmp_path)
         yield tmp_path
 
 
@@ -62,3 +66,13 @@ def test_logs_of_a_job_that_printed_nothing_are_none(home: Path) -> None:
     done = logs(home, "known")
     assert (done.returncode, done.stdout) == (0, "")
     assert "no worker" in done.stderr
+
+
+def test_a_cluster_that_only_keeps_files_says_so(tmp_path: Path) -> None:
+    token = create_token(tmp_path / "token")
+    with served({}, Security(token, "c1")) as address:
+        point_to(address, tmp_path)
+        done = logs(tmp_path, "any")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"the cluster of {address} keeps files and runs no jobs" in done.stderr
+    assert "--backend local" in done.stderr
