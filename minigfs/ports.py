@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from minigfs.closing import ClosedOnExit
 from minigfs.errors import InvalidPath, NoSpace
 
 __all__ = [
@@ -210,7 +211,7 @@ def _full_disk_is_no_space(path: str) -> Iterator[None]:
         raise
 
 
-class RealDiskFile:
+class RealDiskFile(ClosedOnExit):
     """A file of the operating system."""
 
     def __init__(self, path: str, descriptor: int) -> None:
@@ -268,17 +269,6 @@ class RealDiskFile:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class RealDisk:

@@ -24,8 +24,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice, product
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeAlias
+from typing import TypeAlias
 
 from minigfs.chunkserver.catalogue import CATALOGUE, CatalogueRow, read_catalogue
 from minigfs.chunkserver.checksum import (
@@ -37,6 +36,7 @@ from minigfs.chunkserver.checksum import (
 )
 from minigfs.chunkserver.chunk_file import HEADER_BYTES_MAX, check_table, decode_header
 from minigfs.chunkserver.trash import TRASH
+from minigfs.closing import ClosedOnExit
 from minigfs.config import CHECKSUM_BLOCK_BYTES
 from minigfs.errors import CorruptChunk, FileExists, InvalidConfig
 from minigfs.ids import FileId
@@ -114,7 +114,7 @@ class _Replica:
 _ReplicasByPlace: TypeAlias = dict[int, list[_Replica]]
 
 
-class Rescue:
+class Rescue(ClosedOnExit):
     """A context manager: ``scan`` some directories, then ``restore``."""
 
     def __init__(self, target: Path) -> None:
@@ -131,15 +131,7 @@ class Rescue:
         self._cluster_id = ""
         self.report = RescueReport()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._index.close()
         self._index_file.close()
 

@@ -1,8 +1,7 @@
 """A sealed chunk's file, open for verified reads."""
 
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self, TypeAlias
+from typing import TypeAlias
 
 from minigfs.chunkserver.append_slots import SLOTS_BYTES, Slot, sealed_slot
 from minigfs.chunkserver.checksum import SUM_BYTES, block_count, first_bad_block, table_slice
@@ -14,6 +13,7 @@ from minigfs.chunkserver.chunk_file import (
     check_table,
     decode_header,
 )
+from minigfs.closing import ClosedOnExit
 from minigfs.config import CHECKSUM_BLOCK_BYTES
 from minigfs.errors import CorruptChunk, Unsupported
 from minigfs.ids import ChunkHandle, ClusterId
@@ -24,7 +24,7 @@ __all__ = ["OpenChunk", "stored_chunk"]
 DamageFound: TypeAlias = Callable[[ChunkHandle, OSError], OSError]
 
 
-class OpenChunk:
+class OpenChunk(ClosedOnExit):
     """A sealed chunk open for verified reads; a context manager."""
 
     def __init__(
@@ -48,17 +48,6 @@ class OpenChunk:
         except BaseException:
             file.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._file.close()
 
     def close(self) -> None:
         self._file.close()

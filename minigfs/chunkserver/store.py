@@ -23,8 +23,6 @@ import itertools
 import logging
 import threading
 from functools import partial
-from types import TracebackType
-from typing import Self
 
 from minigfs.chunkserver.append_slots import SLOTS_BYTES
 from minigfs.chunkserver.checksum import (
@@ -42,6 +40,7 @@ from minigfs.chunkserver.reports import ChunkReport, ReportLedger
 from minigfs.chunkserver.sealed_chunk import OpenChunk, stored_chunk
 from minigfs.chunkserver.set_aside import QUARANTINE, SetAside
 from minigfs.chunkserver.trash import Trash
+from minigfs.closing import ClosedOnExit
 from minigfs.config import CHECKSUM_BLOCK_BYTES, MIN_CHUNK_BYTES
 from minigfs.errors import CorruptChunk, NoSpace, ProtocolError
 from minigfs.ids import ChunkHandle, ChunkVersion, ClusterId
@@ -285,8 +284,8 @@ class ChunkStore:
             return stored_chunk(header)
 
 
-class IncomingChunk:
-    """A chunk being written, by one thread. A context manager: not sealed inside, it is gone."""
+class IncomingChunk(ClosedOnExit):
+    """A chunk being written, by one thread: not sealed inside its block, it is gone."""
 
     def __init__(
         self,
@@ -313,15 +312,8 @@ class IncomingChunk:
         self._behind_bytes = 0  # on their way to the disk already, or there
         self._is_sealed = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Also remove what was not sealed."""
         self._file.close()
         if not self._is_sealed and self._disk.exists(self._path):
             self._disk.remove(self._path)

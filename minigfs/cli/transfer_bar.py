@@ -6,8 +6,9 @@ In a pipe, with ``--quiet`` and for what is done at once nothing is shown, and n
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
+
+from minigfs.closing import ClosedOnExit
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -17,8 +18,8 @@ __all__ = ["TransferBar"]
 _PATIENCE_S = 1.0
 
 
-class TransferBar:
-    """A context manager around all files of one command."""
+class TransferBar(ClosedOnExit):
+    """Around all files of one command."""
 
     def __init__(
         self, *, quiet: bool, now_s: Callable[[], float] = time.monotonic, width: int | None = None
@@ -30,15 +31,7 @@ class TransferBar:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
 

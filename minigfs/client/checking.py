@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
 
 import msgspec
 
@@ -24,6 +23,7 @@ from minigfs.chunkserver.checksum import SUM_BYTES
 from minigfs.chunkserver.messages import ChunkVerified, VerifyChunk
 from minigfs.client.config import ClientConfig
 from minigfs.client.masters import MasterCaller
+from minigfs.closing import ClosedOnExit
 from minigfs.errors import MinigfsError, SecurityError
 from minigfs.ids import ChunkHandle, ChunkserverId
 from minigfs.master.examine_messages import (
@@ -102,7 +102,7 @@ class CheckedChunk:
     findings: tuple[Finding, ...] = ()
 
 
-class ReplicaChecker:
+class ReplicaChecker(ClosedOnExit):
     """A context manager. Errors of the masters are raised as ``MasterCaller.call`` raises them."""
 
     def __init__(self, config: ClientConfig, *, quick: bool = False) -> None:
@@ -112,10 +112,7 @@ class ReplicaChecker:
         self._quick = quick
         self._workers = ThreadPoolExecutor(_CHUNKS_AT_ONCE, thread_name_prefix="minigfs-check")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._workers.shutdown(cancel_futures=True)
         self._pool.close()
 

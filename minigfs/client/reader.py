@@ -2,12 +2,12 @@
 
 import io
 from collections.abc import Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from minigfs.client.locations import ChunkMap
 from minigfs.client.read_ahead import ReadAhead
 from minigfs.client.replica_reads import ReplicaReader
+from minigfs.closing import ClosedOnExit
 from minigfs.errors import InvalidPath
 from minigfs.master.messages import FileStatus
 
@@ -22,7 +22,7 @@ _JOINED_COUNT_MAX = 64  # chunks, each of which is mapped meanwhile: 4 GiB of th
 _VIEW_BYTES_MIN = 64 * 1024  # less is copied: a whole mapping is not kept alive for a few bytes
 
 
-class FileReader:
+class FileReader(ClosedOnExit):
     """One open file; made by ``MinigfsClient.open_reader``.
 
     The file is immutable: size and bytes are those of the moment it was opened. Thread-safe; reads
@@ -98,17 +98,6 @@ class FileReader:
     def close(self) -> None:
         """Give back what is borrowed of chunkservers; views of it stay good."""
         self._replicas.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _clip(self, offset: int, length: int) -> int:
         if offset < 0 or length < 0:

@@ -11,11 +11,10 @@ Whether a snapshot *counts* is not decided here: the log must say so (``durable_
 
 import re
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
 
 import msgspec
 
+from minigfs.closing import ClosedOnExit
 from minigfs.errors import CorruptSnapshot, FileMissing, NoSpace, ProtocolError
 from minigfs.ports import Disk, DiskFile
 from minigfs.raft import SnapshotMetadata
@@ -176,7 +175,7 @@ class SnapshotWriter:
         self._chain = chain
 
 
-class SnapshotReader:
+class SnapshotReader(ClosedOnExit):
     """One open snapshot file."""
 
     def __init__(self, file: DiskFile, path: str, name: str) -> None:
@@ -229,17 +228,6 @@ class SnapshotReader:
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _read(self, at: int, chain: int) -> tuple[Record, int, int]:
         """The record at an offset, the offset of the next, and the record's chain."""

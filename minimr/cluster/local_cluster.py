@@ -4,9 +4,9 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
+from minigfs.closing import ClosedOnExit
 from minigfs.cluster import ClusterLayout
 from minigfs.cluster.storage import StorageShape
 from minimr import runner
@@ -18,7 +18,7 @@ from minimr.job import Job
 __all__ = ["LocalCluster"]
 
 
-class LocalCluster:
+class LocalCluster(ClosedOnExit):
     """Masters, chunkservers and Ray workers of this machine, as long as the ``with`` block lasts.
 
     ::
@@ -87,15 +87,7 @@ class LocalCluster:
         except BaseException:  # Ctrl-C too: nothing is left running
             self.close()
             raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        return super().__enter__()
 
     def close(self) -> None:
         """Stop the processes, and remove the directory if it is temporary. Twice is no error."""

@@ -37,6 +37,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from minigfs.closing import ClosedOnExit
 from minimr.column_types import is_binary, stored
 from minimr.errors import SegmentDamaged, SegmentUnavailable
 from minimr.pairs import Pairs, binary_parts, check_same_types, example_of
@@ -217,7 +218,7 @@ class SegmentWriter:
             self.discard()
 
 
-class SegmentReader:
+class SegmentReader(ClosedOnExit):
     """Reads partitions of one segment; every failure is `SegmentUnavailable` with its path.
 
     It lies at ``start`` of the file and has ``size_bytes`` (None: up to the file's end).
@@ -282,17 +283,6 @@ class SegmentReader:
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _read_trailer(self) -> None:
         size = self._size_bytes

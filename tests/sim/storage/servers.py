@@ -10,11 +10,10 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from minigfs.chunkserver.identity import Identity
 from minigfs.chunkserver.process import Chunkserver, ChunkserverOptions
+from minigfs.closing import ClosedOnExit
 from minigfs.errors import InvalidConfig
 from minigfs.ids import ChunkHandle, ChunkserverId, ClusterId
 from minigfs.master.heartbeat_messages import AheadReplica, CatalogueBatch
@@ -233,7 +232,7 @@ class LifeDisk:
         return self._disk.capacity_bytes()
 
 
-class LifeFile:
+class LifeFile(ClosedOnExit):
     def __init__(self, disk: LifeDisk, file: DiskFile) -> None:
         self._disk = disk
         self._file = file
@@ -267,17 +266,6 @@ class LifeFile:
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class NoCatalogue:
