@@ -35,7 +35,7 @@ from minigfs.config import FileSystemConfig
 from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId
 from minigfs.master.heartbeat_messages import Heartbeat, ReplicaReport
 from minigfs.master.machine import FILE_SYSTEM_MACHINE
-from minigfs.master.name_table import NameTable
+from minigfs.master.name_table import BLOCK_NAMES_MAX, NameTable
 from minigfs.master.process import FileSystemService, MasterOptions, serve_master
 from minigfs.master.snapshot import freeze_state
 from minigfs.master.state import (
@@ -57,7 +57,7 @@ from minigfs.transport.security import Security
 __all__ = ["main"]
 
 FILES_PER_DIRECTORY = 1_000
-NAMES_PER_BLOCK = 256
+
 NOW_MS = 1_700_000_000_000
 SNAPSHOT_INDEX = 3_000_000
 SECURITY = Security(b"t" * 32, "bench")
@@ -268,7 +268,7 @@ def _filled_state(file_count: int) -> FileSystemState:
 
 
 def _table(entries: list[tuple[str, FileId]]) -> NameTable:
-    blocks = (entries[i : i + NAMES_PER_BLOCK] for i in range(0, len(entries), NAMES_PER_BLOCK))
+    blocks = (entries[i : i + BLOCK_NAMES_MAX] for i in range(0, len(entries), BLOCK_NAMES_MAX))
     return NameTable.from_blocks(
         (tuple(name for name, _ in block), tuple(file_id for _, file_id in block))
         for block in blocks
