@@ -122,7 +122,7 @@ class ReplicatedHost:
         self._watchers: list[LeadershipWatcher] = []
         self._leading: int | None = None
         self._pulse = Pulse()
-        self._pump_is_due = False
+        self._due_pump: asyncio.Handle | None = None
         self._commit_seen = 0
         self._stopping = False
         self._ended = False
@@ -397,16 +397,13 @@ class ReplicatedHost:
 
     def _mark(self) -> None:
         """Something happened: see to what is due, once this turn's events are all in."""
-        if not self._pump_is_due:
-            self._pump_is_due = True
-            self._loop.call_soon(self._marked)
-
-    def _marked(self) -> None:
-        if self._pump_is_due:  # else it was done on the way
-            self._pump()
+        if self._due_pump is None:
+            self._due_pump = self._loop.call_soon(self._pump)
 
     def _pump(self) -> None:
-        self._pump_is_due = False
+        if self._due_pump is not None:
+            self._due_pump.cancel()  # else both go on while there is more to do, and soon a dozen
+            self._due_pump = None
         if self._lanes is None or self._ended:
             return
         try:

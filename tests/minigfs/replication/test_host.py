@@ -81,6 +81,27 @@ def test_a_hundred_concurrent_proposals_share_a_few_syncs(tmp_path) -> None:
     asyncio.run(main())
 
 
+def test_a_backlog_is_applied_a_slice_a_turn_however_many_writes_end_meanwhile(tmp_path) -> None:
+    one_a_slice = HostSettings(member=MemberSettings(apply_entries_max=1))
+
+    async def main() -> int:
+        machine = Journal()
+        host = lone_host(RealDisk(tmp_path), {"a": machine}, settings=one_a_slice)
+        await host.start(LONE_ADDRESS)
+        proposals, applied_in_a_turn = [], []
+        for turn in range(2_000):
+            if turn < 500:  # a write each, as far as the disk keeps up
+                proposals += [asyncio.create_task(host.propose("a", b"x")) for _ in range(2)]
+            before = len(machine.applied)
+            await asyncio.sleep(0)
+            applied_in_a_turn.append(len(machine.applied) - before)
+        await asyncio.gather(*proposals)
+        await host.stop()
+        return max(applied_in_a_turn)
+
+    assert asyncio.run(main()) <= 2, "one when it is due, and one when a write returns"
+
+
 def test_nothing_is_applied_or_answered_before_it_is_durable(tmp_path) -> None:
     async def main() -> None:
         disk = ObservedDisk(tmp_path)
