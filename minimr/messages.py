@@ -44,6 +44,7 @@ __all__ = [
     "ReduceResult",
     "ReportFailure",
     "ReportSuccess",
+    "ReportTasks",
     "Skew",
     "Split",
     "SplitPoint",
@@ -383,8 +384,11 @@ class GetJobSpec(Request[JobSpec], frozen=True, tag="job.spec"):
 
 
 class TaskOffer(Message, frozen=True):
+    """``more`` are to be run after ``assignment``, one after the other: short ones only."""
+
     assignment: Assignment | None
     known: bool = True  # False: the coordinator restarted or had given this worker up; say hello
+    more: tuple[Assignment, ...] = ()
 
 
 class PingReply(Message, frozen=True):
@@ -409,11 +413,15 @@ class PollTask(Request[TaskOffer], frozen=True, tag="work.poll"):
     """A free slot asks for work; answers when there is some, or after ``wait_ms``.
 
     It names the worker like ``HelloWorker`` and says that nothing runs on it: an attempt that was
-    offered before and whose end was not reported counts as lost.
+    offered before and whose end was not reported counts as lost. It gets ``most`` attempts at most.
+    A worker that ``said_hello`` in this life leaves out what it has stored; a coordinator that does
+    not know it asks for another hello.
     """
 
     worker: WorkerInfo
     wait_ms: int = 10_000
+    most: int = 1
+    said_hello: bool = False
 
 
 class PingWorker(Request[PingReply], frozen=True, tag="work.ping"):
@@ -471,6 +479,15 @@ class ReportFailure(Request[Empty], frozen=True, tag="work.failed"):
     worker_id: WorkerId
     attempt: AttemptId
     failure: Failure
+
+
+class ReportTasks(Request[Empty], frozen=True, tag="work.ended"):
+    """Ends of attempts that were offered together. Those ``returned`` had better run elsewhere:
+    they would wait here for one that takes long."""
+
+    worker_id: WorkerId
+    ends: tuple[ReportSuccess | ReportFailure, ...]
+    returned: tuple[AttemptId, ...] = ()
 
 
 class WorkerReport(Message, frozen=True):

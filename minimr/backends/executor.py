@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +23,6 @@ from minimr.backends.crash_dump import crash_stack
 from minimr.ids import WorkerId
 from minimr.messages import (
     Assignment,
-    AttemptResult,
     Failure,
     FailureKind,
     GetMapOutputs,
@@ -32,16 +31,16 @@ from minimr.messages import (
 )
 from minimr.tasks.executor_channel import (
     AskOutputs,
-    AttemptFailure,
+    AttemptEnd,
     AttemptProgress,
-    AttemptSucceeded,
+    AttemptsEnded,
     ChannelClosed,
     ExecutorChannel,
     OpenJob,
     OutputNews,
-    RunAttempt,
+    RunAttempts,
 )
-from minimr.tasks.failures import OUT_OF_MEMORY, AttemptFailed
+from minimr.tasks.failures import OUT_OF_MEMORY
 from minimr.tasks.gasp import PAGE_BYTES, GaspPage
 
 __all__ = ["AttemptWork", "ExecutorProcess", "share_of_cores"]
@@ -55,10 +54,10 @@ _MEMORY_WORDS = ("memory allocation of", "bad_alloc", "MemoryError", "Cannot all
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptWork:
-    """One attempt and all that the child needs to run it."""
+    """Attempts of one job, to be run one after the other, and all that the child needs for that."""
 
     spec: JobSpec
-    assignment: Assignment
+    assignments: tuple[Assignment, ...]
     scratch: Path  # this worker's segment directory
     worker_id: WorkerId
     address: str = ""  # of the worker's segment server; "" when there is none
@@ -66,11 +65,11 @@ class AttemptWork:
     token: bytes = b""  # to fetch segments from other workers
     cluster_id: str = ""
     tls: TlsFiles | None = None
-    log: Path | None = None  # for what user code prints; None: the executor's own log
+    logs: tuple[Path, ...] = ()  # for what user code prints, one each; (): the executor's own log
 
 
 class ExecutorProcess:
-    """One child. It runs the attempts of one job, one at a time, and is then closed.
+    """One child. It runs the attempts of one job, one after the other, and is then closed.
 
     Parameters
     ----------
@@ -124,18 +123,18 @@ class ExecutorProcess:
     def run(
         self,
         work: AttemptWork,
-        on_progress: Callable[[int, int], None],
+        on_progress: Callable[[int, int, int], None],
         is_cancelled: Callable[[], bool],
         ask_outputs: Callable[[GetMapOutputs, Callable[[], bool]], MapOutputNews | None],
-    ) -> AttemptResult:
-        """Run one attempt; all attempts of one executor are of one job.
+    ) -> Iterator[AttemptEnd]:
+        """Run attempts, all of one job, and give their ends as they are told.
 
         ``ask_outputs`` waits for news of map outputs, in a thread of its own, for as long as the
         function that it is given does not say that the attempt has ended.
-        ``on_progress(done_bytes, total_bytes)`` is called from this thread. Raises
-        ``AttemptFailed``: with what the attempt reported, with ``DIED`` when the child ended under
-        it, with ``CANCELLED`` after ``kill`` or when ``is_cancelled()`` became true. After the
-        last two the executor is of no more use.
+        ``on_progress(turn, done_bytes, total_bytes)`` is called from this thread. The last end is a
+        failure with ``DIED`` when the child ended under an attempt, with ``CANCELLED`` after
+        ``kill`` or when ``is_cancelled()`` became true; then the executor is of no more use, and
+        nothing is known of attempts of other turns whose end was not told.
         """
         assert self._opened in (None, work.spec.job_id), "an executor serves one job"
         log_offset = self._log_file.stat().st_size
@@ -147,11 +146,11 @@ class ExecutorProcess:
                 message = self._channel.receive_from_executor(_LOOK_INTERVAL_MS)
                 match message:
                     case AttemptProgress():
-                        on_progress(message.done_bytes, message.total_bytes)
-                    case AttemptSucceeded():
-                        return message.result
-                    case AttemptFailure():
-                        raise AttemptFailed(message.failure)
+                        on_progress(message.turn, message.done_bytes, message.total_bytes)
+                    case AttemptsEnded():
+                        yield from message.ends
+                        if message.is_last:
+                            return
                     case AskOutputs():
                         self._start_asking(message.request, ask_outputs, ended)
                 if is_cancelled():
@@ -160,7 +159,9 @@ class ExecutorProcess:
                 if message is None and not self.is_alive:
                     raise ChannelClosed
         except ChannelClosed:
-            raise AttemptFailed(self._end_of(work, log_offset)) from None
+            turn = max(1, self._page.turn)
+            failure = self._end_of(work, turn, log_offset)
+            yield AttemptEnd(turn, self._page.worked_ms, failure=failure)
         finally:
             ended.set()
 
@@ -229,18 +230,18 @@ class ExecutorProcess:
                 )
             )
             self._opened = work.spec.job_id
-        log = str(work.log) if work.log is not None else ""
-        self._channel.send_to_executor(RunAttempt(assignment=work.assignment, log=log))
+        logs = tuple(str(log) for log in work.logs)
+        self._channel.send_to_executor(RunAttempts(assignments=work.assignments, logs=logs))
 
-    def _end_of(self, work: AttemptWork, log_offset: int) -> Failure:
+    def _end_of(self, work: AttemptWork, turn: int, log_offset: int) -> Failure:
         """Why the child is gone; it has closed its end, so it is dead or about to be."""
         status = self._reap()
-        attempt = work.assignment.attempt
+        attempt = work.assignments[turn - 1].attempt
         if self._killed.is_set():
             return Failure(kind=FailureKind.CANCELLED, error=f"{attempt} was cancelled")
         log_file = self._log_file
-        if work.log is not None and work.log.exists():
-            log_file, log_offset = work.log, 0
+        if work.logs and work.logs[turn - 1].exists():
+            log_file, log_offset = work.logs[turn - 1], 0
         log = _log_end(log_file, log_offset)
         tail = "\n".join(log.splitlines()[-_LOG_TAIL_LINES:])
         suspect = self._page.suspect

@@ -164,20 +164,26 @@ class ProcessSlot:
 
         work = AttemptWork(
             spec=self._spec,
-            assignment=assignment,
+            assignments=(assignment,),
             scratch=self._scratch,
             worker_id=self.info.worker_id,
             host=HOST,
         )
         executor = self._executors.acquire(self._spec.job_id)
         try:
+
+            def note(_turn: int, done_bytes: int, total_bytes: int) -> None:
+                on_progress(done_bytes, total_bytes)
+
             # ``cancel`` kills it.
-            return executor.run(work, on_progress, lambda: False, self._news_of)
-        except AttemptFailed as failed:
-            raise AttemptFailed(_without_log(failed.failure)) from None
+            (end,) = executor.run(work, note, lambda: False, self._news_of)
         finally:
-            self._worked_ms = executor.page.worked_ms
             self._executors.release()
+        self._worked_ms = end.worked_ms
+        if end.failure is not None:
+            raise AttemptFailed(_without_log(end.failure))
+        assert end.result is not None
+        return end.result
 
     def _news_of(
         self, request: GetMapOutputs, has_ended: Callable[[], bool]

@@ -17,7 +17,6 @@ until a master has taken it, because a finished task is worth waiting for a mast
 It knows nothing of Ray: `minimr.backends.ray_actors` only wraps it.
 """
 
-import itertools
 import logging
 import os
 import secrets
@@ -34,12 +33,12 @@ import msgspec
 from minigfs.errors import ClusterError, MinigfsError
 from minigfs.transport.address import advertised
 from minigfs.transport.bulk_server import BulkServer
-from minigfs.transport.messages import Empty, Request
 from minigfs.transport.metrics import Counters, Metric
 from minigfs.transport.security import Security
 from minimr.backends.executor import AttemptWork
 from minimr.backends.executor_slot import ExecutorSlot
 from minimr.backends.master_link import MasterLink
+from minimr.backends.task_batch import TaskBatch
 from minimr.backends.task_logs import TaskLogs
 from minimr.backends.worker_disk import WorkerDisk
 from minimr.backends.worker_metrics import (
@@ -69,7 +68,8 @@ from minimr.messages import (
     WorkerInfo,
 )
 from minimr.shuffle.fetch import segment_handlers
-from minimr.tasks.failures import AttemptFailed
+from minimr.tasks.executor_channel import AttemptEnd
+from minimr.tasks.gasp import GaspPage
 
 if TYPE_CHECKING:
     from minigfs.transport.metrics_http import MetricsServer
@@ -81,6 +81,7 @@ logger = logging.getLogger(__name__)
 _POLL_WAIT_MS = 2_000  # an answer that is overdue tells that the leader hangs
 _FIRST_POLL_WAIT_MS = 50  # after a task; with no other by then, there is time to warm a spare
 _RETRY_MS = 200  # between two tries to reach a master
+_ATTEMPT_COUNT_MAX = 64  # of an offer; the masters answer polls and take reports so much less often
 _SPEC_COUNT_MAX = 4  # job specifications kept; a big one holds a million splits
 
 
@@ -123,8 +124,8 @@ class WorkerSupervisor:
         self._server = BulkServer(handlers, options.security, name="segments")
         self._address = ""
         self._specs: dict[JobId, JobSpec] = {}
-        self._running_lock = threading.Lock()
-        self._running: Progress | None = None
+        self._batch: TaskBatch | None = None
+        self._reporting = threading.Lock()
         self._stopping = threading.Event()
         self._registered = threading.Event()
         self._counters = Counters(COUNTERS)
@@ -168,7 +169,7 @@ class WorkerSupervisor:
             return worker_metrics(
                 self._counters,
                 is_registered=self._registered.is_set(),
-                is_busy=bool(self._progress()),
+                is_busy=self._batch is not None,
                 stored_jobs=len(self._disk.jobs()),
                 executor_pid=self._executors.pid,
             )
@@ -182,13 +183,18 @@ class WorkerSupervisor:
         wait_ms = _POLL_WAIT_MS
         while not self._stopping.is_set():
             try:
-                poll = PollTask(worker=self._info(), wait_ms=wait_ms)
+                poll = PollTask(
+                    worker=self._info(),
+                    wait_ms=wait_ms,
+                    most=_ATTEMPT_COUNT_MAX,
+                    said_hello=True,
+                )
                 offer = self._link.call(poll, wait_ms=wait_ms)
             except MinigfsError as error:
                 self._pause(error)
                 continue
             if offer.assignment is not None:
-                self._run(offer.assignment)
+                self._run((offer.assignment, *offer.more))
                 wait_ms = _FIRST_POLL_WAIT_MS
                 continue
             if not offer.known:
@@ -196,47 +202,61 @@ class WorkerSupervisor:
             self._executors.warm_spare()
             wait_ms = _POLL_WAIT_MS
 
-    def _run(self, assignment: Assignment) -> None:
-        attempt = assignment.attempt
-        self._on_progress(attempt)(0, 0)
-        report = self._outcome(assignment)
-        is_success = isinstance(report, ReportSuccess)
-        self._counters.add(ATTEMPTS_SUCCEEDED if is_success else ATTEMPTS_FAILED)
-        self._deliver(report)
-        # Until the report is delivered, pings name the attempt, so that nobody counts it as lost.
-        with self._running_lock:
-            self._running = None
-
-    def _outcome(self, assignment: Assignment) -> ReportSuccess | ReportFailure:
-        attempt = assignment.attempt
-        try:
-            work = self._prepare(assignment)
-            executor = self._executors.acquire(attempt.task.job_id)
+    def _run(self, assignments: tuple[Assignment, ...]) -> None:
+        batch = self._batch = TaskBatch(assignments, self._disk.worker_id)
+        while not self._stopping.is_set() and (waiting := batch.take_open()):
             try:
-                result = executor.run(
-                    work, self._on_progress(attempt), partial(self._look, work), self._ask_outputs
-                )
-                worked_ms = executor.page.worked_ms
-            finally:
-                self._executors.release()
-                assert work.log is not None
-                self._logs.keep(work.log)
-        except AttemptFailed as failed:
-            return self._failure(attempt, failed.failure)
-        except NoSuchJob as error:
-            return self._failure(attempt, Failure(kind=FailureKind.CANCELLED, error=error.message))
-        except (MinigfsError, OSError) as error:
-            logger.exception("%s could not be run", attempt)
-            text = f"{attempt} could not be run on worker {self._disk.worker_id}: {error}"
-            return self._failure(attempt, Failure(kind=FailureKind.INTERNAL, error=text))
+                self._run_open(batch, self._prepare(waiting))
+            except NoSuchJob as error:
+                self._end_first(batch, waiting, FailureKind.CANCELLED, error.message)
+            except (MinigfsError, OSError) as error:
+                logger.exception("%s could not be run", waiting[0].attempt)
+                where = f"on worker {self._disk.worker_id}"
+                text = f"{waiting[0].attempt} could not be run {where}: {error}"
+                self._end_first(batch, waiting, FailureKind.INTERNAL, text)
+        self._deliver(batch)
+        # Until the report is delivered, pings name the attempts, so that nobody counts them lost.
+        self._batch = None
+
+    def _run_open(self, batch: TaskBatch, work: AttemptWork) -> None:
+        """Run attempts until they have ended or their executor has."""
+        executor = self._executors.acquire(work.spec.job_id)
+        turn = 0
+        try:
+            ask, look = self._ask_outputs, partial(self._look, work, executor.page)
+            for end in executor.run(work, batch.note_progress, look, ask):
+                turn = end.turn
+                self._note_end(batch, batch.attempt_at(turn), end)
+        finally:
+            self._executors.release()
+            self._logs.keep(work.logs[max(turn, executor.page.turn, 1) - 1])
+        # An executor that died may have ended some without a word: they are done again.
+        batch.give_back([batch.attempt_at(before) for before in range(1, turn)])
+
+    def _note_end(self, batch: TaskBatch, attempt: AttemptId, end: AttemptEnd) -> None:
+        if batch.end(self._report_of(attempt, end)):
+            self._counters.add(ATTEMPTS_SUCCEEDED if end.failure is None else ATTEMPTS_FAILED)
+
+    def _report_of(self, attempt: AttemptId, end: AttemptEnd) -> ReportSuccess | ReportFailure:
+        worker_id = self._disk.worker_id
+        if end.failure is not None:
+            return ReportFailure(worker_id=worker_id, attempt=attempt, failure=end.failure)
+        assert end.result is not None
         return ReportSuccess(
-            worker_id=self._disk.worker_id, attempt=attempt, result=result, worked_ms=worked_ms
+            worker_id=worker_id, attempt=attempt, result=end.result, worked_ms=end.worked_ms
         )
 
-    def _look(self, work: AttemptWork) -> bool:
-        """Some times a second while an attempt runs: whether to abandon it."""
-        assert work.log is not None
-        self._logs.bound(work.log)
+    def _end_first(
+        self, batch: TaskBatch, waiting: tuple[Assignment, ...], kind: FailureKind, error: str
+    ) -> None:
+        """Nothing can be run here: one attempt says why, the others go back."""
+        failure = Failure(kind=kind, error=error)
+        self._note_end(batch, waiting[0].attempt, AttemptEnd(1, 0, failure=failure))
+        batch.give_back()
+
+    def _look(self, work: AttemptWork, page: GaspPage) -> bool:
+        """Some times a second while attempts run: whether to abandon them."""
+        self._logs.bound(work.logs[max(page.turn, 1) - 1])
         return self._stopping.is_set()
 
     def _ask_outputs(
@@ -255,15 +275,12 @@ class WorkerSupervisor:
             asked = msgspec.structs.replace(asked, missed=(), damaged_count=0)
         return None
 
-    def _failure(self, attempt: AttemptId, failure: Failure) -> ReportFailure:
-        return ReportFailure(worker_id=self._disk.worker_id, attempt=attempt, failure=failure)
-
-    def _prepare(self, assignment: Assignment) -> AttemptWork:
-        job_id = assignment.attempt.task.job_id
+    def _prepare(self, assignments: tuple[Assignment, ...]) -> AttemptWork:
+        job_id = assignments[0].attempt.task.job_id
         self._disk.make_job_directory(job_id)
         return AttemptWork(
             spec=self._spec(job_id),
-            assignment=assignment,
+            assignments=assignments,
             scratch=self._disk.segments,
             worker_id=self._disk.worker_id,
             address=self._address,
@@ -271,7 +288,7 @@ class WorkerSupervisor:
             token=self._options.security.token,
             cluster_id=self._options.security.cluster_id,
             tls=self._options.security.tls,
-            log=self._logs.path(assignment.attempt),
+            logs=tuple(self._logs.path(each.attempt) for each in assignments),
         )
 
     def _spec(self, job_id: JobId) -> JobSpec:
@@ -284,35 +301,18 @@ class WorkerSupervisor:
             self._specs[job_id] = spec
         return self._specs[job_id]
 
-    def _on_progress(self, attempt: AttemptId) -> Callable[[int, int], None]:
-        began_ns = time.monotonic_ns()
-        steps = itertools.count()
-
-        def note(done_bytes: int, total_bytes: int) -> None:
-            with self._running_lock:
-                self._running = Progress(
-                    attempt=attempt,
-                    done_bytes=done_bytes,
-                    total_bytes=total_bytes,
-                    steps=next(steps),
-                    elapsed_ms=(time.monotonic_ns() - began_ns) // 1_000_000,
-                    worked_ms=0,
-                )
-
-        return note
-
-    def _deliver(self, report: Request[Empty]) -> None:
-        """Send until a master takes it."""
-        while not self._stopping.is_set():
-            try:
-                self._link.call(report)
-            except ClusterError as error:  # it may not have arrived: a restart, a full disk
-                self._pause(error)
-            except MinigfsError:  # it has arrived, and there is no use for it
-                logger.exception("the coordinator refused a report")
-                return
-            else:
-                return
+    def _deliver(self, batch: TaskBatch) -> None:
+        """Send until a master has taken all there is."""
+        with self._reporting:
+            while not self._stopping.is_set() and (report := batch.report()) is not None:
+                try:
+                    self._link.call(report)
+                except ClusterError as error:  # it may not have arrived: a restart, a full disk
+                    self._pause(error)
+                    continue
+                except MinigfsError:  # it has arrived, and there is no use for it
+                    logger.exception("the coordinator refused a report")
+                batch.note_reported(report)
 
     # ---------------------------------------------------------------- ping thread
 
@@ -323,6 +323,7 @@ class WorkerSupervisor:
             self._executors.tend(())
             if not self._registered.is_set():
                 continue  # the work thread is about to say hello
+            self._report_early()
             request = PingWorker(
                 worker_id=self._disk.worker_id,
                 incarnation=self._incarnation,
@@ -342,12 +343,32 @@ class WorkerSupervisor:
                 continue
             self._obey(reply)
 
+    def _report_early(self) -> None:
+        """What should not wait until an attempt ends that takes long."""
+        batch, page = self._batch, self._executors.page
+        if batch is None or page is None or not batch.give_back_if_long(page):
+            return
+        if not self._reporting.acquire(blocking=False):
+            return  # it has ended, and all is being reported
+        try:
+            report = batch.report()
+            if report is not None:
+                self._ping_link.call(report, timeout_ms=PING_INTERVAL_MS * 2)
+                batch.note_reported(report)
+        except MinigfsError as error:
+            logger.warning("a report will be sent again: %s", error)
+        finally:
+            self._reporting.release()
+
     def _obey(self, reply: PingReply) -> None:
         for link in (self._link, self._ping_link):
             link.know(reply.masters)
-        progress = self._progress()
-        if progress and progress[0].attempt in reply.cancel:
-            self._executors.cancel()
+        batch, page = self._batch, self._executors.page
+        if batch is not None and reply.cancel:
+            at_hand = [one for one in reply.cancel if page and batch.is_at_hand(one, page)]
+            batch.give_back(set(reply.cancel).difference(at_hand))
+            if at_hand:
+                self._executors.cancel()
         for job_id in reply.finished_jobs:
             self._specs.pop(job_id, None)
             self._disk.remove_job(job_id)
@@ -367,9 +388,8 @@ class WorkerSupervisor:
             return
 
     def _hello_request(self) -> HelloWorker:
-        return HelloWorker(
-            worker=self._info(), running=self._progress(), stored_jobs=self._known_jobs()
-        )
+        worker = msgspec.structs.replace(self._info(), stored=self._disk.stored())
+        return HelloWorker(worker=worker, running=self._progress(), stored_jobs=self._known_jobs())
 
     def _info(self) -> WorkerInfo:
         return WorkerInfo(
@@ -380,27 +400,13 @@ class WorkerSupervisor:
             pid=os.getpid(),
             executor_pid=self._executors.pid,
             directory=str(self._options.directory),
-            stored=self._disk.stored(),
             rack=self._options.rack,
             unfit=self._disk.complaint(),
         )
 
     def _progress(self) -> tuple[Progress, ...]:
-        with self._running_lock:
-            running = self._running
-        if running is None:
-            return ()
-        page = self._executors.page
-        if page is None:  # its executor is to be started, or has ended
-            return (running,)
-        return (
-            msgspec.structs.replace(
-                running,
-                done_bytes=max(running.done_bytes, page.done_bytes),
-                steps=running.steps + page.steps,
-                worked_ms=page.worked_ms,
-            ),
-        )
+        batch = self._batch
+        return batch.progress(self._executors.page) if batch is not None else ()
 
     def _known_jobs(self) -> tuple[JobId, ...]:
         return tuple(sorted({*self._disk.jobs(), *self._executors.jobs}))

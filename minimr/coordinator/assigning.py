@@ -8,6 +8,7 @@ share the slots fairly. Of that job it gets, in this order:
    slot waits ``LOCALITY_WAIT_MS`` for a better one to come free, then takes a task of its rack,
    waits as long again, then takes any (delay scheduling);
 3. when nothing is idle, a backup;
+   (of 2, with more of the same if they are short: ``batches``)
 4. when no job has any of these for it, a reduce whose job is still mapping: it fetches map outputs
    as they come. Such a reduce gives up its slot as soon as a map needs it (``to_set_back``).
 
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 
 from minimr.config import BACKUP_LOOK_INTERVAL_MS, LOCALITY_WAIT_MS, RETRY_ELSEWHERE_MS
 from minimr.coordinator.backups import POLICIES, SLOW_PERMILLE, PhaseView, TaskView
+from minimr.coordinator.batches import Batch
 from minimr.coordinator.fleet import Fleet, Worker
 from minimr.coordinator.machine import CoordinatorMachine
 from minimr.coordinator.pace import Pace
@@ -32,15 +34,15 @@ from minimr.messages import FailureKind, Nearness
 __all__ = ["Assigner", "Choice"]
 
 _BACKED_UP = (TaskPhase.MAP, TaskPhase.REDUCE)
+_NOISE_MS = 10  # a tiny task that took some milliseconds more tells nothing of its worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """``worker`` is to run ``task`` now."""
+    """``worker`` is to run ``tasks`` now, one after the other."""
 
     worker: Worker
-    task: TaskId
-    nearness: Nearness = Nearness.REMOTE
+    tasks: tuple[tuple[TaskId, Nearness], ...]
     is_backup: bool = False
 
 
@@ -121,13 +123,13 @@ class Assigner:
         if task.phase not in _BACKED_UP:
             return
         pace = self._paces.setdefault((task.job_id, task.phase), Pace())
-        duration_ms = now_ms - (running.ready_ms or running.began_ms)
+        duration_ms = running.duration_ms(now_ms)
         size_bytes = self._size_of(running)
         worker = self._fleet.alive(running.worker_id)
         if not committed and 0 < running.done_bytes < running.total_bytes:
             duration_ms = duration_ms * running.total_bytes // running.done_bytes
         if worker is not None and len(pace):
-            permille = duration_ms * 1000 // pace.expected_ms(size_bytes)
+            permille = duration_ms * 1000 // max(_NOISE_MS, pace.expected_ms(size_bytes))
             worker.note_slowness(permille, duration_ms, now_ms)
         if committed:
             pace.add(size_bytes, duration_ms, running.ready_ms - running.began_ms)
@@ -135,9 +137,8 @@ class Assigner:
     def _size_of(self, running: RunningAttempt) -> int:
         task = running.attempt.task
         record = self._state.jobs.get(task.job_id)
-        if task.phase is TaskPhase.MAP and record is not None:
-            return record.spec.splits[task.index].size_bytes
-        return running.total_bytes
+        known = _split_bytes(record, task) if record is not None else 0
+        return known or running.total_bytes
 
     # --- who gets what ---------------------------------------------------------------------------
 
@@ -156,7 +157,7 @@ class Assigner:
     def _choice_for(self, worker: Worker, fit: list[Worker], now_ms: int) -> Choice | None:
         jobs = sorted(
             self._state.jobs.values(),
-            key=lambda record: self._running.count_of_job(record.job_id),
+            key=lambda record: self._running.slots_of_job(record.job_id),
         )
         for record in jobs:
             phase = phase_to_run(record)
@@ -182,7 +183,7 @@ class Assigner:
             if index is not None and not self._is_near(record, phase, index, worker, fit):
                 task = TaskId(record.job_id, phase, index)
                 near = self._nearness(record, task, worker)
-                return Choice(worker=worker, task=task, nearness=near, is_backup=True)
+                return Choice(worker=worker, tasks=((task, near),), is_backup=True)
         if slowness and len(queue):
             view = view or self._phase_view(record, phase, queue, len(fit), now_ms)
             # The fastest is never spared: slow workers that all waited for each other would stall.
@@ -193,7 +194,44 @@ class Assigner:
         if task_index is None:
             return None
         task = TaskId(record.job_id, phase, task_index)
-        return Choice(worker=worker, task=task, nearness=self._nearness(record, task, worker))
+        place = (task, self._nearness(record, task, worker))
+        more = self._more(record, queue, place, worker, len(fit), now_ms)
+        return Choice(worker=worker, tasks=(place, *more))
+
+    def _more(
+        self,
+        record: JobRecord,
+        queue: TaskQueue,
+        first: tuple[TaskId, Nearness],
+        worker: Worker,
+        slot_count: int,
+        now_ms: int,
+    ) -> Iterator[tuple[TaskId, Nearness]]:
+        """Tasks that are short and as near as ``first``, for the same offer."""
+        task, nearness = first
+        phase = task.phase
+        pace = self._paces.get((record.job_id, phase))
+        task_count = record.map_count if phase is TaskPhase.MAP else record.reduce_count
+        assert worker.poll is not None
+        if worker.poll.most < 2 or pace is None or not pace.is_usual_known(task_count):
+            return
+        batch = Batch(
+            pace,
+            most=worker.poll.most,
+            idle_count=len(queue),
+            slot_count=slot_count,
+            slowness_permille=worker.slowness_permille(now_ms),
+        )
+        hosts = (worker.info.host,) if nearness is Nearness.LOCAL else None
+        while batch.takes(_split_bytes(record, task)):
+            index = queue.take(hosts, lambda one: self._has_failed(record, phase, one))
+            if index is None:
+                return
+            task = TaskId(record.job_id, phase, index)
+            yield task, self._nearness(record, task, worker)
+
+    def _has_failed(self, record: JobRecord, phase: TaskPhase, index: int) -> bool:
+        return TaskId(record.job_id, phase, index) in self._failed_on
 
     def _is_near(
         self, record: JobRecord, phase: TaskPhase, index: int, worker: Worker, fit: list[Worker]
@@ -219,7 +257,8 @@ class Assigner:
         index = self._take(record, TaskPhase.REDUCE, queue, worker, fit, now_ms)
         if index is None:
             return None
-        return Choice(worker=worker, task=TaskId(record.job_id, TaskPhase.REDUCE, index))
+        task = TaskId(record.job_id, TaskPhase.REDUCE, index)
+        return Choice(worker=worker, tasks=((task, Nearness.REMOTE),))
 
     def _is_too_slow(
         self, worker: Worker, record: JobRecord, fit: list[Worker], now_ms: int
@@ -232,7 +271,7 @@ class Assigner:
         view = self._phase_view(record, TaskPhase.MAP, maps, len(fit), now_ms)
         return POLICIES[record.spec.backup_policy].spares(view, slowness)
 
-    def to_set_back(self, waiting: Collection[AttemptId], now_ms: int) -> Iterator[RunningAttempt]:
+    def to_set_back(self, waiting: Collection[AttemptId], now_ms: int) -> Iterator[AttemptId]:
         """Of the reduces that wait for maps, those in whose slots maps are to run: the latest."""
         fit = self._fleet.fit(now_ms) if waiting else []
         if not fit or any(worker.poll is not None for worker in fit):
@@ -244,7 +283,7 @@ class Assigner:
             if wanted > 0 and not running.ending:
                 wanted -= 1
                 self._freed.add(running.worker_id)
-                yield running
+                yield running.attempt
 
     def _idle_count(self) -> int:
         """Tasks that could run now, were there slots."""
@@ -277,7 +316,7 @@ class Assigner:
     ) -> PhaseView | None:
         """What the backup policy is to look at; None if it is not yet time to look again."""
         job_id = record.job_id
-        is_due = job_id in self._due and self._running.count_of_job(job_id) > 0
+        is_due = job_id in self._due and self._running.slots_of_job(job_id) > 0
         if phase not in _BACKED_UP or not is_due:
             return None
         self._looked_ms[job_id] = now_ms
@@ -359,3 +398,8 @@ class Assigner:
         if rack and not self._fleet.hosts_in_rack(rack).isdisjoint(hosts):
             return Nearness.RACK
         return Nearness.REMOTE
+
+
+def _split_bytes(record: JobRecord, task: TaskId) -> int:
+    """Of a map's input; 0 for other tasks."""
+    return record.spec.splits[task.index].size_bytes if task.phase is TaskPhase.MAP else 0

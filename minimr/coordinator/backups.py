@@ -23,8 +23,6 @@ from minimr.coordinator.pace import Pace
 __all__ = ["POLICIES", "SLOW_PERMILLE", "BackupPolicy", "PhaseView", "TaskView"]
 
 _SLOW = 2  # an attempt counts as slow when it takes so many times as long as its bytes should
-_ENOUGH_DONE = 10  # tasks after which, or
-_ENOUGH_SHARE = 4  # the fourth part of a phase after which "usual" means something
 _SLOTS_PER_BACKUP = 8  # while tasks wait; when none does,
 _SLOTS_PER_LATE_BACKUP = 4
 _MARGIN_MS = 500  # what an attempt may cost that was not needed after all: noise is no straggler
@@ -97,7 +95,7 @@ class RateBackups:
     """The default: by progress rates, so that a big task is not taken for a slow worker."""
 
     def choose(self, phase: PhaseView) -> int | None:
-        if not _is_usual_known(phase):
+        if not phase.pace.is_usual_known(phase.task_count):
             return None
         share = _SLOTS_PER_BACKUP if phase.idle_count else _SLOTS_PER_LATE_BACKUP
         if phase.backup_count >= max(1, phase.slot_count // share):
@@ -118,11 +116,6 @@ class RateBackups:
         usual_ms = phase.pace.median_ms
         others_ms = usual_ms * phase.idle_count // (phase.slot_count - 1) + usual_ms
         return usual_ms * slowness_permille // 1000 > others_ms + _MARGIN_MS
-
-
-def _is_usual_known(phase: PhaseView) -> bool:
-    done = len(phase.pace)
-    return done >= 1 and (done >= _ENOUGH_DONE or done * _ENOUGH_SHARE >= phase.task_count)
 
 
 def _time_left_ms(task: TaskView, expected_ms: int) -> int:

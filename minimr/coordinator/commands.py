@@ -13,8 +13,10 @@ from minimr.messages import AttemptResult, Failure, JobSpec
 
 __all__ = [
     "AdmitJob",
+    "AttemptCommand",
     "Command",
     "CommitAttempt",
+    "EndAttempts",
     "EndJob",
     "FailAttempt",
     "JobCommand",
@@ -87,6 +89,15 @@ class LoseAttempts(_Command, frozen=True, tag="lose-attempts"):
     damaged_count: int = 0
 
 
+AttemptCommand = CommitAttempt | FailAttempt | LoseAttempts
+
+
+class EndAttempts(_Command, frozen=True, tag="end-attempts"):
+    """Several of them at once, one after the other: what a worker reports together."""
+
+    ends: tuple[AttemptCommand, ...]
+
+
 class StopJob(_Command, frozen=True, tag="stop-job"):
     """The job shall not go on: cancelled, or with ``failure``, failed outside of any attempt."""
 
@@ -106,8 +117,8 @@ class PublishJob(_Command, frozen=True, tag="publish-job"):
     job_id: JobId
 
 
-JobCommand = CommitAttempt | FailAttempt | LoseAttempts | StopJob | EndJob | PublishJob
-Command = OpenTerm | NoteWorkers | AdmitJob | JobCommand
+JobCommand = AttemptCommand | StopJob | EndJob | PublishJob
+Command = OpenTerm | NoteWorkers | AdmitJob | EndAttempts | JobCommand
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)

@@ -19,13 +19,15 @@ from typing import assert_never
 from minigfs.errors import MinigfsError, ProtocolError
 from minigfs.transport.messages import Empty, Message
 from minimr.config import NEWS_INTERVAL_MS, POLL_WAIT_MS_MAX
-from minimr.coordinator.admission import admission_problem, result_problem
-from minimr.coordinator.assigning import Assigner
+from minimr.coordinator.admission import admission_problem
+from minimr.coordinator.assigning import Assigner, Choice
 from minimr.coordinator.board import JobBoard, Watcher
+from minimr.coordinator.closing import Closing
 from minimr.coordinator.commands import (
     AdmitJob,
     Command,
     CommitAttempt,
+    EndAttempts,
     EndJob,
     FailAttempt,
     LoseAttempts,
@@ -34,8 +36,8 @@ from minimr.coordinator.commands import (
     PublishJob,
     StopJob,
 )
-from minimr.coordinator.effects import DiscardStaging, Effect, Propose, PublishOutput, Refuse, Reply
-from minimr.coordinator.ends import commit_of, failure_of, hung_of, loss_of, missed_by, set_back_of
+from minimr.coordinator.effects import Effect, Propose, Refuse, Reply
+from minimr.coordinator.ends import ended_by, hung_of, missed_by
 from minimr.coordinator.events import (
     Applied,
     Called,
@@ -56,13 +58,15 @@ from minimr.coordinator.losses import (
 )
 from minimr.coordinator.machine import CoordinatorMachine
 from minimr.coordinator.output_feed import OutputFeed
+from minimr.coordinator.reports import Reports
 from minimr.coordinator.running import RunningAttempts
 from minimr.coordinator.scheduling import assignment_of
-from minimr.coordinator.state import CoordinatorState, JobStage
+from minimr.coordinator.state import CoordinatorState
 from minimr.coordinator.takeover import OpenAttempts, Takeover
 from minimr.errors import JobUsageError, NoSuchJob
-from minimr.ids import AttemptId, JobId, WorkerId
+from minimr.ids import AttemptId, JobId, TaskId, WorkerId
 from minimr.messages import (
+    Assignment,
     AttemptResult,
     CancelJob,
     GetJob,
@@ -74,12 +78,14 @@ from minimr.messages import (
     ListJobs,
     ListWorkers,
     MapResult,
+    Nearness,
     PingReply,
     PingWorker,
     PollTask,
     Progress,
     ReportFailure,
     ReportSuccess,
+    ReportTasks,
     SubmitJob,
     TaskOffer,
     WorkerInfo,
@@ -114,10 +120,10 @@ class Coordinator:
         self._board = JobBoard(machine, self._running)
         self._assigner = Assigner(machine, self._fleet, self._running)
         self._feed = OutputFeed(machine, self._fleet, term)
-        self._publishing: set[JobId] = set()
-        self._ending: dict[JobId, JobSpec] = {}
+        self._closing = Closing(machine, self._running)
         self._attempt_counter = 0
         self._open = OpenAttempts(machine, self._running, term)
+        self._reports = Reports(self._running, self._open)
         self._takeover = Takeover(machine.state.workers, now_ms)
         self._noting_workers = False
 
@@ -172,10 +178,10 @@ class Coordinator:
                 self._poll(token, request)
             case PingWorker():
                 self._ping(token, request)
-            case ReportSuccess():
-                self._report_success(token, request)
-            case ReportFailure():
-                self._report_failure(token, request)
+            case ReportSuccess() | ReportFailure():
+                self._report(token, request)
+            case ReportTasks():
+                self._report_tasks(token, request)
             case GetMapOutputs():
                 self._get_map_outputs(token, request)
             case _:
@@ -218,14 +224,19 @@ class Coordinator:
         self._answer(token, ping_reply(request, self._running, self.state))
 
     def _poll(self, token: int, request: PollTask) -> None:
-        worker = self._meet(request.worker)
+        info = request.worker
+        if request.said_hello and not self._fleet.knows(info.worker_id, info.incarnation):
+            self._answer(token, TaskOffer(assignment=None, known=False))
+            return
+        worker = self._meet(info)
         self._lose_running(worker.info.worker_id)  # it is idle: what was offered never arrived
         self._takeover.heard(worker.info.worker_id)
         self._assigner.note_poll(worker.info.worker_id)
         self._drop_poll(worker)
         wait_ms = min(max(request.wait_ms, 0), POLL_WAIT_MS_MAX)
         worker.idle_since_ms = worker.idle_since_ms or self._now_ms
-        worker.poll = Poll(token=token, deadline_ms=self._now_ms + wait_ms)
+        deadline_ms = self._now_ms + wait_ms
+        worker.poll = Poll(token=token, deadline_ms=deadline_ms, most=request.most)
 
     def _ping(self, token: int, request: PingWorker) -> None:
         if not self._fleet.knows(request.worker_id, request.incarnation):
@@ -262,28 +273,22 @@ class Coordinator:
                 known.note(progress, self._now_ms)
                 self._board.note_news(progress.attempt.task.job_id)
 
-    def _report_success(self, token: int, request: ReportSuccess) -> None:
-        attempt = request.attempt
-        record = self._open.record_of(attempt)
-        if record is None:  # late or a duplicate: whatever it reports is settled
-            self._answer(token, Empty())
-            return
-        problem = result_problem(record, attempt, request.result)
-        if problem is not None:
-            self._answer(token, ProtocolError(problem))
-            return
-        self._running.note_work(attempt, request.worked_ms, self._now_ms)
-        command = commit_of(attempt, request.result, self._running, self._now_ms)
-        self._propose_end(attempt, command, token)
+    def _report(self, token: int, request: ReportSuccess | ReportFailure) -> None:
+        try:
+            command = self._reports.end(request, self._now_ms)
+        except ProtocolError as error:
+            self._answer(token, error)
+        else:
+            self._propose_or_answer(command, token)
 
-    def _report_failure(self, token: int, request: ReportFailure) -> None:
-        attempt, failure = request.attempt, request.failure
-        record = self._open.record_of(attempt)
-        if record is None:
-            self._answer(token, Empty())
+    def _report_tasks(self, token: int, request: ReportTasks) -> None:
+        command, refused = self._reports.end_all(request, self._now_ms)
+        if refused is None:
+            self._propose_or_answer(command, token)
             return
-        command = failure_of(attempt, failure, self._running, record, self._now_ms)
-        self._propose_end(attempt, command, token)
+        self._answer(token, refused)
+        if command is not None:
+            self._propose(command)
 
     def _get_map_outputs(self, token: int, request: GetMapOutputs) -> None:
         record = self._open.record_of(request.attempt)
@@ -310,8 +315,11 @@ class Coordinator:
                 self._after_end(attempt, *lost)
             case LoseAttempts(attempts=attempts):
                 self._after_end(*attempts)
+            case EndAttempts(ends=ends):
+                for end in ends:
+                    self._on_applied(end, None)
             case EndJob(job_id=job_id):
-                self._effects.append(DiscardStaging(spec=self._ending.pop(job_id)))
+                self._effects.append(self._closing.ended(job_id))
             case StopJob(job_id=job_id):
                 running = self._running.of_job(job_id)
                 self._effects += self._pings.end_unwanted(one.attempt for one in running)
@@ -359,16 +367,17 @@ class Coordinator:
             self._running.remove_job(job_id)
             self._board.forget_job(job_id)
             self._feed.forget_job(job_id)
-            self._publishing.discard(job_id)
+            self._closing.forget_job(job_id)
 
     def _on_refused(self, command: Command) -> None:
         """The worker was told and will report again; if it dies first, the attempt goes with it."""
-        if isinstance(command, CommitAttempt | FailAttempt):
-            running = self._running.get(command.attempt)
+        refused = [self._running.get(attempt) for attempt in ended_by(command)]
+        for running in refused:
             if running is not None:
                 running.ending = False
-                if self._fleet.alive(running.worker_id) is None:
-                    self._lose_running(running.worker_id)
+        for running in refused:
+            if running is not None and self._fleet.alive(running.worker_id) is None:
+                self._lose_running(running.worker_id)
 
     # --- losses ----------------------------------------------------------------------------------
 
@@ -394,10 +403,9 @@ class Coordinator:
             self._propose(hung_of(running, self._running, record, self._now_ms))
 
     def _lose_running(self, worker_id: WorkerId) -> None:
-        for running in self._running.of_worker(worker_id):
-            if not running.ending:
-                running.ending = True
-                self._propose(loss_of(running, self._now_ms))
+        running = [one.attempt for one in self._running.of_worker(worker_id)]
+        for command in self._reports.lose(running, self._now_ms):
+            self._propose(command)
 
     def _lose_outputs(self, worker_id: WorkerId, stored: frozenset[str] = frozenset()) -> None:
         for job_id, lost in outputs_lost_with(self.state, worker_id, stored):
@@ -409,12 +417,11 @@ class Coordinator:
         """Do what the states ask for by now, whichever event led to them."""
         self._note_workers()
         if not self._takeover.holds(self._now_ms):
-            self._end_stopped_jobs()
-            self._publish_outputs()
+            self._effects += self._closing.due(self._now_ms)
             self._assign_tasks()
-            for running in self._assigner.to_set_back(self._feed.waiting(), self._now_ms):
-                running.ending = True
-                self._propose(set_back_of(running, self._now_ms))
+            set_back = self._assigner.to_set_back(self._feed.waiting(), self._now_ms)
+            for command in self._reports.lose(set_back, self._now_ms, is_set_back=True):
+                self._propose(command)
         for token, news in self._feed.due(self._open.is_wanted, self._now_ms):
             self._answer(token, news)
         for worker in self._fleet.waiting():
@@ -431,34 +438,22 @@ class Coordinator:
             self._noting_workers = True
             self._propose(NoteWorkers(now_ms=self._now_ms, workers=workers))
 
-    def _end_stopped_jobs(self) -> None:
-        """A stopped job ends when its last attempt has: then nothing writes below its staging."""
-        for record in self.state.jobs.values():
-            is_drained = record.stopped and not self._running.of_job(record.job_id)
-            if is_drained and record.job_id not in self._ending:
-                self._ending[record.job_id] = record.spec
-                self._propose(EndJob(now_ms=self._now_ms, job_id=record.job_id))
-
-    def _publish_outputs(self) -> None:
-        for record in self.state.jobs.values():
-            is_ready = record.stage is JobStage.PUBLISH and record.is_settled(record.publish_task)
-            is_ours = record.spec.published_by_master and record.job_id not in self._publishing
-            if is_ready and is_ours:
-                self._publishing.add(record.job_id)
-                self._effects.append(PublishOutput(spec=record.spec))
-
     def _assign_tasks(self) -> None:
         for choice in self._assigner.choices(self._now_ms):
-            worker, task = choice.worker, choice.task
+            worker = choice.worker
             assert worker.poll is not None
-            self._attempt_counter += 1
-            attempt = AttemptId(task, self._term, self._attempt_counter)
-            record = self.state.jobs[task.job_id]
-            assignment = assignment_of(record, attempt, self._fleet.current, choice.nearness)
-            self._running.begin(attempt, worker.info.worker_id, self._now_ms, choice.is_backup)
-            self._board.note_news(task.job_id)
-            self._answer(worker.poll.token, TaskOffer(assignment=assignment))
+            first, *more = (self._begin(choice, *place) for place in choice.tasks)
+            self._board.note_news(first.attempt.task.job_id)
+            self._answer(worker.poll.token, TaskOffer(assignment=first, more=tuple(more)))
             worker.poll, worker.idle_since_ms = None, 0
+
+    def _begin(self, choice: Choice, task: TaskId, nearness: Nearness) -> Assignment:
+        self._attempt_counter += 1
+        attempt = AttemptId(task, self._term, self._attempt_counter)
+        worker_id = choice.worker.info.worker_id
+        self._running.begin(attempt, worker_id, self._now_ms, choice.is_backup)
+        record = self.state.jobs[task.job_id]
+        return assignment_of(record, attempt, self._fleet.current, nearness)
 
     # --- small change ----------------------------------------------------------------------------
 
@@ -479,13 +474,12 @@ class Coordinator:
             self._answer(worker.poll.token, TaskOffer(assignment=None, known=worker.alive))
             worker.poll = None
 
-    def _propose_end(
-        self, attempt: AttemptId, command: CommitAttempt | FailAttempt, token: int
-    ) -> None:
-        running = self._running.get(attempt)
-        if running is not None:
-            running.ending = True
-        self._propose(command, token)
+    def _propose_or_answer(self, command: Command | None, token: int) -> None:
+        """Nothing is to be done: that is well."""
+        if command is not None:
+            self._propose(command, token)
+        else:
+            self._answer(token, Empty())
 
     def _propose(self, command: Command, token: int | None = None) -> None:
         self._effects.append(Propose(command=command, token=token))

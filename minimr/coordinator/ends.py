@@ -1,15 +1,21 @@
 """The commands that end attempts, made from what runs and what was reported."""
 
-import msgspec
+from collections.abc import Iterable
 
-from minimr.coordinator.commands import CommitAttempt, FailAttempt, LoseAttempts
+from minimr.coordinator.commands import (
+    Command,
+    CommitAttempt,
+    EndAttempts,
+    FailAttempt,
+    LoseAttempts,
+)
 from minimr.coordinator.losses import attempts_to_blame, hung_failure
 from minimr.coordinator.running import RunningAttempt, RunningAttempts
 from minimr.coordinator.state import JobRecord
-from minimr.ids import AttemptId
+from minimr.ids import AttemptId, JobId
 from minimr.messages import AttemptResult, Failure, FailureKind, GetMapOutputs
 
-__all__ = ["commit_of", "failure_of", "hung_of", "loss_of", "missed_by", "set_back_of"]
+__all__ = ["commit_of", "failure_of", "ended_by", "hung_of", "losses_of", "missed_by"]
 
 
 def commit_of(
@@ -42,20 +48,24 @@ def failure_of(
     )
 
 
-def loss_of(running: RunningAttempt, now_ms: int) -> LoseAttempts:
-    """A running attempt went with its worker."""
-    attempts = (running.attempt,)
-    return LoseAttempts(
-        now_ms=now_ms,
-        job_id=running.attempt.task.job_id,
-        attempts=attempts,
-        backups=attempts if running.is_backup else (),
+def losses_of(
+    lost: Iterable[RunningAttempt], now_ms: int, *, is_set_back: bool = False
+) -> tuple[LoseAttempts, ...]:
+    """Running attempts went with their worker, or were taken from it to begin again later: one
+    command for each job."""
+    by_job: dict[JobId, list[RunningAttempt]] = {}
+    for running in lost:
+        by_job.setdefault(running.attempt.task.job_id, []).append(running)
+    return tuple(
+        LoseAttempts(
+            now_ms=now_ms,
+            job_id=job_id,
+            attempts=tuple(one.attempt for one in of_job),
+            backups=tuple(one.attempt for one in of_job if one.is_backup),
+            is_set_back=is_set_back,
+        )
+        for job_id, of_job in by_job.items()
     )
-
-
-def set_back_of(running: RunningAttempt, now_ms: int) -> LoseAttempts:
-    """A reduce that waits for maps gives them its slot; it begins again later."""
-    return msgspec.structs.replace(loss_of(running, now_ms), is_set_back=True)
 
 
 def hung_of(
@@ -77,3 +87,16 @@ def missed_by(request: GetMapOutputs, record: JobRecord, now_ms: int) -> LoseAtt
         attempts=missed,
         damaged_count=request.damaged_count,
     )
+
+
+def ended_by(command: Command) -> tuple[AttemptId, ...]:
+    """The attempts whose ends were reported to make ``command``."""
+    match command:
+        case CommitAttempt(attempt=attempt) | FailAttempt(attempt=attempt):
+            return (attempt,)
+        case LoseAttempts(attempts=attempts):
+            return attempts
+        case EndAttempts(ends=ends):
+            return tuple(attempt for end in ends for attempt in ended_by(end))
+        case _:
+            return ()

@@ -17,6 +17,7 @@ from minimr.messages import (
     PollTask,
     ReportFailure,
     ReportSuccess,
+    ReportTasks,
     SubmitJob,
 )
 
@@ -42,6 +43,7 @@ CoordinatorRequest = (
     | PingWorker
     | ReportSuccess
     | ReportFailure
+    | ReportTasks
     | GetMapOutputs
     | ListWorkers
 )

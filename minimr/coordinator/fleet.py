@@ -27,10 +27,11 @@ __all__ = ["Fleet", "Poll", "Worker"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Poll:
-    """A worker waits for a task; ``token`` answers it."""
+    """A worker waits for a task, or for up to ``most`` short ones; ``token`` answers it."""
 
     token: int
     deadline_ms: int
+    most: int = 1
 
 
 _SLOWNESS_KEPT_MS = 60_000  # then it is tried again: what made it slow may be over

@@ -10,6 +10,8 @@ from bisect import insort
 
 __all__ = ["Pace"]
 
+_ENOUGH_DONE = 10  # tasks after which, or
+_ENOUGH_SHARE = 4  # the fourth part of a phase after which "usual" means something
 _PS_PER_MS = 1_000_000_000
 _START_MS_MIN = 200  # of one that waits for its job, with its libraries loaded
 _START_MS_MAX = 10_000  # dozens of them on a few cores; one that takes longer hangs
@@ -22,6 +24,7 @@ class Pace:
         self._durations_ms: list[int] = []
         self._ps_per_byte: list[int] = []
         self._longest_start_ms = 0
+        self._total_ms = 0
 
     def __len__(self) -> int:
         return len(self._durations_ms)
@@ -31,8 +34,19 @@ class Pace:
         executor first."""
         self._longest_start_ms = max(self._longest_start_ms, start_ms)
         insort(self._durations_ms, max(1, duration_ms))
+        self._total_ms += max(1, duration_ms)
         if size_bytes > 0:
             insort(self._ps_per_byte, max(1, duration_ms) * _PS_PER_MS // size_bytes)
+
+    def is_usual_known(self, task_count: int) -> bool:
+        """Whether enough of a phase's tasks have committed to tell what is usual."""
+        done = len(self)
+        return done >= 1 and (done >= _ENOUGH_DONE or done * _ENOUGH_SHARE >= task_count)
+
+    @property
+    def mean_ms(self) -> int:
+        """Rounded up; at least one attempt was added."""
+        return -(-self._total_ms // len(self))
 
     @property
     def median_ms(self) -> int:

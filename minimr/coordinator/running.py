@@ -26,6 +26,7 @@ class RunningAttempt:
     reported_ms: int
     moved_ms: int
     ready_ms: int = 0
+    took_ms: int = 0  # 0: it has not ended
     is_backup: bool = False
     done_bytes: int = 0
     total_bytes: int = 0
@@ -49,20 +50,30 @@ class RunningAttempt:
         elif worked_ms < 0 and not self.ready_ms:
             self.ready_ms = self.began_ms
 
+    def note_end(self, worked_ms: int, now_ms: int) -> None:
+        """It has succeeded; ``worked_ms`` is as in `Progress`."""
+        self.note_work(worked_ms, now_ms)
+        self.took_ms = worked_ms if worked_ms > 0 else max(1, now_ms - self.ready_ms)
+
     def restart(self, now_ms: int) -> None:
         """A reduce that waited for maps begins its own work now: only this tells how fast it is."""
         self.began_ms = self.reported_ms = self.moved_ms = now_ms
         self.ready_ms = now_ms if self.ready_ms else 0
 
+    def duration_ms(self, now_ms: int) -> int:
+        """How long it took, or has taken by now, without its executor's start."""
+        since_ms = now_ms - (self.ready_ms or self.began_ms)
+        return min(self.took_ms, since_ms) if self.took_ms else since_ms
+
 
 class RunningAttempts:
-    """At most a few per worker, so plain scans do. In the order in which they began."""
+    """Some dozens per worker at most, so plain scans do. In the order in which they began."""
 
     def __init__(self) -> None:
         self._attempts: dict[AttemptId, RunningAttempt] = {}
         self._by_task: dict[TaskId, list[AttemptId]] = {}
         self._by_worker: dict[WorkerId, list[AttemptId]] = {}
-        self._job_counts: Counter[JobId] = Counter()
+        self._slots: dict[JobId, Counter[WorkerId]] = {}  # attempts of each job on each worker
 
     def __iter__(self) -> Iterator[RunningAttempt]:
         return iter(tuple(self._attempts.values()))
@@ -90,14 +101,8 @@ class RunningAttempts:
         self._attempts[attempt] = running
         self._by_task.setdefault(attempt.task, []).append(attempt)
         self._by_worker.setdefault(worker_id, []).append(attempt)
-        self._job_counts[attempt.task.job_id] += 1
+        self._slots.setdefault(attempt.task.job_id, Counter())[worker_id] += 1
         return running
-
-    def note_work(self, attempt: AttemptId, worked_ms: int, now_ms: int) -> None:
-        """As `RunningAttempt.note_work`, if it runs."""
-        running = self._attempts.get(attempt)
-        if running is not None:
-            running.note_work(worked_ms, now_ms)
 
     def remove(self, attempt: AttemptId) -> None:
         running = self._attempts.pop(attempt, None)
@@ -105,19 +110,23 @@ class RunningAttempts:
             return
         _take_out(self._by_task, attempt.task, attempt)
         _take_out(self._by_worker, running.worker_id, attempt)
-        self._job_counts[attempt.task.job_id] -= 1
-        if not self._job_counts[attempt.task.job_id]:
-            del self._job_counts[attempt.task.job_id]
+        slots = self._slots[attempt.task.job_id]
+        slots[running.worker_id] -= 1
+        if not slots[running.worker_id]:
+            del slots[running.worker_id]
+        if not slots:
+            del self._slots[attempt.task.job_id]
 
     def remove_job(self, job_id: JobId) -> None:
         for running in self.of_job(job_id):
             self.remove(running.attempt)
 
-    def count_of_job(self, job_id: JobId) -> int:
-        return self._job_counts[job_id]
+    def slots_of_job(self, job_id: JobId) -> int:
+        """Workers that run attempts of a job, however many were offered to each."""
+        return len(self._slots.get(job_id, ()))
 
     def of_job(self, job_id: JobId) -> list[RunningAttempt]:
-        if not self._job_counts[job_id]:
+        if job_id not in self._slots:
             return []
         return [running for running in self if running.attempt.task.job_id == job_id]
 

@@ -14,6 +14,7 @@ returns the very same state, so applying any command twice equals applying it on
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 from immutables import Map
@@ -23,6 +24,7 @@ from minimr.coordinator.commands import (
     AdmitJob,
     Command,
     CommitAttempt,
+    EndAttempts,
     EndJob,
     FailAttempt,
     JobCommand,
@@ -91,6 +93,8 @@ def transition(state: CoordinatorState, command: Command) -> CoordinatorState:
         return replace(state, workers=command.workers) if is_news else state
     if isinstance(command, AdmitJob):
         return _admit(state, command)
+    if isinstance(command, EndAttempts):
+        return reduce(transition, command.ends, state)
     before = state.jobs.get(command.job_id)
     if before is None or type(command) not in ACCEPTED[before.stage]:
         return state

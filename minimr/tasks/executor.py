@@ -31,22 +31,31 @@ from minigfs.transport.client import ConnectionPool
 from minigfs.transport.memory import give_back_freed_memory, keep_freed_memory
 from minigfs.transport.security import Security
 from minimr.job import Job
-from minimr.messages import Failure, FailureKind, GetMapOutputs, MapOutputNews
+from minimr.messages import (
+    Assignment,
+    AttemptResult,
+    Failure,
+    FailureKind,
+    GetMapOutputs,
+    MapOutputNews,
+)
 
 if TYPE_CHECKING:
     from minimr.shuffle.fetch import SegmentFetcher
     from minimr.shuffle.pack import SegmentPack
+    from minimr.tasks.attempt import AttemptContext
     from minimr.tasks.map_outputs import MapOutputs
+from minimr.tasks.attempt_log import AttemptLog
 from minimr.tasks.executor_channel import (
     AskOutputs,
-    AttemptFailure,
+    AttemptEnd,
     AttemptProgress,
-    AttemptSucceeded,
+    AttemptsEnded,
     ChannelClosed,
     ExecutorChannel,
     OpenJob,
     OutputNews,
-    RunAttempt,
+    RunAttempts,
 )
 from minimr.tasks.gasp import GaspPage
 
@@ -54,6 +63,7 @@ __all__ = ["main"]
 
 _PR_SET_PDEATHSIG = 1
 _KEEPS_FREED_BYTES_MIN = 1 << 30  # with less, what is freed is given back: slower, but exact
+_ENDS_INTERVAL_NS = 50_000_000  # between two tellings of attempts that ended, if they are short
 _PROGRESS_INTERVAL_NS = 100_000_000  # ten reports a second are plenty for a bar
 
 
@@ -131,20 +141,9 @@ def _serve_job(channel: ExecutorChannel, opened: OpenJob, page: GaspPage) -> Non
     session = _Session(channel, opened, page)
     while True:
         request = channel.receive_in_executor()
-        assert isinstance(request, RunAttempt)
-        message = session.run(request)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        channel.send_from_executor(message)
-
-
-def _print_into(log: str) -> None:
-    """From here on stdout and stderr are the file ``log``, also for what user code starts."""
-    if log:
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
-        os.close(descriptor)
+        assert isinstance(request, RunAttempts)
+        for message in session.run(request):
+            channel.send_from_executor(message)
 
 
 class _Session:
@@ -158,37 +157,61 @@ class _Session:
         self._fetcher: SegmentFetcher | None = None
         self._map_outputs: MapOutputs | None = None
         self._pack: SegmentPack | None = None
+        self._log = AttemptLog()
         self._reported_ns = 0
 
-    def run(self, request: RunAttempt) -> AttemptSucceeded | AttemptFailure:
-        from minimr.tasks.attempt import AttemptContext, AttemptFailed, run_attempt
+    def run(self, request: RunAttempts) -> Iterator[AttemptsEnded]:
+        """Run them one after the other; short ones are told of together."""
+        told_ns = time.monotonic_ns()
+        ends: list[AttemptEnd] = []
+        for turn, assignment in enumerate(request.assignments, start=1):
+            self._page.take_turn(turn)
+            result, failure = self._run(assignment, request.logs[turn - 1] if request.logs else "")
+            sys.stdout.flush()
+            sys.stderr.flush()
+            ends.append(AttemptEnd(turn, self._page.worked_ms, result, failure))
+            is_last = turn == len(request.assignments) or self._page.is_stopped
+            now_ns = time.monotonic_ns()
+            if is_last or now_ns - told_ns >= _ENDS_INTERVAL_NS:
+                yield AttemptsEnded(ends=tuple(ends), is_last=is_last)
+                told_ns, ends = now_ns, []
+            if is_last:
+                return
 
-        opened = self._opened
-        _print_into(request.log)
+    def _run(self, assignment: Assignment, log: str) -> tuple[AttemptResult | None, Failure | None]:
+        from minimr.tasks.attempt import AttemptFailed, run_attempt
+
         try:
-            context = AttemptContext(
-                job=self._load_job(),
-                spec=opened.spec,
-                assignment=request.assignment,
-                scratch=Path(opened.scratch),
-                worker_id=opened.worker_id,
-                address=opened.address,
-                host=opened.host,
-                fetcher=self._segment_fetcher(),
-                report_progress=self._report_progress,
-                is_cancelled=lambda: False,  # the parent kills us instead
-                page=self._page,
-                map_outputs=self._outputs(),
-                pack=self._segment_pack(),
-            )
+            if log:
+                self._log.begin(log)
+            context = self._context(assignment)
             self._page.begin()
-            result = run_attempt(context)
+            return run_attempt(context), None
         except AttemptFailed as failed:
-            return AttemptFailure(failure=failed.failure)
+            return None, failed.failure
         except Exception as error:  # whatever it is, the parent must hear of it, not of a death
             traceback.print_exc()
-            return AttemptFailure(failure=_internal_failure(request, error))
-        return AttemptSucceeded(result=result)
+            return None, _internal_failure(assignment, error)
+
+    def _context(self, assignment: Assignment) -> "AttemptContext":
+        from minimr.tasks.attempt import AttemptContext
+
+        opened = self._opened
+        return AttemptContext(
+            job=self._load_job(),
+            spec=opened.spec,
+            assignment=assignment,
+            scratch=Path(opened.scratch),
+            worker_id=opened.worker_id,
+            address=opened.address,
+            host=opened.host,
+            fetcher=self._segment_fetcher(),
+            report_progress=self._report_progress,
+            is_cancelled=lambda: False,  # the parent kills us instead
+            page=self._page,
+            map_outputs=self._outputs(),
+            pack=self._segment_pack(),
+        )
 
     def _load_job(self) -> Job:
         """The job; ``AttemptFailed`` if its code cannot be loaded here."""
@@ -247,14 +270,16 @@ class _Session:
         if now_ns - self._reported_ns >= _PROGRESS_INTERVAL_NS:
             self._reported_ns = now_ns
             self._channel.send_from_executor(
-                AttemptProgress(done_bytes=done_bytes, total_bytes=total_bytes)
+                AttemptProgress(
+                    turn=self._page.turn, done_bytes=done_bytes, total_bytes=total_bytes
+                )
             )
 
 
-def _internal_failure(request: RunAttempt, error: Exception) -> Failure:
+def _internal_failure(assignment: Assignment, error: Exception) -> Failure:
     return Failure(
         kind=FailureKind.INTERNAL,
-        error=f"{request.assignment.attempt}: {_one_line(error)} (a fault of minimr: see the log)",
+        error=f"{assignment.attempt}: {_one_line(error)} (a fault of minimr: see the log)",
         traceback=traceback.format_exc(),
     )
 

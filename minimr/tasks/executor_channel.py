@@ -4,14 +4,15 @@
 
     parent                                    child
       | OpenJob    once, the first message ---> |   bounds its memory, unpickles the job
-      | RunAttempt one at a time -------------> |
+      | RunAttempts one, or some short ones --> |   runs one after the other
       | <------------------- AttemptProgress    |   now and then
       | <------------------------ AskOutputs    |   of a reduce, until it has heard of all maps
       | OutputNews ---------------------------> |
-      | <--- AttemptSucceeded | AttemptFailure  |
+      | <-------------------- AttemptsEnded     |   until the last of those that were given
 
 A message is one frame of `minigfs.transport`; the socket pair is private to the two processes, so
-there is no handshake. Cancelling has no message: the parent kills the child.
+there is no handshake. Cancelling has no message: the parent kills the child. Attempts have *turns*:
+the first of those given together has turn 1.
 """
 
 import select
@@ -40,15 +41,15 @@ from minimr.messages import (
 
 __all__ = [
     "AskOutputs",
-    "AttemptFailure",
+    "AttemptEnd",
     "AttemptProgress",
-    "AttemptSucceeded",
+    "AttemptsEnded",
     "ChannelClosed",
     "ExecutorChannel",
     "FromExecutor",
     "OpenJob",
     "OutputNews",
-    "RunAttempt",
+    "RunAttempts",
     "ToExecutor",
 ]
 
@@ -69,31 +70,40 @@ class OpenJob(Message, frozen=True, tag="open"):
     tls: TlsFiles | None = None
 
 
-class RunAttempt(Message, frozen=True, tag="run"):
-    """``log`` is the file for what user code prints; "" for the executor's own."""
+class RunAttempts(Message, frozen=True, tag="run"):
+    """``logs`` are the files for what user code prints, one each; (): the executor's own."""
 
-    assignment: Assignment
-    log: str = ""
+    assignments: tuple[Assignment, ...]
+    logs: tuple[str, ...] = ()
 
 
 class OutputNews(Message, frozen=True, tag="outputs"):
     news: MapOutputNews
 
 
-ToExecutor = OpenJob | RunAttempt | OutputNews
+ToExecutor = OpenJob | RunAttempts | OutputNews
 
 
 class AttemptProgress(Message, frozen=True, tag="progress"):
+    turn: int
     done_bytes: int
     total_bytes: int
 
 
-class AttemptSucceeded(Message, frozen=True, tag="succeeded"):
-    result: AttemptResult
+class AttemptEnd(Message, frozen=True, array_like=True):
+    """With a result or a failure; ``worked_ms`` is as in `Progress`."""
+
+    turn: int
+    worked_ms: int
+    result: AttemptResult | None = None
+    failure: Failure | None = None
 
 
-class AttemptFailure(Message, frozen=True, tag="failed"):
-    failure: Failure
+class AttemptsEnded(Message, frozen=True, tag="ended"):
+    """``is_last``: no more follow of those that were given, even if some did not begin."""
+
+    ends: tuple[AttemptEnd, ...]
+    is_last: bool
 
 
 class AskOutputs(Message, frozen=True, tag="ask"):
@@ -102,7 +112,7 @@ class AskOutputs(Message, frozen=True, tag="ask"):
     request: GetMapOutputs
 
 
-FromExecutor = AttemptProgress | AttemptSucceeded | AttemptFailure | AskOutputs
+FromExecutor = AttemptProgress | AttemptsEnded | AskOutputs
 
 
 class ChannelClosed(Exception):

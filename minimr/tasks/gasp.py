@@ -23,6 +23,7 @@ PAGE_BYTES = 64 << 10
 RECORD_WORD = 1
 _FIRST_WORD, _COUNT_WORD, _DONE_WORD, _SIZE_WORD = 0, 2, 3, 4
 _SUSPECT_WORD, _SUSPECT_LENGTH_WORD, _STEPS_WORD, _BEGAN_WORD = 5, 6, 7, 8
+_TURN_WORD, _STOP_WORD = 9, 10
 _SUSPECT_AT = 4096
 _SHOWN_CHARACTERS = 4000
 
@@ -55,9 +56,16 @@ class GaspPage:
 
     # --- the attempt -----------------------------------------------------------------------------
 
-    def clear(self) -> None:
+    def take_turn(self, turn: int) -> None:
+        """The attempt that comes ``turn``-th of those given together, from 1, is at hand."""
         for word in range(_BEGAN_WORD + 1):
             self.words[word] = 0
+        self.words[_TURN_WORD] = turn
+
+    @property
+    def is_stopped(self) -> bool:
+        """The next one is not to begin any more."""
+        return self.words[_STOP_WORD] != 0
 
     def begin(self) -> None:
         """All that the attempt needs is loaded: its own work begins."""
@@ -82,6 +90,20 @@ class GaspPage:
             self.words[_SUSPECT_LENGTH_WORD] = len(encoded)
 
     # --- its supervisor --------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        """Before attempts are given to the executor."""
+        for word in range(_STOP_WORD + 1):
+            self.words[word] = 0
+
+    def stop(self) -> None:
+        """The attempt at hand is to be the last of those given together."""
+        self.words[_STOP_WORD] = 1
+
+    @property
+    def turn(self) -> int:
+        """Which of them is at hand, from 1; 0: none yet."""
+        return self.words[_TURN_WORD]
 
     @property
     def mark(self) -> str:

@@ -214,9 +214,10 @@ class _Term:
 
     def _settle(self, token: int, answer: Message | MinigfsError) -> None:
         if isinstance(answer, TaskOffer) and answer.assignment is not None:
-            attempt = answer.assignment.attempt
-            self._desk.trace.note(f"{self._process.id} hands out {attempt}")
-            self._desk.book.assigned(attempt, self._process.machines.applied_index)
+            for assignment in (answer.assignment, *answer.more):
+                attempt = assignment.attempt
+                self._desk.trace.note(f"{self._process.id} hands out {attempt}")
+                self._desk.book.assigned(attempt, self._process.machines.applied_index)
         waiting = self._waiting.pop(token, None)
         if waiting is not None:
             waiting(answer)

@@ -23,6 +23,7 @@ from tests.sim.workers import Worker
 __all__ = ["JobWorld"]
 
 WORKERS = 3
+MAPS_TIMES = (1, 1, 1, 8)  # with many, several are offered at a time
 ATTEMPT_LIMITS = (1, 4, 12)
 BACKUP_POLICIES = ("rate", "paper", "paper", "none")
 PROGRESS_DEADLINE_MS = 4_000
@@ -139,7 +140,7 @@ class JobWorld:
                 size_bytes=1,
                 hosts=(f"w{self._chance.randrange(WORKERS)}",),
             )
-            for index in range(self._chance.randrange(1, 5))
+            for index in range(self._chance.randrange(1, 5) * self._chance.choice(MAPS_TIMES))
         )
         return JobSpec(
             job_id=job_id,

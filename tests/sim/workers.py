@@ -36,6 +36,7 @@ from minimr.messages import (
     ReduceResult,
     ReportFailure,
     ReportSuccess,
+    ReportTasks,
     TaskOffer,
     WorkerInfo,
 )
@@ -60,6 +61,7 @@ WORK_US_MAXES = (200 * MS, 400 * MS, 3 * SECOND)  # short, but some outlive thei
 SILENCES_US = (SECOND, 3 * SECOND, 4 * SECOND, 7 * SECOND)  # also beyond a hold, and beyond death
 STUCK_SHARE = 0.02  # of attempts that ping for ever and get nowhere
 POLL_WAIT_MS = 2_000
+OFFER_MAX = 8
 LIST_MAX = 200
 _Then = Callable[[object], None]
 
@@ -90,6 +92,9 @@ class Worker(Requester):
         self.is_up = False
         self.stored: dict[AttemptId, JobId] = {}
         self._running: AttemptId | None = None
+        self._waiting: list[Assignment] = []  # offered with it, to run after it
+        self._ended: list[ReportSuccess | ReportFailure] = []  # to be reported with it
+        self._returned: list[AttemptId] = []
         self._is_stuck = False
         others[self.id] = self
         group.scheduler.after(self._chance.randrange(SECOND), self.start)
@@ -102,7 +107,7 @@ class Worker(Requester):
             return
         self._life += 1
         self.is_up = True
-        self._running = None
+        self._drop_all()
         self._caller.cut_off = self._pings.cut_off = False
         self._hello()
         self._group.scheduler.after(PING_INTERVAL_MS * MS, self._ping, self._life)
@@ -141,11 +146,15 @@ class Worker(Requester):
         self.is_up = False
         self._caller.forget()
         self._pings.forget()
-        self._running = None
+        self._drop_all()
         if loses_disk:
             self.stored.clear()
         downtime_us = self._chance.choice((100 * MS, SECOND, 7 * SECOND))
         self._group.scheduler.after(downtime_us, self.start)
+
+    def _drop_all(self) -> None:
+        self._running = None
+        self._waiting, self._ended, self._returned = [], [], []
 
     def recover(self) -> None:
         """Nothing happens to it any more, until ``stop``."""
@@ -177,7 +186,11 @@ class Worker(Requester):
         if self._running is None:
             return ()
         steps = 0 if self._is_stuck else self._group.scheduler.now_us
-        return (Progress(attempt=self._running, done_bytes=1, total_bytes=2, steps=steps),)
+        behind = (*(one.attempt for one in self._ended), *(one.attempt for one in self._waiting))
+        return (
+            Progress(attempt=self._running, done_bytes=1, total_bytes=2, steps=steps),
+            *(Progress(attempt=one, done_bytes=0, total_bytes=0, worked_ms=0) for one in behind),
+        )
 
     def _stored_jobs(self) -> tuple[JobId, ...]:
         return tuple(sorted(set(self.stored.values())))
@@ -194,12 +207,15 @@ class Worker(Requester):
             self._poll()
 
     def _poll(self) -> None:
-        request = PollTask(worker=self._info(), wait_ms=POLL_WAIT_MS)
+        most = self._chance.choice((1, 3, OFFER_MAX))
+        request = PollTask(worker=self._info(), wait_ms=POLL_WAIT_MS, most=most)
         self._caller.call(request, self._offered, (POLL_WAIT_MS + 500) * MS)
 
     def _offered(self, answer: Message | MinigfsError) -> None:
         assert isinstance(answer, TaskOffer), answer
         if answer.assignment is not None:
+            self._waiting = list(answer.more)
+            self._group.coverage["tasks offered together"] += len(answer.more)
             self._run(answer.assignment)
         elif answer.known:
             self._poll()
@@ -234,6 +250,9 @@ class Worker(Requester):
         assert isinstance(answer, PingReply), answer
         for job_id in answer.finished_jobs:
             self.stored = {one: job for one, job in self.stored.items() if job != job_id}
+        unwanted = [one for one in self._waiting if one.attempt in answer.cancel]
+        self._waiting = [one for one in self._waiting if one not in unwanted]
+        self._returned += [one.attempt for one in unwanted]
         if self._running in answer.cancel:
             self._group.coverage["cancelled attempts"] += 1
             self._fail(self._running, FailureKind.CANCELLED)
@@ -245,6 +264,7 @@ class Worker(Requester):
         self._is_stuck = not self._is_safe and self._chance.random() < STUCK_SHARE
         if self._is_stuck:
             self._group.coverage["stuck attempts"] += 1
+            self._give_back()
             return  # until it is told to give up
         work_us = self._chance.randrange(self._chance.choice(WORK_US_MAXES))
         if self._chance.random() < 0.03:
@@ -274,8 +294,32 @@ class Worker(Requester):
         self._group.scheduler.after(delay_us, act)
 
     def _succeed(self, attempt: AttemptId, result: AttemptResult) -> None:
-        request = ReportSuccess(worker_id=self.id, attempt=attempt, result=result)
-        self._caller.call(request, self._reported)
+        worked_ms = self._chance.choice((-1, 1, 1))  # some seem short
+        report = ReportSuccess(
+            worker_id=self.id, attempt=attempt, result=result, worked_ms=worked_ms
+        )
+        self._report(report)
+
+    def _report(self, report: ReportSuccess | ReportFailure) -> None:
+        self._ended.append(report)
+        if self._waiting and self._chance.random() < 0.7:
+            self._run(self._waiting.pop(0))
+        elif len(self._ended) == 1 and not self._returned:
+            self._caller.call(report, self._reported)
+        else:
+            self._caller.call(self._report_of_all(), self._reported)
+
+    def _report_of_all(self) -> ReportTasks:
+        ends, returned = tuple(self._ended), tuple(self._returned)
+        return ReportTasks(worker_id=self.id, ends=ends, returned=returned)
+
+    def _give_back(self) -> None:
+        """What waits behind an attempt that takes long."""
+        self._returned += [one.attempt for one in self._waiting]
+        self._group.coverage["attempts given back"] += len(self._waiting)
+        self._waiting = []
+        if self._returned or self._ended:
+            self._caller.call(self._report_of_all(), lambda _: None)
 
     def fail_output(self, attempt: AttemptId) -> None:
         self._group.coverage["output failures"] += 1
@@ -291,14 +335,17 @@ class Worker(Requester):
         """The report follows; whatever else the attempt had under way is dropped."""
         self._running = None
         failure = Failure(kind=kind, error=kind.value, lost_outputs=lost, mark=mark)
-        request = ReportFailure(worker_id=self.id, attempt=attempt, failure=failure)
         self._caller.forget()
-        self._caller.call(request, self._reported)
+        self._report(ReportFailure(worker_id=self.id, attempt=attempt, failure=failure))
 
     def _reported(self, answer: Message | MinigfsError) -> None:
         assert isinstance(answer, Message), answer
         self._running = None
-        self._poll()
+        self._ended, self._returned = [], []
+        if self._waiting:
+            self._run(self._waiting.pop(0))
+        else:
+            self._poll()
 
     def _end_map(self, assignment: MapAssignment) -> None:
         attempt = assignment.attempt

@@ -38,9 +38,17 @@ def run(
     executor: ExecutorProcess, work: AttemptWork, on_progress=lambda done, total: None,
     is_cancelled=lambda: False,
 ) -> MapResult:  # fmt: skip
-    result = executor.run(work, on_progress, is_cancelled, lambda request, has_ended: None)
-    assert isinstance(result, MapResult)
-    return result
+    ends = executor.run(
+        work,
+        lambda turn, done, total: on_progress(done, total),
+        is_cancelled,
+        lambda request, has_ended: None,
+    )
+    (end,) = ends
+    if end.failure is not None:
+        raise AttemptFailed(end.failure)
+    assert isinstance(end.result, MapResult)
+    return end.result
 
 
 def failure_of(
@@ -233,7 +241,7 @@ def test_code_that_cannot_be_loaded_fails_with_what_to_do(
     failure = failure_of(
         executor,
         type(work)(
-            spec=broken, assignment=work.assignment, scratch=work.scratch,
+            spec=broken, assignments=work.assignments, scratch=work.scratch,
             worker_id=work.worker_id, host=work.host,
         ),
     )  # fmt: skip

@@ -52,7 +52,7 @@ def map_work(
     (scratch / spec.job_id).mkdir(parents=True, exist_ok=True)
     return AttemptWork(
         spec=spec,
-        assignment=MapAssignment(attempt=attempt, split=split, partition_count=1),
+        assignments=(MapAssignment(attempt=attempt, split=split, partition_count=1),),
         scratch=scratch,
         worker_id=WorkerId("worker"),
         host="here",

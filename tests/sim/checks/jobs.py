@@ -12,6 +12,7 @@ from minigfs.master.state import DirectoryInode, FileSystemState
 from minimr.coordinator.commands import (
     Command,
     CommitAttempt,
+    EndAttempts,
     FailAttempt,
     LoseAttempts,
     decode_command,
@@ -125,6 +126,9 @@ class JobBook:
                 for attempt in lost:
                     if self._commits.get(attempt.task, (0, None))[1] == attempt:
                         self._lost_at.setdefault(attempt, index)
+            case EndAttempts(ends=ends):
+                for end in ends:
+                    self._note(index, end, before, after)
             case _:
                 pass
 

@@ -1,0 +1,122 @@
+"""Hundreds of short tasks on real workers: offered together, each counted and logged by itself."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cloudpickle
+import msgspec
+import pytest
+
+from minimr.backends.cluster_client import ClusterClient
+from minimr.ids import JobId
+from minimr.job import Job
+from minimr.messages import JobSpec, JobState, JobStatus
+from tests.minimr.backends.tiny_jobs import spec_for, split_of
+from tests.minimr.backends.worker_cluster import WorkerCluster
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+pytestmark = pytest.mark.e2e
+
+MAPS = 250
+SPECIAL = b"000200"  # late enough to lie in an offer of several
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[WorkerCluster]:
+    with WorkerCluster(tmp_path / "cluster") as cluster:
+        yield cluster
+
+
+def numbers(directory: Path, special: Callable[[], None]) -> JobSpec:
+    """One map a number; one of them calls ``special`` first, the first time that it runs."""
+    marker = directory / "was-there"
+
+    def map_number(line: bytes):
+        if line == SPECIAL and not marker.exists():
+            marker.touch()
+            special()
+        if line.endswith(b"7"):
+            print("seven in", line.decode())
+        yield line, 1
+
+    splits = []
+    for index in range(MAPS):
+        source = directory / f"in-{index}.txt"
+        source.write_bytes(b"%06d\n" % index)
+        splits.append(split_of(source, index))
+    job = Job("numbers", map=map_number, reduce=lambda key, values: [(key, sum(values))])
+    return spec_for(job, directory, tuple(splits), job_id=JobId("numbers-00000001"))
+
+
+def assert_done_exactly(spec: JobSpec, status: JobStatus) -> None:
+    assert status.state is JobState.DONE, status.failure
+    output = Path(spec.output.removeprefix("file://"))
+    lines = b"".join(part.read_bytes() for part in sorted(output.glob("part-*"))).splitlines()
+    assert sorted(lines) == [b"%06d\t1" % index for index in range(MAPS)]
+    assert status.counters["map.input_records"] == MAPS
+    assert status.counters["map.attempts.committed"] == MAPS
+
+
+def test_each_task_has_a_log_of_its_own_and_silent_ones_leave_none(
+    cluster: WorkerCluster, tmp_path: Path
+) -> None:
+    cluster.start_worker(0)
+    cluster.start_worker(1)
+    spec = numbers(tmp_path, lambda: None)
+    cluster.submit(spec)
+    assert_done_exactly(spec, cluster.wait(spec))
+    client = ClusterClient((cluster.master_address,), cluster.security)
+    logs = [log for _, log in client.task_logs(spec.job_id)]
+    client.close()
+    said = {log.attempt.split(".")[0]: log.content for log in logs}
+    sevens = [index for index in range(MAPS) if index % 10 == 7]
+    assert said == {f"m-{n:05d}": b"seven in %06d\n" % n for n in sevens}
+
+
+def test_a_task_that_kills_its_process_costs_none_of_those_offered_with_it(
+    cluster: WorkerCluster, tmp_path: Path
+) -> None:
+    cluster.start_worker(0)
+    spec = numbers(tmp_path, lambda: os.kill(os.getpid(), signal.SIGSEGV))
+    cluster.submit(spec)
+    status = cluster.wait(spec)
+    assert_done_exactly(spec, status)
+    assert status.counters["map.attempts.failed"] == 1
+
+
+def test_others_do_not_wait_behind_a_task_that_takes_long_after_all(
+    cluster: WorkerCluster, tmp_path: Path
+) -> None:
+    cluster.start_worker(0)
+    cluster.start_worker(1)
+    (tmp_path / "go-on").touch()
+    spec = numbers(tmp_path, lambda: _wait_while(tmp_path / "go-on"))
+    spec = msgspec.structs.replace(spec, backup_policy="none")
+    cluster.submit(spec)
+    cluster.until(lambda: cluster.status(spec).maps_done >= MAPS - 1, "they wait behind one")
+    (tmp_path / "go-on").unlink()
+    status = cluster.wait(spec)
+    assert_done_exactly(spec, status)
+    assert status.counters["map.attempts.failed"] == 0
+
+
+def _wait_while(file: Path) -> None:
+    while file.exists():
+        time.sleep(0.05)  # user code that waits for something
+
+
+def test_a_worker_killed_with_tasks_in_hand_costs_no_data(
+    cluster: WorkerCluster, tmp_path: Path
+) -> None:
+    cluster.start_worker(0)
+    cluster.start_worker(1)
+    spec = numbers(tmp_path, lambda: None)
+    cluster.submit(spec)
+    cluster.until(lambda: cluster.status(spec).maps_done >= 50, "nothing is done")
+    cluster.kill_worker(0)
+    assert_done_exactly(spec, cluster.wait(spec))
