@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from minigfs.closing import ClosedOnExit
-from minigfs.errors import InvalidPath, NoSpace
+from minigfs.errors import InvalidPath, NoSpace, Unsupported
 
 __all__ = [
     "Buffer",
@@ -126,8 +126,13 @@ class Disk(Protocol):
         """Atomically, replacing a file at ``target``; durable after ``sync_dir`` of the parent."""
         ...
 
+    def link(self, source: str, target: str) -> None:
+        """Give a file a second name; durable as that of a new file is. ``FileExistsError`` if
+        something has it, ``Unsupported`` where a file has but one."""
+        ...
+
     def remove(self, path: str) -> None:
-        """Remove a file."""
+        """Remove a file, or one of its names."""
         ...
 
     def list(self, directory: str) -> builtins.list[str]:
@@ -298,6 +303,16 @@ class RealDisk:
         real_target = self._resolve(target)
         with _full_disk_is_no_space(real_target):
             os.replace(self._resolve(source), real_target)
+
+    def link(self, source: str, target: str) -> None:
+        real_target = self._resolve(target)
+        with _full_disk_is_no_space(real_target):
+            try:
+                os.link(self._resolve(source), real_target)
+            except OSError as error:
+                if error.errno in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+                    raise Unsupported(f"{real_target}: no second names here") from error
+                raise
 
     def remove(self, path: str) -> None:
         os.unlink(self._resolve(path))

@@ -26,6 +26,7 @@ from itertools import islice, product
 from pathlib import Path
 from typing import TypeAlias
 
+from minigfs.chunkserver.blank_files import BLANK_SUFFIX
 from minigfs.chunkserver.catalogue import CATALOGUE, CatalogueRow, read_catalogue
 from minigfs.chunkserver.checksum import (
     SUM_BYTES,
@@ -148,18 +149,20 @@ class Rescue(ClosedOnExit):
             directories.sort()
             for name in sorted(names):
                 path = Path(folder, name)
-                if name.endswith(".chunk"):
+                if name.endswith((".chunk", BLANK_SUFFIX)):
                     self._note_chunk(path)
                 elif name == CATALOGUE:
                     self._note_catalogue(path)
 
     def _note_chunk(self, path: Path) -> None:
-        self.report.chunk_files += 1
+        """A blank may hold a chunk, if its server ended before it was given its own name."""
+        is_blank = path.suffix == BLANK_SUFFIX
+        self.report.chunk_files += not is_blank
         try:
             with path.open("rb") as file:
                 header, _ = decode_header(file.read(HEADER_BYTES_MAX))
         except (CorruptChunk, OSError):
-            self.report.damaged_chunk_files += 1
+            self.report.damaged_chunk_files += not is_blank
             return
         if not header.sealed:
             self.report.open_chunk_files += 1

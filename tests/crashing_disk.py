@@ -129,6 +129,13 @@ class CrashingDisk(RealDisk):
 
             self.changed(_parent(target), take_back, lambda: _drop(backup))
 
+    def link(self, source: str, target: str) -> None:
+        with self.lock:
+            self.step(target)
+            super().link(source, target)
+            real = Path(self._resolve(target))
+            self.changed(_parent(target), lambda: real.unlink(missing_ok=True))
+
     def remove(self, path: str) -> None:
         with self.lock:
             self.step(path)

@@ -3,7 +3,8 @@
 ::
 
     0             header   magic, format, sizes, ids, length, digest, cluster id, path hint, sum
-    table_offset  table    one 8-byte sum per checksum block that a chunk of this size can have
+    table_offset  table    one 8-byte sum per checksum block that a chunk of this size can have,
+                           or just one, in a *small* chunk, which has one block and will not grow
                   slots    of a chunk that was appended to (see ``append_slots``)
     data_offset   data     page-aligned; ``length_bytes`` of it are valid
 
@@ -51,6 +52,7 @@ _MAGIC = b"mgfschnk"
 _FORMAT = 1
 _SEALED = 1
 _HAS_SLOTS = 2
+_IS_SMALL = 4
 
 _FIXED = struct.Struct("<8sHHIIQQQQQQQQHH")
 _SUM = struct.Struct("<Q")
@@ -77,6 +79,7 @@ class ChunkHeader:
     digest: int
     sealed: bool = True
     has_slots: bool = False  # of a chunk that was appended to (see ``append_slots``)
+    is_small: bool = False  # all of it was known when its file was laid out: one block at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +93,10 @@ class StoredChunk:
 
 
 def plan_layout(
-    cluster_id: str, path_hint: str, chunk_bytes: int, *, has_slots: bool = False
+    cluster_id: str, path_hint: str, room_bytes: int, *, has_slots: bool = False
 ) -> ChunkLayout:
-    """Where things will lie in the file of a chunk that is about to be written.
+    """Where things will lie in the file of a chunk that is about to be written, and that may come
+    to hold ``room_bytes``.
 
     Slots, if there are any, lie right before the data.
     """
@@ -103,7 +107,7 @@ def plan_layout(
         + _SUM.size
     )
     table_offset = _round_up(header_bytes, SUM_BYTES)
-    table_bytes = block_count(chunk_bytes) * SUM_BYTES
+    table_bytes = block_count(room_bytes) * SUM_BYTES
     table_end = _round_up(table_offset + table_bytes, _PAGE_BYTES)
     return ChunkLayout(
         table_offset=table_offset, data_offset=table_end + (SLOTS_BYTES if has_slots else 0)
@@ -115,12 +119,17 @@ def encode_header(header: ChunkHeader) -> bytes:
     cluster_id = _encode_text(header.cluster_id, _CLUSTER_ID_BYTES_MAX)
     path_hint = _encode_text(header.path_hint, _PATH_HINT_BYTES_MAX)
     layout = plan_layout(
-        header.cluster_id, header.path_hint, header.chunk_bytes, has_slots=header.has_slots
+        header.cluster_id,
+        header.path_hint,
+        CHECKSUM_BLOCK_BYTES if header.is_small else header.chunk_bytes,
+        has_slots=header.has_slots,
     )
     fixed = _FIXED.pack(
         _MAGIC,
         _FORMAT,
-        (_SEALED if header.sealed else 0) | (_HAS_SLOTS if header.has_slots else 0),
+        (_SEALED if header.sealed else 0)
+        | (_HAS_SLOTS if header.has_slots else 0)
+        | (_IS_SMALL if header.is_small else 0),
         CHECKSUM_BLOCK_BYTES,
         layout.table_offset,
         layout.data_offset,
@@ -170,6 +179,7 @@ def decode_header(prefix: Buffer) -> tuple[ChunkHeader, ChunkLayout]:
         digest=digest,
         sealed=bool(flags & _SEALED),
         has_slots=bool(flags & _HAS_SLOTS),
+        is_small=bool(flags & _IS_SMALL),
     )
     return header, ChunkLayout(table_offset=table_offset, data_offset=data_offset)
 

@@ -168,6 +168,7 @@ class Chunkserver:
         self._heartbeats.start()
         self._scrubber.start()
         self._inspector.start()
+        self._store.blanks.start(self._end_if_disk_failed)
         if self._metrics is not None:
             self._metrics.start(self._options.directory)
         return bound
@@ -182,6 +183,7 @@ class Chunkserver:
         self._lender.stop()
         self._copies.stop()
         self._server.stop()
+        self._store.blanks.stop()
         self._open_chunks.close()
         self._pool.close()
         os.close(self._lock)

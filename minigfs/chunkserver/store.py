@@ -3,6 +3,7 @@
 ::
 
     incoming/   chunks being written; whatever a start finds here was never acknowledged
+    blank/      files made ahead for small chunks (see ``blank_files``)
     chunks/     sealed chunks, one file each, named by the handle; never changed in place
     trash/      deleted chunks, for a while (see ``trash``)
     quarantine/ files a start could not make sense of, and replicas of versions that were never
@@ -10,7 +11,8 @@
 
 A chunk is sealed by: header and table written, file synced, renamed into ``chunks/``, directory
 synced; only then may anybody be told that it is there. So a crash leaves either nothing or a whole
-chunk. What is in memory is a table of the sealed chunks and the ledger of what to report.
+chunk. A small one is written into a file that has a durable name already. What is in memory is a
+table of the sealed chunks and the ledger of what to report.
 
 A chunk found damaged stays where it is and its good blocks stay readable: with every replica
 damaged in another place, they are all there is. The next heartbeat tells the master, which has it
@@ -24,43 +26,36 @@ import logging
 import threading
 from functools import partial
 
-from minigfs.chunkserver.append_slots import SLOTS_BYTES
-from minigfs.chunkserver.checksum import (
-    digest_of_table,
-    first_bad_block,
-)
-from minigfs.chunkserver.chunk_file import (
-    ChunkHeader,
-    StoredChunk,
-    encode_header,
-    plan_layout,
+from minigfs.chunkserver.blank_files import BLANKS, BlankFiles
+from minigfs.chunkserver.checksum import SUM_BYTES
+from minigfs.chunkserver.chunk_file import StoredChunk
+from minigfs.chunkserver.incoming_chunk import (
+    CHUNKS,
+    INCOMING,
+    IncomingChunk,
+    chunk_path,
+    file_name,
 )
 from minigfs.chunkserver.messages import WriteChunk
 from minigfs.chunkserver.reports import ChunkReport, ReportLedger
 from minigfs.chunkserver.sealed_chunk import OpenChunk, stored_chunk
 from minigfs.chunkserver.set_aside import QUARANTINE, SetAside
 from minigfs.chunkserver.trash import Trash
-from minigfs.closing import ClosedOnExit
-from minigfs.config import CHECKSUM_BLOCK_BYTES, MIN_CHUNK_BYTES
-from minigfs.errors import CorruptChunk, NoSpace, ProtocolError
+from minigfs.config import MIN_CHUNK_BYTES
+from minigfs.errors import CorruptChunk, NoSpace, ProtocolError, Unsupported
 from minigfs.ids import ChunkHandle, ChunkVersion, ClusterId
 from minigfs.master.heartbeat_messages import AheadReplica
-from minigfs.ports import Buffer, Clock, Disk, SystemClock
+from minigfs.ports import Clock, Disk, SystemClock
 
 __all__ = ["ChunkStore", "IncomingChunk", "chunk_path"]
 
 logger = logging.getLogger(__name__)
-
-_INCOMING = "incoming"
-_CHUNKS = "chunks"
-_SUFFIX = ".chunk"
 
 # Below this much free space no chunk is begun, so that the master (on the same disk in a small
 # cluster) can still write its log and delete files.
 _FREE_SPACE_KEPT_PERCENT = 5
 _CHUNK_BYTES_MAX = 1 << 40
 _HANDLE_MAX = (1 << 63) - 1
-_WRITE_BEHIND_BYTES = 8 << 20  # the disk works while more arrives; the sync has the rest to do
 
 
 class ChunkStore:
@@ -77,19 +72,45 @@ class ChunkStore:
         self._stored_bytes = 0
         self._ledger = ReportLedger(clock.now_ms())
         self._incoming_numbers = itertools.count(1)
+        self.blanks = BlankFiles(
+            disk,
+            has_room=self._has_room,
+            sync_names=partial(disk.sync_dir, CHUNKS),
+            clock=clock,
+        )
         self.damage_found_count = 0  # since the start
 
     def open(self) -> None:
         """Find the sealed chunks, remove what was never sealed, set aside what is not a chunk."""
-        for directory in (_INCOMING, _CHUNKS, QUARANTINE):
+        for directory in (INCOMING, CHUNKS, QUARANTINE, BLANKS):
             self._disk.make_dirs(directory)
         self.trash.open()
         self.quarantine.look()
         self._disk.sync_dir("")
-        for name in self._disk.list(_INCOMING):
-            self._disk.remove(f"{_INCOMING}/{name}")
-        for name in self._disk.list(_CHUNKS):
+        for name in self._disk.list(INCOMING):
+            self._disk.remove(f"{INCOMING}/{name}")
+        for name in self._disk.list(CHUNKS):
             self._take_in(name)
+        for name in self._disk.list(BLANKS):
+            self._take_in_blank(name)
+
+    def _take_in_blank(self, name: str) -> None:
+        """A chunk, if a crash came before its own name was durable; else nobody was told of it."""
+        path = f"{BLANKS}/{name}"
+        try:
+            with OpenChunk(self._cluster_id, self._disk.open(path)) as chunk:
+                handle = chunk.header.handle
+                chunk.read(0, chunk.header.length_bytes)
+        except CorruptChunk:
+            self._disk.remove(path)
+        except OSError as error:
+            logger.warning("quarantine %s: %s", name, error)
+            self._disk.rename(path, f"{QUARANTINE}/{name}")
+        else:
+            if handle in self._sealed:
+                self._disk.remove(path)
+            else:
+                self.take_over(path, handle)
 
     def _take_in(self, name: str) -> bool:
         """Know the chunk in a file, or set the file aside."""
@@ -100,7 +121,7 @@ class ChunkStore:
             return False
         except (CorruptChunk, OSError) as error:
             logger.warning("quarantine %s: %s", name, error)
-            self._disk.rename(f"{_CHUNKS}/{name}", f"{QUARANTINE}/{name}")
+            self._disk.rename(f"{CHUNKS}/{name}", f"{QUARANTINE}/{name}")
             return False
         return True
 
@@ -118,8 +139,21 @@ class ChunkStore:
             raise ProtocolError(f"chunk size {request.chunk_bytes} is out of range")
         if request.handle in self._sealed and not replaces:
             raise ProtocolError(f"chunk {request.handle:x} is already sealed here")
-        self.check_free_space()
-        return IncomingChunk(self, self._disk, request, next(self._incoming_numbers), slot)
+        is_small = not replaces and slot is None and _is_one_block(request)
+        blank = self.blanks.take() if is_small else None
+        if blank is None:
+            self.check_free_space()
+        return IncomingChunk(
+            self._disk,
+            request,
+            next(self._incoming_numbers),
+            cluster_id=self._cluster_id,
+            blanks=self.blanks,
+            sealed=self.admit,
+            slot=slot,
+            is_small=is_small,
+            blank=blank,
+        )
 
     def open_chunk(self, handle: ChunkHandle, version: ChunkVersion) -> "OpenChunk":
         """A sealed chunk for reading. Raises ``CorruptChunk`` if it is not here, or not whole."""
@@ -213,18 +247,26 @@ class ChunkStore:
             return True
         if not self.trash.restore(handle, chunk_path(handle)):
             return False
-        self._disk.sync_dir(_CHUNKS)
-        return self._take_in(_file_name(handle))
+        self._disk.sync_dir(CHUNKS)
+        return self._take_in(file_name(handle))
 
     def version_of(self, handle: ChunkHandle) -> ChunkVersion | None:
         known = self._sealed.get(handle)
         return None if known is None else known.version
 
     def take_over(self, path: str, handle: ChunkHandle) -> None:
-        """Know a chunk whose file, sealed and durable, lies elsewhere on the disk."""
-        self._disk.rename(path, chunk_path(handle))
-        self._disk.sync_dir(_CHUNKS)
-        self._take_in(_file_name(handle))
+        """Know a chunk whose file, sealed and durable, lies elsewhere on the disk.
+
+        It has two names until the new one is durable: a crash may lose both ends of a rename.
+        """
+        try:
+            self._disk.link(path, chunk_path(handle))
+        except (FileExistsError, Unsupported):  # a crash may have come after it was linked
+            self._disk.rename(path, chunk_path(handle))
+        self._disk.sync_dir(CHUNKS)
+        if self._disk.exists(path):
+            self._disk.remove(path)
+        self._take_in(file_name(handle))
 
     def _forget(self, handle: ChunkHandle) -> bool:
         with self._lock:
@@ -276,108 +318,21 @@ class ChunkStore:
                 f" than the {_FREE_SPACE_KEPT_PERCENT} % it keeps: remove files or add a disk"
             )
 
+    def _has_room(self) -> bool:
+        try:
+            self.check_free_space()
+        except NoSpace:
+            return False
+        return True
+
     def _read_description(self, name: str) -> StoredChunk:
-        with OpenChunk(self._cluster_id, self._disk.open(f"{_CHUNKS}/{name}")) as chunk:
+        with OpenChunk(self._cluster_id, self._disk.open(f"{CHUNKS}/{name}")) as chunk:
             header = chunk.header
-            if name != _file_name(header.handle) or not header.sealed:
+            if name != file_name(header.handle) or not header.sealed:
                 raise CorruptChunk(f"the file says that it is chunk {header.handle:x}")
             return stored_chunk(header)
 
 
-class IncomingChunk(ClosedOnExit):
-    """A chunk being written, by one thread: not sealed inside its block, it is gone."""
-
-    def __init__(
-        self,
-        store: ChunkStore,
-        disk: Disk,
-        request: WriteChunk,
-        number: int,
-        slot: bytes | None = None,
-    ) -> None:
-        self._store = store
-        self._disk = disk
-        self._request = request
-        self._slot = slot
-        self._layout = plan_layout(
-            store.cluster_id,
-            request.path_hint,
-            request.chunk_bytes,
-            has_slots=slot is not None,
-        )
-        self._path = f"{_INCOMING}/{request.handle:016x}.{number}"
-        self._file = disk.open(self._path, create=True, exclusive=True)
-        self._sums: list[bytes] = []
-        self._length_bytes = 0
-        self._behind_bytes = 0  # on their way to the disk already, or there
-        self._is_sealed = False
-
-    def close(self) -> None:
-        """Also remove what was not sealed."""
-        self._file.close()
-        if not self._is_sealed and self._disk.exists(self._path):
-            self._disk.remove(self._path)
-
-    def append(self, offset_bytes: int, data: Buffer, sums: bytes) -> None:
-        """Verify the next blocks and write them. Only the last piece may end inside a block."""
-        end_bytes = offset_bytes + len(data)
-        in_order = offset_bytes == self._length_bytes and offset_bytes % CHECKSUM_BLOCK_BYTES == 0
-        if not in_order or end_bytes > self._request.chunk_bytes:
-            raise ProtocolError(
-                f"chunk {self._request.handle:x}: {len(data)} bytes at {offset_bytes} do not fit"
-                f" after {self._length_bytes} of {self._request.chunk_bytes}"
-            )
-        bad_block = first_bad_block(
-            data,
-            sums,
-            handle=self._request.handle,
-            first_block=self._length_bytes // CHECKSUM_BLOCK_BYTES,
-        )
-        if bad_block is not None:
-            raise CorruptChunk(
-                f"chunk {self._request.handle:x}: block {bad_block} was damaged on its way here"
-            )
-        self._file.write_at(self._layout.data_offset + self._length_bytes, data)
-        self._sums.append(bytes(sums))
-        self._length_bytes = end_bytes
-        if end_bytes - self._behind_bytes >= _WRITE_BEHIND_BYTES:
-            self._file.write_behind(
-                self._layout.data_offset + self._behind_bytes, end_bytes - self._behind_bytes
-            )
-            self._behind_bytes = end_bytes
-
-    def seal(self) -> tuple[int, int]:
-        """Make the chunk durable and known; gives (length, digest). Nothing is known on error."""
-        table = b"".join(self._sums)
-        request = self._request
-        header = ChunkHeader(
-            cluster_id=self._store.cluster_id,
-            file_id=request.file_id,
-            path_hint=request.path_hint,
-            handle=request.handle,
-            version=request.version,
-            index=request.index,
-            chunk_bytes=request.chunk_bytes,
-            length_bytes=self._length_bytes,
-            digest=digest_of_table(table),
-            has_slots=self._slot is not None,
-        )
-        self._file.write_at(0, encode_header(header), table)
-        if self._slot:
-            self._file.write_at(self._layout.data_offset - SLOTS_BYTES, self._slot)
-        self._file.sync()
-        self._disk.rename(self._path, chunk_path(request.handle))
-        # The name is part of what is promised: without this a crash could lose the whole file.
-        self._disk.sync_dir(_CHUNKS)
-        self._store.admit(stored_chunk(header))
-        self._is_sealed = True
-        return self._length_bytes, header.digest
-
-
-def _file_name(handle: ChunkHandle) -> str:
-    return f"{handle:016x}{_SUFFIX}"
-
-
-def chunk_path(handle: ChunkHandle) -> str:
-    """Where the file of a sealed chunk lies."""
-    return f"{_CHUNKS}/{_file_name(handle)}"
+def _is_one_block(request: WriteChunk) -> bool:
+    """All of it has come, and it is not much."""
+    return request.whole is not None and len(request.whole.sums) == SUM_BYTES

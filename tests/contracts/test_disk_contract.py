@@ -101,6 +101,22 @@ def test_rename_replaces_a_file_and_keeps_open_files_open(disk: Disk) -> None:
         disk.rename("d/b", "d/e")
 
 
+def test_a_second_name_leads_to_the_same_file_and_outlives_the_first(disk: Disk) -> None:
+    disk.make_dirs("d")
+    with disk.open("a", create=True) as file:
+        file.write_at(0, b"one")
+        disk.link("a", "d/b")
+        file.write_at(3, b" two")
+    with pytest.raises(FileExistsError):
+        disk.link("a", "d/b")
+    with pytest.raises(FileNotFoundError):
+        disk.link("nothing", "c")
+    disk.remove("a")
+    assert disk.list("d") == ["b"]
+    with disk.open("d/b") as file:
+        assert file.read_at(0, 10) == b"one two"
+
+
 def test_remove_takes_files_only(disk: Disk) -> None:
     disk.make_dirs("d")
     disk.open("d/a", create=True).close()
@@ -147,6 +163,7 @@ def test_exists_answers_for_files_directories_and_the_root(disk: Disk) -> None:
         lambda disk, path: disk.open(path, create=True),
         lambda disk, path: disk.rename(path, "b"),
         lambda disk, path: disk.rename("b", path),
+        lambda disk, path: disk.link("b", path),
         lambda disk, path: disk.remove(path),
         lambda disk, path: disk.list(path),
         lambda disk, path: disk.make_dirs(path),

@@ -24,7 +24,7 @@ from tests.storage_cluster import StorageCluster
 pytestmark = pytest.mark.e2e
 
 VICTIM, DROPPED = 1, 2  # chunkservers
-BELOW = {"master": ("wal/",), "chunkserver": ("chunks/", "incoming/", "open/", "trash/")}
+BELOW = {"master": ("wal/",), "chunkserver": ("blank/", "chunks/", "incoming/", "open/", "trash/")}
 ROUNDS_MAX = 500
 PATIENCE_S = 60.0
 ABANDONED_S = WRITER_LEASE_MS / 1000 + PATIENCE_S  # what dead writers left goes after a lease

@@ -17,6 +17,7 @@ from minigfs.master.chunks import file_digest
 from minigfs.master.heartbeat_messages import CatalogueBatch, CataloguedFile
 from minigfs.ports import RealDisk
 from minigfs.rescue import Rescue, Rescued, RescueReport
+from tests.minigfs.chunkserver.test_blank_files import seal_small
 
 CHUNK = 2 * BLOCK
 SEED = bytes(range(251))
@@ -272,6 +273,20 @@ def test_what_no_catalogue_names_is_set_apart(servers: Servers, tmp_path: Path) 
     assert files_below(tmp_path / "out") == {"_unconfirmed/dir/unknown": data}
     assert (report.unconfirmed, report.incomplete) == (1, 1)
     assert told["/dir/with-gap"].outcome == "incomplete"
+
+
+def test_a_small_chunk_is_found_under_the_only_name_that_a_crash_has_left_it(
+    servers: Servers, tmp_path: Path
+) -> None:
+    blanks = servers.stores[0].blanks
+    blanks.take()
+    blanks.work()
+    seal_small(servers.stores[0], 100, b"small")
+    servers.tell(1, "/a", b"small", [100])
+    servers.file(0, 100).unlink()
+    report, _ = rescue(servers, tmp_path / "out")
+    assert files_below(tmp_path / "out") == {"a": b"small"}
+    assert (report.rescued, report.damaged_chunk_files) == (1, 0), "blanks are no chunks"
 
 
 def test_of_two_files_with_one_name_the_newer_one_has_it(servers: Servers, tmp_path: Path) -> None:

@@ -185,6 +185,18 @@ class SimDisk:
             del from_directory.seen[from_name]
             to_directory.seen[to_name] = node
 
+    def link(self, source: str, target: str) -> None:
+        with self._lock:
+            from_directory, from_name = self._parent(source)
+            to_directory, to_name = self._parent(target)
+            node = from_directory.seen.get(from_name)
+            if not isinstance(node, Content):
+                raise missing(source)
+            if to_name in to_directory.seen:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+            self._announce("link", target)
+            to_directory.seen[to_name] = node
+
     def remove(self, path: str) -> None:
         with self._lock:
             directory, name = self._parent(path)

@@ -1,10 +1,12 @@
 """A chunk file says what it is, and nothing else passes for one."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minigfs.chunkserver.checksum import block_count, block_sums, digest_of_table
+from minigfs.chunkserver.checksum import SUM_BYTES, block_count, block_sums, digest_of_table
 from minigfs.chunkserver.chunk_file import (
     HEADER_BYTES_MAX,
     ChunkHeader,
@@ -67,6 +69,14 @@ def test_data_is_page_aligned_and_the_table_has_room(chunk_bytes: int) -> None:
 
 def test_a_small_chunk_costs_one_page_of_overhead() -> None:
     assert plan_layout("c" * 16, "/some/path", MIN_CHUNK_BYTES).data_offset == 4096
+
+
+def test_a_chunk_of_one_block_that_came_whole_has_one_page_of_overhead_in_any_cluster() -> None:
+    written = replace(header("/a/path", chunk_bytes=2**40), is_small=True)
+    read, layout = decode_header(encode_header(written))
+    assert read.is_small
+    assert layout.data_offset == 4096
+    assert layout.data_offset - layout.table_offset >= SUM_BYTES
 
 
 @given(st.data())

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.e2e
 CHUNK_BYTES = 256 * 1024
 STALL_SECONDS_MAX = 3.0
 WRITER_SECONDS_MAX = 18.0  # ``chain_timeout_ms`` of three servers, and the chunk once more
-DISK = ("chunks/", "incoming/", "open/")
+DISK = ("blank/", "chunks/", "incoming/", "open/")
 
 
 @pytest.fixture

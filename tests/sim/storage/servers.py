@@ -205,6 +205,10 @@ class LifeDisk:
         self.spend()
         self._disk.rename(source, target)
 
+    def link(self, source: str, target: str) -> None:
+        self.spend()
+        self._disk.link(source, target)
+
     def remove(self, path: str) -> None:
         self.spend()
         self._disk.remove(path)
