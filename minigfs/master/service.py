@@ -304,7 +304,7 @@ class FileSystemService:
         # Shielded: a writer whose connection ends now is gone, and its file is its all the same.
         creating = asyncio.create_task(self._create_for(tenure, request, command), name="create")
         self._creating.add(creating)
-        creating.add_done_callback(self._creating.discard)
+        creating.add_done_callback(self._created)
         reply = await asyncio.shield(creating)
         await tenure.wait_for_servers_of(lambda: self.state, reply.handles)
         return Created(
@@ -313,6 +313,11 @@ class FileSystemService:
             replication=reply.replication,
             chunks=self._locating.allocated(tenure, 0, reply.handles),
         )
+
+    def _created(self, creating: asyncio.Task[commands.FileCreated]) -> None:
+        self._creating.discard(creating)
+        if not creating.cancelled():
+            creating.exception()  # if its writer is gone, nobody else asks for it
 
     async def _create_for(
         self, tenure: Tenure, request: CreateFile, command: commands.CreateFile

@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from minigfs.errors import MinigfsError
+from minigfs.errors import MinigfsError, OutcomeUnknown
 from minigfs.master.messages import CreateFile
 from minigfs.master.writers import GONE_WRITER_MS, WRITER_LEASE_MS
 from minigfs.transport.client import ConnectionPool
@@ -78,6 +78,35 @@ def test_a_process_that_ends_while_its_file_is_logged_is_known_to_be_gone() -> N
             finally:
                 pool.close()
                 await server.stop()
+
+    asyncio.run(main())
+
+
+def test_a_file_that_cannot_be_logged_after_its_process_has_ended_is_no_fault() -> None:
+    """asyncio complains of an error that nobody asks for."""
+
+    async def main() -> None:
+        complaints: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
+        async with standing() as stand:
+            asked, go_on = asyncio.Event(), asyncio.Event()
+
+            async def fail_later(*_command, **_how):
+                asked.set()
+                await go_on.wait()
+                raise OutcomeUnknown("lost")
+
+            stand.host.propose, propose = fail_later, stand.host.propose
+            call = asyncio.create_task(stand.call(CreateFile(path="/f", holder="gone")))
+            await asked.wait()
+            call.cancel()
+            await asyncio.wait([call])
+            go_on.set()
+            await asyncio.wait(stand.service._creating)
+            stand.host.propose = propose
+            del call
+            gc.collect()  # it complains when the task is gone
+            assert complaints == []
 
     asyncio.run(main())
 
