@@ -8,8 +8,9 @@ A block is one fresh buffer filled by ``readinto``: no byte is copied again befo
 but for the beginning of a line that the next block finishes. Files are not mapped: one that is cut
 short while it is read must be an error of this task, not a SIGBUS.
 
-Small files share a block (an unterminated last line gets its LF then). Packed or remote input is
-read by a thread of its own, so that unpacking overlaps with the user's kernels.
+Small files share a block (an unterminated last line gets its LF then). Packed input, and
+remote input of more than a block, is read by a thread of its own, so that this overlaps with the
+user's kernels.
 """
 
 import sys
@@ -76,7 +77,8 @@ def read_blocks(
         From the file system.
     """
     blocks = _read_blocks(ranges, storage, block_bytes)
-    if any(each.compression or not is_local(each.url) for each in ranges):
+    is_one_block = sum(each.length for each in ranges) <= block_bytes  # nothing to overlap with
+    if any(each.compression or not (is_one_block or is_local(each.url)) for each in ranges):
         return prefetched(blocks, _PREFETCHED_BLOCKS)
     return blocks
 
@@ -127,10 +129,8 @@ def _read_small(files: Sequence[FileRange], storage: Storage) -> Block:
 
 
 def _read_range(wanted: FileRange, storage: Storage, block_bytes: int) -> Iterator[Block]:
-    with storage.open_input(wanted.url) as file:
-        start = max(wanted.start - 1, 0)
-        if start:
-            file.seek(start)
+    start = max(wanted.start - 1, 0)
+    with storage.borrow_input(wanted.url, start) as file:
         cutter = _Cutter(file, wanted, start, wanted.start + wanted.length, wanted.file_bytes)
         yield from cutter.blocks(block_bytes, skips_first=wanted.start > 0)
 

@@ -10,12 +10,14 @@ import glob
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
 from minimr.errors import JobUsageError, OutputExists
+from minimr.formats.kept_input import KeptInput
 from minimr.formats.rename import exchange, rename_exclusive
 
 __all__ = ["Entry", "Location", "Storage", "absolute_url", "is_local", "is_text", "local_path"]
@@ -83,10 +85,12 @@ class Storage:
     """All file systems a job can name.
 
     ``options`` gives constructor arguments per fsspec protocol (``{"minigfs": {"home": ...}}``); a
-    protocol without options finds its own configuration.
+    protocol without options finds its own configuration. ``kept`` is where
+    `borrow_input` leaves the last file; None: nowhere.
     """
 
     options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    kept: KeptInput | None = None
 
     def entry(self, url: str) -> Entry | None:
         """What is at ``url``; None if there is nothing. An unreachable store raises."""
@@ -118,6 +122,24 @@ class Storage:
             return cast("IO[bytes]", local_path(url).open("rb", buffering=0))
         fs, path = self._resolve(url)
         return cast("IO[bytes]", fs.open(path, "rb"))
+
+    @contextmanager
+    def borrow_input(self, url: str, position: int) -> Iterator[IO[bytes]]:
+        """As ``open_input``, from ``position`` on; the file may be one that was open already."""
+        kept = None if is_local(url) else self.kept
+        taken = kept.take(url) if kept is not None else None
+        file = taken if taken is not None else self.open_input(url)
+        try:
+            if position or taken is not None:
+                file.seek(position)
+            yield file
+        except BaseException:
+            file.close()
+            raise
+        if kept is not None:
+            kept.keep(url, file)
+        else:
+            file.close()
 
     def open_output(self, url: str) -> IO[bytes]:
         """A writer whose file replaces what was there; missing parents are made."""

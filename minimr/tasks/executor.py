@@ -30,6 +30,8 @@ from typing import TYPE_CHECKING, cast
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.memory import give_back_freed_memory, keep_freed_memory
 from minigfs.transport.security import Security
+from minimr.formats.kept_input import KeptInput
+from minimr.formats.storage import Storage
 from minimr.job import Job
 from minimr.messages import (
     Assignment,
@@ -158,6 +160,7 @@ class _Session:
         self._map_outputs: MapOutputs | None = None
         self._pack: SegmentPack | None = None
         self._log = AttemptLog()
+        self._storage = Storage(kept=KeptInput())
         self._reported_ns = 0
 
     def run(self, request: RunAttempts) -> Iterator[AttemptsEnded]:
@@ -211,6 +214,7 @@ class _Session:
             page=self._page,
             map_outputs=self._outputs(),
             pack=self._segment_pack(),
+            storage=self._storage,
         )
 
     def _load_job(self) -> Job:

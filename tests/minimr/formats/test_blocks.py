@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import fsspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minimr.errors import UnreadableInput
 from minimr.formats.blocks import Block, read_blocks
+from minimr.formats.kept_input import KeptInput
 from minimr.formats.storage import Storage
 from minimr.formats.text_input import block_batch, count_lines, line_batch, split_lines
 from minimr.messages import FileRange
@@ -215,3 +217,52 @@ def test_other_file_systems_are_read_through_fsspec(tmp_path: Path) -> None:
         assert [x for block in blocks for x in split_lines(block)] == lines_of(content)
     finally:
         fs.rm("/blocks", recursive=True)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The URLs of all files that are opened."""
+    urls: list[str] = []
+    open_input = Storage.open_input
+
+    def note(storage: Storage, url: str):
+        urls.append(url)
+        return open_input(storage, url)
+
+    monkeypatch.setattr(Storage, "open_input", note)
+    return urls
+
+
+def test_splits_of_one_remote_file_open_it_once_and_read_the_same(opened: list[str]) -> None:
+    content = b"".join(b"%05d\n" % number for number in range(200))
+    store = fsspec.filesystem("memory")
+    for name in ("one", "two"):
+        store.pipe(f"/kept/{name}", content)
+    kept = Storage(kept=KeptInput())
+
+    def lines_between(name: str, start: int, end: int) -> list[bytes]:
+        url = f"memory:///kept/{name}"
+        piece = FileRange(url=url, start=start, length=end - start, file_bytes=len(content))
+        return [
+            line
+            for block in read_blocks([piece], kept, block_bytes=1 << 20)
+            for line in split_lines(block)
+        ]
+
+    bounds = [*range(0, 1200, 70), 1200]
+    for name in ("one", "two"):
+        found = [lines_between(name, start, end) for start, end in pairwise(bounds)]
+        assert [line for lines in found for line in lines] == content.splitlines()
+        backwards = [lines_between(name, start, end) for start, end in [*pairwise(bounds)][::-1]]
+        assert backwards == found[::-1]
+    assert opened == ["memory:///kept/one", "memory:///kept/two"]
+
+
+def test_a_file_that_could_not_be_read_to_the_end_is_not_kept(opened: list[str]) -> None:
+    fsspec.filesystem("memory").pipe("/kept/short", b"a\nb\n")
+    kept = Storage(kept=KeptInput())
+    longer = FileRange(url="memory:///kept/short", start=0, length=9, file_bytes=10)
+    for _ in range(2):
+        with pytest.raises(UnreadableInput):
+            list(read_blocks([longer], kept, block_bytes=1 << 20))
+    assert len(opened) == 2
