@@ -12,9 +12,9 @@ functions below them only compute. An attempt ends once. A command that is late 
 returns the very same state, so applying any command twice equals applying it once.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import reduce
+from itertools import groupby
 from typing import Any
 
 from immutables import Map
@@ -43,7 +43,7 @@ from minimr.coordinator.state import (
     TaskRecord,
 )
 from minimr.coordinator.status import job_status
-from minimr.ids import AttemptId, TaskId, TaskPhase
+from minimr.ids import AttemptId, JobId, TaskId, TaskPhase
 from minimr.messages import (
     AttemptResult,
     Failure,
@@ -94,15 +94,27 @@ def transition(state: CoordinatorState, command: Command) -> CoordinatorState:
     if isinstance(command, AdmitJob):
         return _admit(state, command)
     if isinstance(command, EndAttempts):
-        return reduce(transition, command.ends, state)
-    before = state.jobs.get(command.job_id)
-    if before is None or type(command) not in ACCEPTED[before.stage]:
+        for job_id, ends in groupby(command.ends, key=lambda end: end.job_id):
+            state = _change(state, job_id, ends, command.now_ms)
         return state
-    after = _APPLY[type(command)](before, command)
+    return _change(state, command.job_id, (command,), command.now_ms)
+
+
+def _change(
+    state: CoordinatorState, job_id: JobId, commands: Iterable[JobCommand], now_ms: int
+) -> CoordinatorState:
+    """One job after commands, which it heeds one after the other."""
+    before = state.jobs.get(job_id)
+    if before is None:
+        return state
+    after = before
+    for command in commands:
+        if after.ended_as is None and type(command) in ACCEPTED[after.stage]:
+            after = _APPLY[type(command)](after, command)
     if after is before:
         return state
-    after = _note_phases(replace(after, version=before.version + 1), command.now_ms)
-    return _put(state, after, command.now_ms)
+    after = _note_phases(replace(after, version=before.version + 1), now_ms)
+    return _put(state, after, now_ms)
 
 
 def _admit(state: CoordinatorState, command: AdmitJob) -> CoordinatorState:
@@ -304,16 +316,17 @@ def _end(
     before = record.task(attempt.task)
     if before.end_of(attempt) is not None:
         return record
+    sums: dict[str, Any] = {}
     if result is not None:
         record = _make_room(record, before)
-        record = _with_result(record, attempt, result, sign=+1)
+        sums = _sums_with(record, attempt, result, sign=+1)
         after = replace(
             record.task(attempt.task), commit=TaskCommit(attempt=attempt, result=result)
         )
     else:
         after = replace(before, ended=(*before.ended, (attempt, end)))
     tally = _added(record.tally, {(attempt.task.phase, end): 1})
-    return replace(record, tasks=record.tasks.set(attempt.task, after), tally=tally)
+    return replace(record, tasks=record.tasks.set(attempt.task, after), tally=tally, **sums)
 
 
 def _make_room(record: JobRecord, before: TaskRecord) -> JobRecord:
@@ -322,7 +335,7 @@ def _make_room(record: JobRecord, before: TaskRecord) -> JobRecord:
         return record
     assert before.output_lost
     attempt = before.commit.attempt
-    record = _with_result(record, attempt, before.commit.result, sign=-1)
+    sums = _sums_with(record, attempt, before.commit.result, sign=-1)
     after = replace(
         before,
         commit=None,
@@ -336,26 +349,26 @@ def _make_room(record: JobRecord, before: TaskRecord) -> JobRecord:
         tasks=record.tasks.set(attempt.task, after),
         tally=_added(record.tally, moved),
         outputs_lost=record.outputs_lost - 1,
+        **sums,
     )
 
 
-def _with_result(
+def _sums_with(
     record: JobRecord, attempt: AttemptId, result: AttemptResult, *, sign: int
-) -> JobRecord:
-    """Add a commit to the job's sums (``sign=+1``), or take it out again (``-1``)."""
+) -> dict[str, Any]:
+    """The job's sums, as fields of its record, with a commit (``sign=+1``), or without (``-1``)."""
     if isinstance(result, PublishResult):
-        return record
+        return {}
     counters = {name: sign * count for name, count in result.counters.items()}
     input_bytes = shuffle_bytes = 0
     if isinstance(result, MapResult):
         input_bytes = record.spec.splits[attempt.task.index].size_bytes
         shuffle_bytes = result.output.size_bytes if result.output is not None else 0
-    return replace(
-        record,
-        counters=_added(record.counters, counters),
-        input_bytes_done=record.input_bytes_done + sign * input_bytes,
-        shuffle_bytes=record.shuffle_bytes + sign * shuffle_bytes,
-    )
+    return {
+        "counters": _added(record.counters, counters),
+        "input_bytes_done": record.input_bytes_done + sign * input_bytes,
+        "shuffle_bytes": record.shuffle_bytes + sign * shuffle_bytes,
+    }
 
 
 def _added(sums: Map[Any, int], more: Mapping[Any, int]) -> Map[Any, int]:

@@ -15,6 +15,7 @@ Hashing
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,9 @@ _SEED = 0x6D696E696D720001
 _LENGTH_FACTOR = 0x9E3779B185EBCA87
 _WORD_FACTOR = 0xC2B2AE3D27D4EB4F
 _STATE_FACTOR = 0x165667B19E3779F9
+_FINISH_FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+_ALL_BITS = (1 << 64) - 1
+_FEW_KEYS = 8  # that are hashed one by one
 _KEEP = np.array([(1 << (8 * kept)) - 1 for kept in range(9)], np.uint64)
 
 
@@ -245,6 +249,10 @@ def stable_hash(keys: pa.Array) -> Words:
         words = to_numpy(keys).view(np.uint64)
         return _finish(_mix(_initial(np.full(len(keys), 8)), words))
     offsets, data = binary_parts(keys)
+    if len(keys) <= _FEW_KEYS:
+        places = pairwise(offsets.tolist())
+        hashes = [_hash_of(data[start:end].tobytes()) for start, end in places]
+        return np.array(hashes, np.uint64)
     starts, lengths = offsets[:-1], np.diff(offsets)
     state = _initial(lengths)
     for row in np.flatnonzero(lengths > _HASHED_BYTES_MAX):
@@ -260,6 +268,19 @@ def stable_hash(keys: pa.Array) -> Words:
     return _finish(state)
 
 
+def _hash_of(key: bytes) -> int:
+    """The hash of one key: for a few, cheaper than dozens of vectorised steps."""
+    state = (_SEED + len(key) * _LENGTH_FACTOR) & _ALL_BITS
+    if len(key) > _HASHED_BYTES_MAX:
+        key = xxhash.xxh3_64_intdigest(key).to_bytes(8, "little")
+    for start in range(0, len(key), 8):
+        word = int.from_bytes(key[start : start + 8], "little") * _WORD_FACTOR & _ALL_BITS
+        state = (state ^ word ^ word >> 32) * _STATE_FACTOR & _ALL_BITS
+    state = (state ^ state >> 30) * _FINISH_FACTORS[0] & _ALL_BITS
+    state = (state ^ state >> 27) * _FINISH_FACTORS[1] & _ALL_BITS
+    return state ^ state >> 31
+
+
 def _initial(lengths: NDArray[np.int64]) -> Words:
     return lengths.astype(np.uint64) * np.uint64(_LENGTH_FACTOR) + np.uint64(_SEED)
 
@@ -271,8 +292,8 @@ def _mix(state: Words, words: Words) -> Words:
 
 
 def _finish(state: Words) -> Words:
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(_FINISH_FACTORS[0])
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(_FINISH_FACTORS[1])
     return state ^ (state >> np.uint64(31))
 
 

@@ -30,7 +30,7 @@ class AttemptLog:
         """Whether the last attempt's file could become this one's."""
         if self._descriptor < 0 or os.fstat(self._descriptor).st_size:
             return False
-        if self._path.with_suffix(".cut").exists():  # it had printed so much that it was cut
+        if os.lseek(self._descriptor, 0, os.SEEK_CUR):  # it had printed so much that it was cut
             return False
         with suppress(FileNotFoundError):  # cleared away, as it was empty
             self._path.rename(path)

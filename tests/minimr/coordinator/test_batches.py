@@ -1,14 +1,17 @@
 """Several short tasks in one offer, their ends in one report and one entry of the log."""
 
 from collections import Counter
+from dataclasses import replace
+from functools import reduce
 
 import msgspec
 import pytest
 
 from minigfs.errors import ProtocolError
 from minimr.config import WORKER_DEAD_AFTER_MS
-from minimr.coordinator.commands import EndAttempts, LoseAttempts
+from minimr.coordinator.commands import CommitAttempt, EndAttempts, LoseAttempts
 from minimr.coordinator.state import AttemptEnd
+from minimr.coordinator.transitions import transition
 from minimr.ids import AttemptId, JobId, TaskId, TaskPhase
 from minimr.messages import (
     Assignment,
@@ -276,3 +279,16 @@ def test_a_poll_of_a_worker_that_is_not_known_asks_for_what_it_has(stand: Stand)
     assert stand.answers[token] == TaskOffer(assignment=None, known=False)
     lost = [one for one in stand.changes() if isinstance(one, LoseAttempts)]
     assert lost == []  # nobody took what the poll left out for gone
+
+
+def test_several_ends_in_one_command_change_what_they_change_one_by_one(stand: Stand) -> None:
+    begin(stand, maps=200)
+    assignments = take(stand, ANN)
+    ends = tuple(
+        CommitAttempt(now_ms=stand.now_ms, attempt=each.attempt, result=counted(each, ANN))
+        for each in (*assignments, *assignments[:3])  # some of them twice
+    )
+    one_by_one = reduce(transition, ends, stand.machine.state).jobs[JobId("count-1")]
+    together = stand.machine.preview(EndAttempts(now_ms=stand.now_ms, ends=ends))
+    assert replace(one_by_one, version=0) == replace(together.jobs[JobId("count-1")], version=0)
+    assert transition(together, EndAttempts(now_ms=stand.now_ms, ends=ends)) is together
