@@ -13,11 +13,10 @@ writer's next allocation abandons the handle.
 """
 
 import logging
-from types import TracebackType
-from typing import Self
 
 from msgspec.structs import replace as with_fields
 
+from minigfs.chunkserver.downstream import Downstream
 from minigfs.chunkserver.liveness import watch_server
 from minigfs.chunkserver.messages import (
     ChainFailure,
@@ -100,55 +99,30 @@ class _BelowFailed(Exception):
         self.failure = failure
 
 
-class _Below:
-    """The rest of the chain, which may be nobody. All methods raise ``_BelowFailed``."""
+class _Below(Downstream):
+    """The rest of the chain. All methods raise ``_BelowFailed``."""
 
     def __init__(self, pool: ConnectionPool, request: WriteChunk, payload: Buffer) -> None:
-        self._stream: Stream | None = None
-        if not request.chain:
-            return
-        self._address, *rest = request.chain
-        self._timeout_ms = chain_timeout_ms(len(rest))
-        forwarded = with_fields(request, chain=tuple(rest))
-        try:
-            self._stream = pool.open_stream(
+        super().__init__()
+        if request.chain:
+            self._address, *rest = request.chain
+            self._begin(
+                pool,
                 self._address,
-                forwarded,
-                timeout_ms=self._timeout_ms,
-                watch=watch_server(pool, self._address),
+                with_fields(request, chain=tuple(rest)),
+                timeout_ms=chain_timeout_ms(len(rest)),
                 payload=payload,
+                watch=watch_server(pool, self._address),
             )
-        except MinigfsError as error:
-            raise self._failed(error) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._stream is not None:
-            self._stream.__exit__(exc_type, exc, traceback)
 
     def forward(self, data: ChunkData, payload: Buffer) -> None:
-        if self._stream is None:
-            return
-        try:
-            self._stream.send(data, payload, timeout_ms=self._timeout_ms)
-        except MinigfsError as error:
-            raise self._failed(error) from error
+        self._send(data, payload)
 
     def replicas(self) -> tuple[ChunkserverId, ...]:
         """Wait until the chunk is durable on all servers below; who they are."""
-        if self._stream is None:
+        written = self._answer(ChunkWritten)
+        if written is None:
             return ()
-        try:
-            written, _ = self._stream.receive(ChunkWritten, timeout_ms=self._timeout_ms)
-        except MinigfsError as error:
-            raise self._failed(error) from error
         if written.failure is not None:
             raise _BelowFailed(written.failure)
         return written.replicas

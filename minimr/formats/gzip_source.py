@@ -8,6 +8,7 @@ import zlib
 from typing import IO
 
 from minimr.errors import UnreadableInput
+from minimr.formats.byte_source import UnpackingSource
 
 __all__ = ["GzipSource"]
 
@@ -16,26 +17,17 @@ _UNPACKED_BYTES = 1 << 20  # at a time: bounds memory whatever the packing ratio
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
 
-class GzipSource:
-    """``readinto`` gives unpacked bytes; zlib runs without the interpreter's lock."""
+class GzipSource(UnpackingSource):
+    """zlib runs without the interpreter's lock."""
 
     def __init__(self, file: IO[bytes], url: str) -> None:
+        super().__init__()
         self._file = file
         self._url = url
         self._member = zlib.decompressobj(wbits=_GZIP_WINDOW)
         self._packed = b""
-        self._unpacked = memoryview(b"")
         self.packed_bytes = 0
         self._unpacked_bytes = 0
-
-    def readinto(self, view: memoryview, /) -> int:
-        while not self._unpacked:
-            if not self._unpack():
-                return 0
-        count = min(len(view), len(self._unpacked))
-        view[:count] = self._unpacked[:count]
-        self._unpacked = self._unpacked[count:]
-        return count
 
     def _unpack(self) -> bool:
         """Unpack some more; false at the end of the file."""

@@ -12,6 +12,7 @@ from typing import IO, Any, Protocol
 import pyarrow as pa
 
 from minimr.errors import UnreadableInput
+from minimr.formats.byte_source import UnpackingSource
 from minimr.formats.gzip_source import GzipSource
 
 __all__ = ["PackedSource", "unpacked"]
@@ -40,26 +41,17 @@ def unpacked(file: IO[bytes], url: str, compression: str) -> PackedSource:
     return _StreamSource(file, url, compression)
 
 
-class _StreamSource:
+class _StreamSource(UnpackingSource):
     """bz2 and xz by the standard library, which unpacks a bounded piece at a time."""
 
     def __init__(self, file: IO[bytes], url: str, compression: str) -> None:
+        super().__init__()
         self._file = file
         self._url = url
         self._compression = compression
         self._stream = self._new_stream()
         self._is_fresh = True  # the stream at hand has had no bytes yet
-        self._unpacked = memoryview(b"")
         self.packed_bytes = 0
-
-    def readinto(self, view: memoryview, /) -> int:
-        while not self._unpacked:
-            if not self._unpack():
-                return 0
-        count = min(len(view), len(self._unpacked))
-        view[:count] = self._unpacked[:count]
-        self._unpacked = self._unpacked[count:]
-        return count
 
     def _new_stream(self) -> Any:
         if self._compression == "bz2":

@@ -21,6 +21,7 @@ from minigfs.master.leadership import Leadership
 from minigfs.master.messages import (
     AllocateChunks,
     Change,
+    Created,
     CreateEmptyFile,
     CreateFile,
     DiscardFile,
@@ -324,20 +325,25 @@ def test_a_new_leader_knows_no_server_until_it_speaks_and_waits_no_longer(tmp_pa
     with_group(tmp_path, test)
 
 
+async def created_before(group: Group) -> tuple[CreateFile, Created, Master]:
+    """A file whose chunk two servers were chosen for, and the leader that came then."""
+    before = await group.leader()
+    for name in ("s0", "s1"):
+        await before.call(beat(name, full=True))
+    session = (await before.call(OpenSession())).session_id
+    request = CreateFile(path="/f", chunk_count=1, origin=Origin(session, 1, 1))
+    created = await before.call(request)
+    _, after = await group.hand_over()
+    return request, created, after
+
+
 def test_the_next_leader_names_all_servers_of_a_chunk_that_was_allocated_before(
     tmp_path: Path,
 ) -> None:
     """The writer would store its bytes on fewer of them than there are, or on none."""
 
     async def test(group: Group) -> None:
-        before = await group.leader()
-        for name in ("s0", "s1"):
-            await before.call(beat(name, full=True))
-        session = (await before.call(OpenSession())).session_id
-        origin = Origin(session, 1, 1)
-        request = CreateFile(path="/f", chunk_count=1, origin=origin)
-        created = await before.call(request)
-        _, after = await group.hand_over()
+        request, created, after = await created_before(group)
         for name in ("s2", "s3", "s1"):  # enough for a new chunk
             await after.call(beat(name))
         waiting = asyncio.create_task(after.call(request))
@@ -354,13 +360,7 @@ def test_a_chunk_whose_servers_the_next_leader_misses_is_to_be_asked_for_anew(
     """Of two servers one has died with the leader: others are there."""
 
     async def test(group: Group) -> None:
-        before = await group.leader()
-        for name in ("s0", "s1"):
-            await before.call(beat(name, full=True))
-        session = (await before.call(OpenSession())).session_id
-        request = CreateFile(path="/f", chunk_count=1, origin=Origin(session, 1, 1))
-        await before.call(request)
-        _, after = await group.hand_over()
+        request, _, after = await created_before(group)
         for name in ("s1", "s2"):
             await after.call(beat(name))
         created = await after.call(request)
