@@ -32,6 +32,7 @@ from minigfs.chunkserver.messages import (
 )
 from minigfs.chunkserver.metrics import COUNTERS, chunkserver_metrics
 from minigfs.chunkserver.open_chunks import OpenChunks
+from minigfs.chunkserver.placement_hint import spread_below
 from minigfs.chunkserver.reports import ChunkReport
 from minigfs.chunkserver.scrub_schedule import RATE_MIN, SCRUB_BOUND_MS
 from minigfs.chunkserver.scrubber import Scrubber
@@ -86,6 +87,7 @@ class Chunkserver:
         check_listen_address(options.listen, options.security, options.insecure)
         self._options = options
         self._lock = lock_directory(options.directory)
+        spread_below(options.directory)
         try:
             self.identity = open_identity(options.directory, options.security.cluster_id)
         except BaseException:
