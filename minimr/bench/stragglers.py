@@ -108,7 +108,8 @@ class _Slot:
 
     info: WorkerInfo
     slowness: int
-    start_ms: int = 0  # of its executor; 0 once that has started
+    cold_ms: int  # what its executors take to start
+    start_ms: int  # of the one for the next attempt; 0 once that has started
     assignment: Assignment | None = None
     began_ms: int = 0
     ready_ms: int = 0
@@ -133,7 +134,7 @@ class _Lab:
         self._machine = machine
         self._coordinator = Coordinator(machine, term=1, now_ms=1)
         self._slots = [
-            _Slot(info=_worker(number), slowness=slowness, start_ms=start_ms)
+            _Slot(info=_worker(number), slowness=slowness, cold_ms=start_ms, start_ms=start_ms)
             for number, (slowness, start_ms) in enumerate(
                 zip(
                     scenario.slowness,
@@ -268,6 +269,7 @@ class _Lab:
                 report = ReportFailure(
                     worker_id=slot.info.worker_id, attempt=assignment.attempt, failure=failure
                 )
+                slot.start_ms = slot.cold_ms  # the executor was killed
                 self._end(slot, report, wasted=True)
 
         request = PingWorker(
@@ -291,7 +293,7 @@ class _Lab:
             Progress(
                 attempt=slot.assignment.attempt,
                 done_bytes=done_bytes,
-                total_bytes=total_bytes,
+                total_bytes=0,  # nor does a real map say it before it has mapped a block
                 worked_ms=worked_ms,
             ),
         )

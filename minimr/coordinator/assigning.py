@@ -123,11 +123,12 @@ class Assigner:
         if task.phase not in _BACKED_UP:
             return
         pace = self._paces.setdefault((task.job_id, task.phase), Pace())
-        duration_ms = running.duration_ms(now_ms)
         size_bytes = self._size_of(running)
+        duration_ms = running.took_ms if committed else now_ms - _work_began_ms(running, pace)
+        duration_ms = max(1, duration_ms)
         worker = self._fleet.alive(running.worker_id)
-        if not committed and 0 < running.done_bytes < running.total_bytes:
-            duration_ms = duration_ms * running.total_bytes // running.done_bytes
+        if not committed and 0 < running.done_bytes < size_bytes:
+            duration_ms = duration_ms * size_bytes // running.done_bytes
         if worker is not None and len(pace):
             permille = duration_ms * 1000 // max(_NOISE_MS, pace.expected_ms(size_bytes))
             worker.note_slowness(permille, duration_ms, now_ms)
@@ -343,12 +344,11 @@ class Assigner:
         )
 
     def _task_view(self, running: RunningAttempt, pace: Pace, now_ms: int) -> TaskView:
-        # An executor that starts on a busy machine takes many times as long as a small task.
-        ready_ms = running.ready_ms or running.began_ms + pace.start_allowance_ms
+        work_began_ms = _work_began_ms(running, pace)
         return TaskView(
             index=running.attempt.task.index,
-            elapsed_ms=max(0, now_ms - ready_ms),
-            reported_ms=max(0, running.reported_ms - ready_ms),
+            elapsed_ms=max(0, now_ms - work_began_ms),
+            reported_ms=max(0, running.reported_ms - work_began_ms),
             done_bytes=running.done_bytes,
             total_bytes=self._size_of(running),
         )
@@ -398,6 +398,14 @@ class Assigner:
         if rack and not self._fleet.hosts_in_rack(rack).isdisjoint(hosts):
             return Nearness.RACK
         return Nearness.REMOTE
+
+
+def _work_began_ms(running: RunningAttempt, pace: Pace) -> int:
+    """Since when an attempt is judged. The start of its executor is not held against it (on a busy
+    machine that takes many times as long as a small task), unless it takes longer than others do.
+    """
+    latest_ms = running.began_ms + pace.start_allowance_ms
+    return min(running.ready_ms or latest_ms, latest_ms)
 
 
 def _split_bytes(record: JobRecord, task: TaskId) -> int:

@@ -53,17 +53,13 @@ class RunningAttempt:
     def note_end(self, worked_ms: int, now_ms: int) -> None:
         """It has succeeded; ``worked_ms`` is as in `Progress`."""
         self.note_work(worked_ms, now_ms)
-        self.took_ms = worked_ms if worked_ms > 0 else max(1, now_ms - self.ready_ms)
+        since_ms = max(1, now_ms - (self.ready_ms or self.began_ms))
+        self.took_ms = min(worked_ms, since_ms) if worked_ms > 0 else since_ms
 
     def restart(self, now_ms: int) -> None:
         """A reduce that waited for maps begins its own work now: only this tells how fast it is."""
         self.began_ms = self.reported_ms = self.moved_ms = now_ms
         self.ready_ms = now_ms if self.ready_ms else 0
-
-    def duration_ms(self, now_ms: int) -> int:
-        """How long it took, or has taken by now, without its executor's start."""
-        since_ms = now_ms - (self.ready_ms or self.began_ms)
-        return min(self.took_ms, since_ms) if self.took_ms else since_ms
 
 
 class RunningAttempts:
