@@ -88,6 +88,7 @@ class Reporting:
         repair: RepairReport | None = None,
     ) -> ClusterReport:
         state = self._state()
+        unpublished_count = sum(len(file.chunks) for file in state.temporary.values())
         return ClusterReport(
             cluster_id=self._config.cluster_id,
             chunk_bytes=self._config.chunk_bytes,
@@ -99,7 +100,7 @@ class Reporting:
             chunkservers=servers,
             file_count=state.file_count,
             directory_count=state.directory_count,
-            chunk_count=len(state.chunks),
+            chunk_count=len(state.chunks) - unpublished_count,
             notes=notes,
             repair=repair,
             trash=trash_report(state),

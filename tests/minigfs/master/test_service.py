@@ -120,6 +120,25 @@ def test_a_silent_writers_file_is_discarded_and_its_chunks_are_garbage() -> None
     asyncio.run(main())
 
 
+def test_what_is_still_being_written_is_in_no_count() -> None:
+    """Nor are the files made ahead: one file would seem to have a dozen chunks."""
+
+    async def main() -> None:
+        async with standing() as stand:
+            file_id, chunks = await stand.open_file(2)
+            report = await stand.call(GetClusterReport())
+            assert (report.file_count, report.chunk_count) == (0, 0)
+            sealed = tuple(
+                SealedChunk(handle=c.handle, length_bytes=n, digest=1, replicas=("s0", "s1"))
+                for c, n in zip(chunks, (1024, 9), strict=True)
+            )
+            await stand.call(PublishFile(file_id=file_id, path="/f", chunks=sealed))
+            report = await stand.call(GetClusterReport())
+            assert (report.file_count, report.chunk_count) == (1, 2)
+
+    asyncio.run(main())
+
+
 def test_a_writer_that_renews_keeps_its_file() -> None:
     async def main() -> None:
         async with standing() as stand:
