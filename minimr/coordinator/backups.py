@@ -26,7 +26,8 @@ _SLOW = 2  # an attempt counts as slow when it takes so many times as long as it
 _SLOTS_PER_BACKUP = 8  # while tasks wait; when none does,
 _SLOTS_PER_LATE_BACKUP = 4
 _MARGIN_MS = 500  # what an attempt may cost that was not needed after all: noise is no straggler
-_UNKNOWN_SIZE_MS = 3_000  # an attempt that has not said by then how much it has to do is stuck
+_UNKNOWN_SIZE_MS = 3_000  # till then an attempt is not stuck that has not said how much it has to
+# do, nor slow if only such are done as had nothing to do
 SLOW_PERMILLE = 1000 * _SLOW  # a worker that is so slow gets no backups
 _VERY_SLOW_PERMILLE = 3_000
 _NEAR_END_SHARE = 20  # the paper's "close to completion": the last twentieth, or what still runs
@@ -102,6 +103,8 @@ class RateBackups:
             return None
         ends_last: tuple[int, int] | None = None
         for task in phase.running:
+            if task.elapsed_ms < _UNKNOWN_SIZE_MS and not phase.pace.knows(task.total_bytes):
+                continue
             again_ms = phase.pace.expected_ms(task.total_bytes)
             left_ms = _time_left_ms(task, again_ms)
             is_worth_it = left_ms > again_ms * 5 // 4 + _MARGIN_MS

@@ -43,6 +43,11 @@ class Pace:
         done = len(self)
         return done >= 1 and (done >= _ENOUGH_DONE or done * _ENOUGH_SHARE >= task_count)
 
+    def knows(self, size_bytes: int) -> bool:
+        """Whether anything tells how long such an attempt should take: one of no known size tells
+        nothing of those that have one."""
+        return size_bytes <= 0 or bool(self._ps_per_byte)
+
     @property
     def mean_ms(self) -> int:
         """Rounded up; at least one attempt was added."""

@@ -8,6 +8,8 @@ from minimr.config import (
     PROGRESS_DEADLINE_MS,
     RETRY_ELSEWHERE_MS,
 )
+from minimr.coordinator.backups import POLICIES, PhaseView, TaskView
+from minimr.coordinator.pace import Pace
 from minimr.ids import JobId
 from minimr.messages import (
     Assignment,
@@ -280,6 +282,28 @@ def test_a_backup_goes_on_when_the_coordinator_changes(stand: Stand) -> None:
     assert stand.hello(BOB, (backup.attempt,)).cancel == ()
     stand.succeed(BOB, backup)
     assert not ping(stand, ANN, slow, done=5)
+
+
+@pytest.mark.parametrize(("elapsed_ms", "is_backed_up"), [(300, False), (4_000, True)])
+def test_nothing_with_input_is_soon_slow_beside_what_had_none(
+    elapsed_ms: int, is_backed_up: bool
+) -> None:
+    """Of two reduces one had no pairs at all: it does not tell how long the other should take."""
+    pace = Pace()
+    pace.add(size_bytes=0, duration_ms=20)
+    reduce = TaskView(
+        index=1, elapsed_ms=elapsed_ms, reported_ms=200, done_bytes=1, total_bytes=500
+    )
+    phase = PhaseView(
+        task_count=2,
+        done_count=1,
+        idle_count=0,
+        slot_count=2,
+        backup_count=0,
+        pace=pace,
+        running=(reduce,),
+    )
+    assert (POLICIES["rate"].choose(phase) == 1) == is_backed_up
 
 
 def test_slow_workers_never_all_wait_for_each_other(stand: Stand) -> None:
