@@ -28,7 +28,7 @@ from minigfs.client.open_chunk_reads import with_open_chunk
 from minigfs.client.reader import FileReader
 from minigfs.client.replica_reads import ReplicaReader, SuspectServers
 from minigfs.client.scrub_times import ScrubTimes, scrub_times
-from minigfs.client.spare_files import SpareFiles
+from minigfs.client.spare_files import SpareFile, SpareFiles
 from minigfs.client.transaction import Transaction
 from minigfs.client.updater import UpdatableFile
 from minigfs.client.upload import UploadContext
@@ -36,6 +36,7 @@ from minigfs.client.writer import FileWriter
 from minigfs.errors import FileExists, FileMissing, IsDirectory
 from minigfs.master.messages import (
     ClusterReport,
+    CreateEmptyFile,
     EntryKind,
     FileStatus,
     Find,
@@ -73,6 +74,7 @@ from minigfs.transport.client import ConnectionPool
 __all__ = ["MinigfsClient", "Usage"]
 
 _LOCATE_COUNT = 1024
+_SMALL_BYTES_MAX = 64 * 1024  # stored in about the time that the master takes for its leave
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,12 +320,78 @@ class MinigfsClient:
         It replaces a file that stands there then, unless ``exclusive``, which refuses now and at
         close with ``FileExists``. ``replication`` None means the cluster's default.
         """
+        return self._writer(self._prepared(path, exclusive, replication))
+
+    def write_file(
+        self,
+        path: str,
+        data: Buffer,
+        *,
+        exclusive: bool = False,
+        replication: int | None = None,
+    ) -> FileStatus:
+        """Make a whole file at once; see ``open_writer``. A small one costs less in this way."""
+        size_bytes = memoryview(data).nbytes
+        if not size_bytes:
+            return self._masters.change(
+                CreateEmptyFile(path=path, exclusive=exclusive, replication=replication)
+            )
+        if size_bytes <= _SMALL_BYTES_MAX:
+            spares = self._shared.spares
+            spare = spares.take() or self._prepared(path, exclusive, replication).spare
+            if spare is not None:
+                status = self._write_small(spare, path, data, exclusive, replication)
+                if status is not None:
+                    return status
+        with self.open_writer(path, exclusive=exclusive, replication=replication) as writer:
+            writer.write(data)
+            return writer.close()
+
+    def _write_small(
+        self, spare: SpareFile, path: str, data: Buffer, exclusive: bool, replication: int | None
+    ) -> FileStatus | None:
+        """The master is asked for its leave while the bytes are stored; None if a file at this
+        path has another number of replicas than the spare file."""
         shared = self._shared
-        file = self._prepared(path, exclusive, replication)
+        asked_ms = shared.spares.now_ms()
+        get_terms = self._masters.begin(
+            PrepareWrite(
+                path=path,
+                exclusive=exclusive,
+                replication=replication,
+                holder=shared.leases.holder,
+            )
+        )
+        file = NewFile(
+            path=path,
+            exclusive=exclusive,
+            replication=replication,
+            chunk_bytes=spare.created.chunk_bytes,
+            spare=spare,
+        )
+        writer = self._writer(file)
+        try:
+            writer.write(data)
+            try:
+                writer.finish()
+            finally:  # a refusal says more than that nobody could store the bytes
+                terms = get_terms()
+        except BaseException:
+            writer.discard()
+            raise
+        if terms.spare is not None:  # for the next file
+            shared.spares.given(terms.spare, asked_ms).put_back()
+        if terms.replication != spare.created.replication:
+            writer.discard()
+            return None
+        return writer.close()
+
+    def _writer(self, file: NewFile) -> FileWriter:
+        shared = self._shared
         context = UploadContext(
             pool=shared.pool,
             allocator=ChunkAllocator(self._masters, shared.leases, file),
-            path=path,
+            path=file.path,
             chunk_bytes=file.chunk_bytes,
             timeout_ms=self._config.timeout_ms,
         )
@@ -371,7 +439,7 @@ class MinigfsClient:
                 if not create:
                     raise
                 with suppress(FileExists):
-                    self.open_writer(path, exclusive=True).close()
+                    self.write_file(path, b"", exclusive=True)
         if located.status.kind is EntryKind.DIRECTORY:
             raise IsDirectory(f"{path}: is a directory; name a file to append to")
         return Appender(

@@ -5,6 +5,8 @@ changes nothing, and a change carries its origin, under which the masters execut
 answer every repetition with the first reply.
 """
 
+from collections.abc import Callable
+
 from msgspec.structs import replace as with_fields
 
 from minigfs.client.config import ClientConfig
@@ -40,6 +42,10 @@ class MasterCaller:
         return self._group.call(
             request, timeout_ms=self._timeout_ms + answer_ms, answer_ms=answer_ms
         )
+
+    def begin(self, request: Request[ReplyT]) -> Callable[[], ReplyT]:
+        """``call``, whose answer is waited for by calling what comes back."""
+        return self._group.begin(request, timeout_ms=self._timeout_ms)
 
     def change(self, request: Change[ReplyT]) -> ReplyT:
         """The answer to a change, which is made once however often it must be sent.

@@ -116,7 +116,7 @@ class FileWriter(AllOrNothing):
 
     def finish(self) -> PublishFile:
         """Have all bytes stored, and say what gives the file its path: one change of its own
-        (``close``) or of a transaction. On an error the file is discarded."""
+        (``close``) or of a transaction. On an error the file is discarded. May be repeated."""
         self._check_open()
         try:
             self._finish_uploads()
@@ -237,6 +237,7 @@ class FileWriter(AllOrNothing):
                 self._filling = ChunkUpload(self._context, self._chunk_count)
             del self._piece[self._piece_used :]
             self._filling.add(self._piece)
+            self._piece, self._piece_used = bytearray(), 0
         if self._filling is not None:
             last = self._filling
             self._finish_chunk()

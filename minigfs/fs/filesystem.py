@@ -75,10 +75,7 @@ class MinigfsFileSystem(TreeChanges):
             raise TypeError(f"{path}: unknown options for writing: {', '.join(cache_hints)}")
         if mode == "rb":
             return ReadFile(self, path, self.client.open_reader(path), buffer_bytes)
-        if not self._auto_mkdir and not self.isdir(self._parent(path)):
-            raise FileMissing(
-                f"{self._parent(path)}: no such directory; make it, or leave auto_mkdir=False out"
-            )
+        self._require_parent(path)
         if mode in ("wb", "xb"):
             writer = self.client.open_writer(path, exclusive=mode == "xb", replication=replication)
             raw = RawWriter(writer)
@@ -100,6 +97,12 @@ class MinigfsFileSystem(TreeChanges):
             f"{path}: cannot open with mode {mode!r}; files are read (rb), written (wb, xb), "
             f"appended to (ab) or changed (r+b, w+b, x+b)"
         )
+
+    def _require_parent(self, path: str) -> None:
+        if not self._auto_mkdir and not self.isdir(self._parent(path)):
+            raise FileMissing(
+                f"{self._parent(path)}: no such directory; make it, or leave auto_mkdir=False out"
+            )
 
     def open(
         self,
@@ -184,15 +187,19 @@ class MinigfsFileSystem(TreeChanges):
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_options: Any) -> None:
         """Write a whole file; ``mode="create"`` lets the master refuse a path that is taken."""
-        with self.open(path, "xb" if mode == "create" else "wb") as file:
-            file.write(value)
+        if self._intrans:
+            with self.open(path, "xb" if mode == "create" else "wb") as file:
+                file.write(value)
+        else:
+            path = self._strip_protocol(path)
+            self._require_parent(path)
+            self.client.write_file(path, value, exclusive=mode == "create")
 
     def touch(self, path: str, truncate: bool = True, **_options: Any) -> None:
         """Make an empty file. With ``truncate=False`` a file that is there stays as it is: minigfs
         has no way to change only its time."""
         try:
-            with self.open(path, "wb" if truncate else "xb"):
-                pass
+            self.pipe_file(path, b"", mode="overwrite" if truncate else "create")
         except FileExists:
             if truncate or self.isdir(path):
                 raise

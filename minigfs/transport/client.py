@@ -40,7 +40,7 @@ from minigfs.transport.network import Network, RealNetwork
 from minigfs.transport.security import Security
 from minigfs.transport.stream import Stream
 
-__all__ = ["ConnectionPool", "Stream"]
+__all__ = ["ConnectionPool", "Stream", "reply_type_of"]
 
 
 class PooledConnection(Connection):

@@ -20,7 +20,9 @@ next try is the same request (a change carries its origin, see ``minigfs.ids.Ori
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import cast
 
 from minigfs.errors import (
     ClusterError,
@@ -34,7 +36,7 @@ from minigfs.errors import (
 )
 from minigfs.ports import Clock, SystemClock
 from minigfs.transport.address import Address
-from minigfs.transport.client import ConnectionPool
+from minigfs.transport.client import ConnectionPool, Stream, reply_type_of
 from minigfs.transport.messages import ReplyT, Request
 
 __all__ = ["GroupCaller"]
@@ -121,6 +123,25 @@ class GroupCaller:
             if self._leader == address:
                 self._leader = search.first
         raise search.verdict(is_change=is_change)
+
+    def begin(self, request: Request[ReplyT], *, timeout_ms: int) -> Callable[[], ReplyT]:
+        """Send a request that changes nothing to whoever answered last; what comes back waits for
+        the answer, and asks around, as ``call`` does, if that one has none."""
+        stream: Stream | None = None
+        with suppress(ClusterError):
+            stream = self._pool.open_stream(self._leader, request, timeout_ms=TRY_MS)
+
+        def answer() -> ReplyT:
+            if stream is not None:
+                with suppress(ClusterError):
+                    try:
+                        reply, _ = stream.receive(reply_type_of(type(request)), timeout_ms=TRY_MS)
+                    finally:
+                        stream.finish()
+                    return cast("ReplyT", reply)
+            return self.call(request, timeout_ms=timeout_ms)
+
+        return answer
 
     def _next(self, search: "_Search") -> Address | None:
         """Who to ask now; waits while nobody is worth asking, None when the time is up."""

@@ -60,8 +60,7 @@ class MinigfsStore:
             yield reader.read_into
 
     def create(self, path: str, data: bytes) -> None:
-        with self.client.open_writer(path) as writer:
-            writer.write(data)
+        self.client.write_file(path, data)
 
     def rename(self, source: str, target: str) -> None:
         self.client.rename(source, target)

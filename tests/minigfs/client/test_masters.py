@@ -259,3 +259,27 @@ def test_masters_that_came_later_are_found_when_those_known_at_first_are_gone() 
         assert group.call(OpenSession(), timeout_ms=1_000).session_id
         assert group.leader == masters.addresses[2]
         pool.close()
+
+
+def test_a_request_that_was_begun_is_answered_by_whoever_leads(
+    masters: FakeMasters, caller: NewCaller
+) -> None:
+    client = caller()
+    make(client, "/a")
+    masters.asked.clear()
+    answer = client.begin(OpenSession())
+    answer()
+    assert masters.asked == [0], "it is asked once"
+    masters.elect(2)
+    masters.asked.clear()
+    client.begin(OpenSession())()
+    assert masters.asked[-1] == 2
+    assert len(masters.asked) <= 3
+
+
+def test_a_request_that_was_begun_with_nobody_there_fails_as_a_call_does() -> None:
+    pool = ConnectionPool(SECURITY)
+    group = GroupCaller(pool, ["127.0.0.1:1"])
+    with pytest.raises(Unreachable):
+        group.begin(OpenSession(), timeout_ms=300)()
+    pool.close()
