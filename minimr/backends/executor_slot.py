@@ -73,6 +73,7 @@ class ExecutorSlot:
                 executor.close()
                 executor = self._start()
             self._by_job[job_id] = executor
+            executor.page.clear()  # nobody is to take what it ran last for what it runs now
             self._busy = executor
             while len(self._by_job) > _JOB_EXECUTOR_COUNT_MAX:
                 self._by_job.pop(next(iter(self._by_job))).close()

@@ -85,3 +85,15 @@ def test_close_ends_the_busy_executor_and_all_others(slot: ExecutorSlot) -> None
     assert not is_alive(idle)
     assert not is_alive(busy)
     assert slot.pid == 0
+
+
+def test_what_an_executor_ran_last_is_not_taken_for_what_it_runs(slot: ExecutorSlot) -> None:
+    executor = slot.acquire(JobId("one"))
+    executor.page.take_turn(3)
+    executor.page.begin()
+    slot.release()
+    assert slot.page is None
+    assert slot.acquire(JobId("one")) is executor
+    assert slot.page is not None
+    assert (slot.page.turn, slot.page.worked_ms) == (0, 0)
+    slot.release()
