@@ -17,6 +17,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +72,7 @@ class CrashingDisk(RealDisk):
 
     def step(self, path: str) -> None:
         """Something below ``path`` is about to change."""
-        self._look_for_order()
+        self._look_for_order(path)
         if self._armed is None or not path.startswith(self._armed.below):
             return
         self._steps_left -= 1
@@ -84,12 +85,15 @@ class CrashingDisk(RealDisk):
                     undo.take_back()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def _look_for_order(self) -> None:
-        order = self.root / _ORDER
-        if order.exists():
-            self._armed = msgspec.json.decode(order.read_bytes(), type=CrashAt)
-            self._steps_left = self._armed.step
-            order.unlink()
+    def _look_for_order(self, path: str) -> None:
+        """Take it if it is about ``path``: a process may have several disks below one root, and
+        each of them looks."""
+        with suppress(FileNotFoundError):
+            content = (self.root / _ORDER).read_bytes()
+            order = msgspec.json.decode(content, type=CrashAt)
+            if path.startswith(order.below):
+                self._armed, self._steps_left = order, order.step
+                (self.root / _ORDER).unlink()
 
     def changed(
         self, key: str, take_back: Callable[[], None], forget: Callable[[], None] = lambda: None
