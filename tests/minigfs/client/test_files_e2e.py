@@ -273,7 +273,7 @@ def test_a_wrong_token_is_refused_and_no_cluster_is_unreachable_in_time(
     started = time.monotonic()
     with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1"):
         nobody.exists("/")
-    assert 0.2 < time.monotonic() - started < 2
+    assert 0.199 < time.monotonic() - started < 2  # the last of 300 ms are for a try of 100
 
 
 def test_a_forked_child_reads_and_writes_with_the_parents_client(
