@@ -33,7 +33,7 @@ from minigfs.client.transaction import Transaction
 from minigfs.client.updater import UpdatableFile
 from minigfs.client.upload import UploadContext
 from minigfs.client.writer import FileWriter
-from minigfs.errors import FileExists, FileMissing, IsDirectory
+from minigfs.errors import FileExists, FileMissing, IsDirectory, WriterFenced
 from minigfs.master.messages import (
     ClusterReport,
     CreateEmptyFile,
@@ -350,8 +350,9 @@ class MinigfsClient:
     def _write_small(
         self, spare: SpareFile, path: str, data: Buffer, exclusive: bool, replication: int | None
     ) -> FileStatus | None:
-        """The master is asked for its leave while the bytes are stored; None if a file at this
-        path has another number of replicas than the spare file."""
+        """The master is asked for its leave while the bytes are stored; None if that came to
+        nothing: a file at this path has another number of replicas than the spare, or the master
+        has given the spare up, as it does when the connections of a process break."""
         shared = self._shared
         asked_ms = shared.spares.now_ms()
         get_terms = self._masters.begin(
@@ -376,15 +377,19 @@ class MinigfsClient:
                 writer.finish()
             finally:  # a refusal says more than that nobody could store the bytes
                 terms = get_terms()
+            if terms.spare is not None:  # for the next file
+                shared.spares.given(terms.spare, asked_ms).put_back()
+            if terms.replication != spare.created.replication:
+                writer.discard()
+                return None
+            return writer.close()
+        except WriterFenced:
+            writer.discard()
+            shared.spares.forget()  # what was given before is in doubt as well
+            return None
         except BaseException:
             writer.discard()
             raise
-        if terms.spare is not None:  # for the next file
-            shared.spares.given(terms.spare, asked_ms).put_back()
-        if terms.replication != spare.created.replication:
-            writer.discard()
-            return None
-        return writer.close()
 
     def _writer(self, file: NewFile) -> FileWriter:
         shared = self._shared

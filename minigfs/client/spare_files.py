@@ -38,6 +38,10 @@ class SpareFiles:
     def put_back(self, spare: "SpareFile") -> None:
         self._unused.append(spare)
 
+    def forget(self) -> None:
+        """None of them may be used any more."""
+        self._unused.clear()
+
     def given(self, created: Created, asked_ms: int) -> "SpareFile":
         """What the master gave just now; the caller's alone."""
         return SpareFile(created, asked_ms + SPARE_USE_MS, os.getpid(), self)

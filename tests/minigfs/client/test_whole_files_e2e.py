@@ -6,7 +6,7 @@ import pytest
 
 from minigfs.client.client import MinigfsClient
 from minigfs.errors import FileExists, InvalidPath, IsDirectory
-from minigfs.master.messages import CreateEmptyFile, PrepareWrite, PublishFile
+from minigfs.master.messages import CreateEmptyFile, DiscardFile, PrepareWrite, PublishFile
 from minigfs.transport.group import GroupCaller
 from tests.minigfs.client.test_files_e2e import read_file, until
 from tests.storage_cluster import StorageCluster
@@ -75,6 +75,16 @@ def test_a_small_file_waits_for_its_publication_and_an_empty_one_for_its_creatio
     waits.clear()
     client.write_file("/waits/empty", b"")
     assert waits == ["CreateEmptyFile"]
+
+
+def test_a_spare_file_that_the_master_gave_up_is_not_missed(client: MinigfsClient) -> None:
+    warm_up(client, "/given-up")
+    spare = client._shared.spares.take()
+    assert spare is not None
+    client._masters.change(DiscardFile(file_id=spare.created.file_id))
+    spare.put_back()
+    client.write_file("/given-up/small", b"data")
+    assert read_file(client, "/given-up/small") == b"data"
 
 
 @pytest.mark.parametrize("data", [b"", b"new", b"new" * 40_000], ids=["empty", "small", "large"])
