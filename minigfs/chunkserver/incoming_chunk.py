@@ -147,6 +147,8 @@ class IncomingChunk(ClosedOnExit):
         if self._blank is not None:
             with suppress(Unsupported):
                 self._disk.link(self._path, path)
+                # What is left of the zeros is no byte of the chunk, and may come back in a crash.
+                self._file.truncate(self._layout.data_offset + self._length_bytes)
                 self._blanks.used(self._blank)
                 return
         self._disk.rename(self._path, path)

@@ -108,7 +108,10 @@ class ReplicaCopy:
             chunk_bytes=header.chunk_bytes,
             chain=(),
         )
-        with self._store.create(request, replaces=True, slot=head.encoded_slot) as incoming:
+        is_small = header.is_small and order.length_bytes <= CHECKSUM_BLOCK_BYTES
+        with self._store.create(
+            request, replaces=True, slot=head.encoded_slot, is_small=is_small
+        ) as incoming:
             self._fill(incoming, head.table)
             incoming.seal()
         return order.length_bytes

@@ -126,12 +126,18 @@ class ChunkStore:
         return True
 
     def create(
-        self, request: WriteChunk, *, replaces: bool = False, slot: bytes | None = None
+        self,
+        request: WriteChunk,
+        *,
+        replaces: bool = False,
+        slot: bytes | None = None,
+        is_small: bool = False,
     ) -> "IncomingChunk":
         """Begin a chunk. Raises ``NoSpace`` when the disk is nearly full.
 
         ``replaces``: once it is sealed it takes the place of one that is here, at one stroke.
         ``slot``: of a chunk that was appended to, encoded; empty if that is not known any more.
+        ``is_small``: known to be a block at most, which will come in one piece.
         """
         if not 0 < request.handle <= _HANDLE_MAX:
             raise ProtocolError(f"chunk handle {request.handle} is out of range")
@@ -139,8 +145,8 @@ class ChunkStore:
             raise ProtocolError(f"chunk size {request.chunk_bytes} is out of range")
         if request.handle in self._sealed and not replaces:
             raise ProtocolError(f"chunk {request.handle:x} is already sealed here")
-        is_small = not replaces and slot is None and _is_one_block(request)
-        blank = self.blanks.take() if is_small else None
+        is_small = is_small or (slot is None and _is_one_block(request))
+        blank = self.blanks.take() if is_small and not replaces else None
         if blank is None:
             self.check_free_space()
         return IncomingChunk(

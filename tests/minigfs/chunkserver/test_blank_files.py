@@ -64,6 +64,8 @@ def test_a_small_chunk_reads_back_also_after_a_restart(tmp_path: Path, length: i
     seal_small(store, 1, data)
     assert read(store, 1) == data
     assert (tmp_path / "chunks" / f"{1:016x}.chunk").stat().st_nlink == 2
+    written = (tmp_path / "chunks" / f"{1:016x}.chunk").read_bytes()
+    assert written.endswith(data), "its last byte is the chunk's"
     store.blanks.work()
     assert (tmp_path / "chunks" / f"{1:016x}.chunk").stat().st_nlink == 1
     assert read(open_store(RealDisk(tmp_path)), 1) == data
@@ -76,7 +78,9 @@ def test_a_small_chunk_waits_for_one_sync_and_for_no_file_to_be_made() -> None:
     steps = steps_of(disk)
     seal_small(store, 1, b"data")
     chunk = f"chunks/{1:016x}.chunk"
-    assert steps == [("write", "blank/1.blank"), ("sync", "blank/1.blank"), ("link", chunk)]
+    blank = "blank/1.blank"
+    cut = ("write", blank)  # to its length; nobody waits for that to be durable
+    assert steps == [("write", blank), ("sync", blank), ("link", chunk), cut]
     steps.clear()
     store.blanks.work()
     assert steps[:2] == [("sync", "chunks"), ("remove", "blank/1.blank")]
