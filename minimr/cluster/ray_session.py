@@ -31,7 +31,7 @@ from minigfs.cluster.storage import free_loopback_ports
 from minigfs.errors import InvalidConfig, StartFailed
 from minimr.backends.ray_actors import HEAD_PORTS, head_command, ray_environment
 
-__all__ = ["RaySession"]
+__all__ = ["RayNotStarted", "RaySession"]
 
 # Ray's sockets lie at TEMP/session_<26 characters>_<pid>/sockets/plasma_store; a socket's path has
 # at most 107 bytes.
@@ -41,6 +41,10 @@ _KILL_ROUNDS_MAX = 10
 _CORE_PROCESSES = ("gcs_server", "raylet")  # without either there is no Ray
 # The session is written down by the process that leads it, so there is no moment without a trace.
 _WRITE_SESSION = 'umask 077; echo $$ > session && exec "$@" > start.log 2>&1'
+
+
+class RayNotStarted(StartFailed):
+    """Ray gave up; it says why."""
 
 
 class RaySession:
@@ -86,12 +90,13 @@ class RaySession:
         )
 
     def await_begun(self) -> None:
-        """Wait until Ray is up. `StartFailed` says why it is not."""
+        """Wait until Ray is up. `RayNotStarted` says why it is not."""
         assert self._starting is not None
         if self._starting.wait() != 0:
             text = (self._directory / "start.log").read_text(errors="replace").strip()
             reason = text.splitlines()[-1] if text else "it said nothing"
-            raise StartFailed(f"Ray did not start: {reason} (log: {self._directory / 'start.log'})")
+            log = self._directory / "start.log"
+            raise RayNotStarted(f"Ray did not start: {reason} (log: {log})")
 
     def await_death(self) -> None:
         """Wait until one of the processes that make up a Ray has ended."""

@@ -25,12 +25,12 @@ from minigfs.transport.address import is_loopback
 from minigfs.transport.metrics import Metric, process_metrics
 from minigfs.transport.security import Security, TlsFiles, load_token
 from minimr.backends.ray_actors import CreateWorkers, WorkerSpec
-from minimr.cluster.ray_session import RaySession
+from minimr.cluster.ray_session import RayNotStarted, RaySession
 
 if TYPE_CHECKING:
     from minigfs.transport.metrics_http import MetricsServer
 
-__all__ = ["WorkersOptions", "check_foreign_ray", "end_workers", "serve_workers"]
+__all__ = ["WorkersOptions", "check_foreign_ray", "end_workers", "serve_workers", "start_all"]
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ def serve_workers(options: WorkersOptions, *, ready: Callable[[], None]) -> None
     try:
         while True:
             began_ns = time.monotonic_ns()
-            _start_all(session, options)
+            start_all(session, options)
             ready()
             session.await_death()
             lived_ms = (time.monotonic_ns() - began_ns) // 1_000_000
@@ -184,9 +184,15 @@ def _metrics_server(options: WorkersOptions) -> "MetricsServer | None":
     return server
 
 
-def _start_all(session: RaySession | ForeignRay, options: WorkersOptions) -> None:
+def start_all(session: RaySession | ForeignRay, options: WorkersOptions) -> None:
+    """Ray now and then misses its own time limit, or a port that it was to have: it tries twice."""
     session.begin()
-    _give_order(session, _order(session, options))
+    try:
+        _give_order(session, _order(session, options))
+    except RayNotStarted as error:
+        logger.warning("%s; once more", error)
+        session.begin()
+        _give_order(session, _order(session, options))
 
 
 def _order(session: RaySession | ForeignRay, options: WorkersOptions) -> CreateWorkers:
@@ -198,7 +204,7 @@ def _order(session: RaySession | ForeignRay, options: WorkersOptions) -> CreateW
 
 
 def _give_order(session: RaySession | ForeignRay, order: CreateWorkers) -> None:
-    creator = subprocess.Popen(
+    with subprocess.Popen(
         [
             *(sys.executable, "-P", "-m", "minimr.backends.ray_actors"),
             msgspec.json.encode(order).decode(),
@@ -208,13 +214,12 @@ def _give_order(session: RaySession | ForeignRay, order: CreateWorkers) -> None:
         stdout=sys.stderr,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    try:
-        session.await_begun()
-        _, said = creator.communicate("\n")
-    finally:
-        creator.kill()
-        creator.wait()
+    ) as creator:
+        try:
+            session.await_begun()
+            _, said = creator.communicate("\n")
+        finally:
+            creator.kill()
     if creator.returncode != 0:
         reason = said.strip().splitlines()[-1] if said.strip() else "no reason given"
         raise StartFailed(f"the workers did not start: {reason}")

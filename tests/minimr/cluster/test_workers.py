@@ -1,16 +1,42 @@
 """How the process that keeps the workers is set up."""
 
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 from click.testing import CliRunner
 
-from minigfs.errors import InvalidConfig
+from minigfs.errors import InvalidConfig, StartFailed
 from minigfs.transport.security import TlsFiles, create_token
 from minimr.backends.ray_actors import WorkerSpec
 from minimr.cli import cli
-from minimr.cluster.workers import WorkersOptions, check_foreign_ray
+from minimr.cluster import ray_session
+from minimr.cluster.ray_session import RaySession
+from minimr.cluster.workers import WorkersOptions, check_foreign_ray, start_all
+
+
+def test_a_ray_that_does_not_start_gets_a_second_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[str] = []
+
+    def fails(**_: object) -> list[str]:
+        tries.append("try")
+        return ["/bin/sh", "-c", "echo the node timed out; exit 1"]
+
+    monkeypatch.setattr(ray_session, "head_command", fails)
+    monkeypatch.setattr(sys, "stderr", sys.__stderr__)  # one that a child can have
+    token = tmp_path / "token"
+    create_token(token)
+    options = WorkersOptions(
+        directory=tmp_path, listen="127.0.0.1:0", masters=("127.0.0.1:1",), token_file=token,
+        cluster_id="c", worker_count=1, hosts=(), racks=(),
+    )  # fmt: skip
+    session = RaySession(tmp_path / "ray", token_file=token, cluster_id="c")
+    with pytest.raises(StartFailed, match="the node timed out"):
+        start_all(session, options)
+    assert len(tries) == 2
 
 
 def test_hosts_racks_and_the_bound_of_memory_reach_every_worker() -> None:
