@@ -31,7 +31,7 @@ def test_a_ray_that_does_not_start_gets_a_second_try(
     create_token(token)
     options = WorkersOptions(
         directory=tmp_path, listen="127.0.0.1:0", masters=("127.0.0.1:1",), token_file=token,
-        cluster_id="c", worker_count=1, hosts=(), racks=(),
+        cluster_id="c", worker_count=1, hosts=("h",), racks=("r",),
     )  # fmt: skip
     session = RaySession(tmp_path / "ray", token_file=token, cluster_id="c")
     with pytest.raises(StartFailed, match="the node timed out"):
