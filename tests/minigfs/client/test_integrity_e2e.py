@@ -115,8 +115,12 @@ def test_a_replica_that_was_rolled_back_is_held_against_the_log_and_its_block_na
     restart(cluster, 1)  # now the server believes its file; the log does not
     (found,) = check(cluster, "/rolled-back")
     assert (found.kind, found.chunk, found.block) == ("different", 0, 1)
-    chunk = cluster.client.locations("/rolled-back").chunks[0]
-    assert cluster.chunkservers[1].address not in {one.address for one in chunk.replicas}
+
+    def is_left_out() -> bool:  # once the server has reported what it has
+        chunk = cluster.client.locations("/rolled-back").chunks[0]
+        return cluster.chunkservers[1].address not in {one.address for one in chunk.replicas}
+
+    until(is_left_out)
     with cluster.client.open_reader("/rolled-back") as reader:
         assert reader.read_at(0, len(content)) == content
 
