@@ -90,8 +90,6 @@ class NameTable(msgspec.Struct, frozen=True, gc=False, eq=False):
             return NotImplemented
         return self is other or list(self.blocks()) == list(other.blocks())
 
-    __hash__ = None  # type: ignore[assignment]  # nobody asks for it, and it would take as long
-
     def get(self, name: str) -> FileId | None:
         node = self._root
         while isinstance(node, _Branch):

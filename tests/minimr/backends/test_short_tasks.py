@@ -107,7 +107,7 @@ def test_others_do_not_wait_behind_a_task_that_takes_long_after_all(
 
 def _wait_while(file: Path) -> None:
     while file.exists():
-        time.sleep(0.05)  # user code that waits for something
+        time.sleep(0.05)  # user code of the job, which takes long until the test says so
 
 
 def test_a_worker_killed_with_tasks_in_hand_costs_no_data(
