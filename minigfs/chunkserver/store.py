@@ -91,7 +91,10 @@ class ChunkStore:
             self._disk.remove(f"{INCOMING}/{name}")
         for name in self._disk.list(CHUNKS):
             self._take_in(name)
-        for name in self._disk.list(BLANKS):
+        blanks = self._disk.list(BLANKS)
+        if blanks:  # a process that was killed may have left second names that no sync has seen
+            self._disk.sync_dir(CHUNKS)
+        for name in blanks:
             self._take_in_blank(name)
 
     def _take_in_blank(self, name: str) -> None:
@@ -267,7 +270,10 @@ class ChunkStore:
         """
         try:
             self._disk.link(path, chunk_path(handle))
-        except (FileExistsError, Unsupported):  # a crash may have come after it was linked
+        except FileExistsError:  # a process died after it had linked it
+            self._disk.sync_dir(CHUNKS)
+            self._disk.rename(path, chunk_path(handle))
+        except Unsupported:
             self._disk.rename(path, chunk_path(handle))
         self._disk.sync_dir(CHUNKS)
         if self._disk.exists(path):

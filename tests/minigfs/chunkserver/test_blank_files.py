@@ -172,6 +172,17 @@ def test_a_crash_at_any_step_takes_no_small_chunk_and_leaves_no_half_one(seed: i
             disk.crash()
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_chunk_that_outlived_its_process_outlives_the_machine_after_a_start(seed: int) -> None:
+    """The second name was seen by the start, and no sync had made it durable."""
+    disk = SimDisk()
+    seal_small(with_blanks(disk), 1, b"data")
+    disk.kill()
+    assert read(open_store(disk), 1) == b"data"
+    disk.crash_by_chance(SimRng(seed))
+    assert read(open_store(disk), 1) == b"data"
+
+
 def test_a_start_takes_the_chunk_that_stands_and_not_the_blank() -> None:
     """A copy may have taken the place of the chunk, and then its first name is an older one's."""
     disk = SimDisk()

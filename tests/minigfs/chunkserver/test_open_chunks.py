@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import count
 
 import pytest
@@ -270,6 +271,28 @@ def test_a_crash_at_any_step_takes_nothing_that_was_acknowledged(seed: int) -> N
             disk.crash_by_chance(SimRng(seed * 1_000 + step))
         store, open_chunks = open_all(disk)
         check_what_is_left(store, open_chunks, acknowledged)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_process_dies_while_a_chunk_moves_and_the_machine_in_the_next_start(seed: int) -> None:
+    """The start sees both names, and the second may be durable nowhere."""
+    disk = SimDisk()
+    _, open_chunks = open_all(disk)
+    append(install(open_chunks), 0)
+
+    def die(operation: str, path: str) -> None:
+        if (operation, path) == ("sync", "chunks"):
+            raise Crash
+
+    for last_step in (partial(seal, open_chunks, len(whole(1))), partial(open_all, disk)):
+        disk.before_change = die
+        with pytest.raises(Crash):
+            last_step()
+        disk.before_change = None
+        disk.kill()
+    disk.crash_by_chance(SimRng(seed))
+    store, _ = open_all(disk)
+    assert sealed_content(store) == whole(1)
 
 
 def check_what_is_left(store: ChunkStore, open_chunks: OpenChunks, acknowledged: int) -> None:
