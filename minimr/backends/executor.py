@@ -127,7 +127,8 @@ class ExecutorProcess:
         is_cancelled: Callable[[], bool],
         ask_outputs: Callable[[GetMapOutputs, Callable[[], bool]], MapOutputNews | None],
     ) -> Iterator[AttemptEnd]:
-        """Run attempts, all of one job, and give their ends as they are told.
+        """Run attempts, all of one job, and give their ends as they are told. ``page`` was cleared
+        for them; once it is stopped, no more of them begin.
 
         ``ask_outputs`` waits for news of map outputs, in a thread of its own, for as long as the
         function that it is given does not say that the attempt has ended.
@@ -138,7 +139,6 @@ class ExecutorProcess:
         """
         assert self._opened in (None, work.spec.job_id), "an executor serves one job"
         log_offset = self._log_file.stat().st_size
-        self._page.clear()
         ended = threading.Event()
         try:
             self._hand_over(work)

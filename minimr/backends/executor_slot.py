@@ -6,7 +6,7 @@ with the job's own work; so a first task usually finds an executor that has impo
 """
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from minimr.backends.executor import ExecutorProcess
@@ -73,7 +73,7 @@ class ExecutorSlot:
                 executor.close()
                 executor = self._start()
             self._by_job[job_id] = executor
-            executor.page.clear()  # nobody is to take what it ran last for what it runs now
+            executor.page.clear()
             self._busy = executor
             while len(self._by_job) > _JOB_EXECUTOR_COUNT_MAX:
                 self._by_job.pop(next(iter(self._by_job))).close()
@@ -87,10 +87,11 @@ class ExecutorSlot:
                 self._by_job = {j: e for j, e in self._by_job.items() if e is not executor}
                 executor.close()
 
-    def cancel(self) -> None:
-        """Kill the busy executor; the attempt ends as cancelled."""
+    def cancel(self, is_unwanted: Callable[[GaspPage], bool] = lambda _: True) -> None:
+        """Kill the busy executor if what its page shows is of no use; the attempt at hand ends as
+        cancelled. No other attempts are given to it between the look and the kill."""
         with self._lock:
-            if self._busy is not None:
+            if self._busy is not None and is_unwanted(self._busy.page):
                 self._busy.kill()
 
     def tend(self, ended_jobs: Iterable[JobId]) -> None:

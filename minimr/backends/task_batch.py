@@ -11,7 +11,14 @@ from collections.abc import Collection
 
 from minigfs.transport.messages import Empty, Request
 from minimr.ids import AttemptId, WorkerId
-from minimr.messages import Assignment, Progress, ReportFailure, ReportSuccess, ReportTasks
+from minimr.messages import (
+    Assignment,
+    FailureKind,
+    Progress,
+    ReportFailure,
+    ReportSuccess,
+    ReportTasks,
+)
 from minimr.tasks.gasp import GaspPage
 
 __all__ = ["TaskBatch"]
@@ -28,6 +35,7 @@ class TaskBatch:
         self._began_ns = time.monotonic_ns()
         self._open = {assignment.attempt: assignment for assignment in assignments}
         self._turns: tuple[AttemptId, ...] = ()  # of those that the executor was given
+        self._cancelled: set[AttemptId] = set()
         self._unreported: list[ReportSuccess | ReportFailure] = []
         self._returned: list[AttemptId] = []
         self._noted: tuple[AttemptId | None, int, int] = (None, 0, 0)
@@ -36,9 +44,10 @@ class TaskBatch:
     # --- who runs them ---------------------------------------------------------------------------
 
     def take_open(self) -> tuple[Assignment, ...]:
-        """Those that have not ended and were not given back, for an executor to run in this
-        order."""
+        """Those that have not ended, for an executor to run in this order. From here on the others
+        are given back."""
         with self._lock:
+            self._give_back(self._cancelled)
             self._turns = tuple(self._open)
             return tuple(self._open.values())
 
@@ -51,8 +60,11 @@ class TaskBatch:
         return self._turns[turn - 1]
 
     def end(self, report: ReportSuccess | ReportFailure) -> bool:
-        """An attempt has ended; False if it had been given back."""
+        """An attempt has ended; False if it was given back. One whose executor was killed is: the
+        kill may have been meant for the one before it."""
         with self._lock:
+            if isinstance(report, ReportFailure) and report.failure.kind is FailureKind.CANCELLED:
+                self._give_back([report.attempt])
             if self._open.pop(report.attempt, None) is None:
                 return False
             self._unreported.append(report)
@@ -64,26 +76,40 @@ class TaskBatch:
             self._give_back(self._open if attempts is None else attempts)
 
     def give_back_if_long(self, page: GaspPage) -> bool:
-        """If the attempt at hand takes long, give back what waits behind it; whether there is
-        something to report that should not wait for its end."""
+        """If the attempt at hand takes long, or the executor's start, give back what waits behind
+        it; whether there is something to report that should not wait for its end."""
+        with self._lock:
+            at_hand = self._at_hand(page) or next(iter(self._open), None)
+            if at_hand not in self._open or page.at_hand_ms < _LONG_MS:
+                return False
+            waiting = [attempt for attempt in self._open if attempt != at_hand]
+            if waiting:
+                page.stop()
+                self._give_back(waiting)
+            return bool(self._unreported or self._returned)
+
+    def cancel(self, attempts: Collection[AttemptId], page: GaspPage | None) -> None:
+        """Nobody needs these: those that wait are given back when the one at hand has ended, which
+        goes on (see ``is_unwanted``). To be said again as long as ``progress`` names them."""
+        with self._lock:
+            cancelled = self._open.keys() & attempts
+            self._cancelled |= cancelled
+            if page is not None and cancelled - {self._at_hand(page)}:
+                page.stop()
+
+    def is_unwanted(self, page: GaspPage) -> bool:
+        """Whether what the executor does is of use to nobody: the attempt at hand is cancelled, or
+        all are before the first has taken its turn."""
         with self._lock:
             at_hand = self._at_hand(page)
-            if at_hand in self._open and page.worked_ms >= _LONG_MS:
-                page.stop()
-                self._give_back([attempt for attempt in self._open if attempt != at_hand])
-                return bool(self._unreported or self._returned)
-            return False
+            tended = self._open.keys() if at_hand is None else self._open.keys() & {at_hand}
+            return bool(tended) and self._cancelled.issuperset(tended)
 
     def _give_back(self, attempts: Collection[AttemptId]) -> None:
         given = [attempt for attempt in tuple(attempts) if self._open.pop(attempt, None)]
         self._returned += given
 
     # --- who tells of them -----------------------------------------------------------------------
-
-    def is_at_hand(self, attempt: AttemptId, page: GaspPage) -> bool:
-        """Whether it is what the executor runs now."""
-        with self._lock:
-            return attempt in self._open and self._at_hand(page) == attempt
 
     def progress(self, page: GaspPage | None) -> tuple[Progress, ...]:
         """Of all whose end was not reported yet, so that nobody takes them for lost."""

@@ -207,13 +207,11 @@ class WorkerSupervisor:
         while not self._stopping.is_set() and (waiting := batch.take_open()):
             try:
                 self._run_open(batch, self._prepare(waiting))
-            except NoSuchJob as error:
-                self._end_first(batch, waiting, FailureKind.CANCELLED, error.message)
+            except NoSuchJob:
+                batch.give_back()  # it has ended
             except (MinigfsError, OSError) as error:
                 logger.exception("%s could not be run", waiting[0].attempt)
-                where = f"on worker {self._disk.worker_id}"
-                text = f"{waiting[0].attempt} could not be run {where}: {error}"
-                self._end_first(batch, waiting, FailureKind.INTERNAL, text)
+                self._end_first(batch, waiting[0].attempt, error)
         self._deliver(batch)
         # Until the report is delivered, pings name the attempts, so that nobody counts them lost.
         self._batch = None
@@ -226,6 +224,7 @@ class WorkerSupervisor:
             ask, look = self._ask_outputs, partial(self._look, work, executor.page)
             for end in executor.run(work, batch.note_progress, look, ask):
                 turn = end.turn
+                self._logs.bound(work.logs[turn - 1])
                 self._note_end(batch, batch.attempt_at(turn), end)
         finally:
             self._executors.release()
@@ -246,12 +245,11 @@ class WorkerSupervisor:
             worker_id=worker_id, attempt=attempt, result=end.result, worked_ms=end.worked_ms
         )
 
-    def _end_first(
-        self, batch: TaskBatch, waiting: tuple[Assignment, ...], kind: FailureKind, error: str
-    ) -> None:
+    def _end_first(self, batch: TaskBatch, attempt: AttemptId, error: Exception) -> None:
         """Nothing can be run here: one attempt says why, the others go back."""
-        failure = Failure(kind=kind, error=error)
-        self._note_end(batch, waiting[0].attempt, AttemptEnd(1, 0, failure=failure))
+        text = f"{attempt} could not be run on worker {self._disk.worker_id}: {error}"
+        failure = Failure(kind=FailureKind.INTERNAL, error=text)
+        self._note_end(batch, attempt, AttemptEnd(1, 0, failure=failure))
         batch.give_back()
 
     def _look(self, work: AttemptWork, page: GaspPage) -> bool:
@@ -363,12 +361,10 @@ class WorkerSupervisor:
     def _obey(self, reply: PingReply) -> None:
         for link in (self._link, self._ping_link):
             link.know(reply.masters)
-        batch, page = self._batch, self._executors.page
+        batch = self._batch
         if batch is not None and reply.cancel:
-            at_hand = [one for one in reply.cancel if page and batch.is_at_hand(one, page)]
-            batch.give_back(set(reply.cancel).difference(at_hand))
-            if at_hand:
-                self._executors.cancel()
+            batch.cancel(reply.cancel, self._executors.page)
+            self._executors.cancel(batch.is_unwanted)
         for job_id in reply.finished_jobs:
             self._specs.pop(job_id, None)
             self._disk.remove_job(job_id)

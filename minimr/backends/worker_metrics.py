@@ -12,7 +12,7 @@ ATTEMPTS_FAILED = "minimr_worker_attempts_failed_total"
 
 COUNTERS = {
     ATTEMPTS_SUCCEEDED: "Attempts that did their task.",
-    ATTEMPTS_FAILED: "Attempts that failed or were cancelled.",
+    ATTEMPTS_FAILED: "Attempts that failed.",
 }
 
 

@@ -168,18 +168,19 @@ class _Session:
         told_ns = time.monotonic_ns()
         ends: list[AttemptEnd] = []
         for turn, assignment in enumerate(request.assignments, start=1):
+            if self._page.is_stopped:
+                break
             self._page.take_turn(turn)
             result, failure = self._run(assignment, request.logs[turn - 1] if request.logs else "")
             sys.stdout.flush()
             sys.stderr.flush()
             ends.append(AttemptEnd(turn, self._page.worked_ms, result, failure))
-            is_last = turn == len(request.assignments) or self._page.is_stopped
             now_ns = time.monotonic_ns()
-            if is_last or now_ns - told_ns >= _ENDS_INTERVAL_NS:
-                yield AttemptsEnded(ends=tuple(ends), is_last=is_last)
+            is_due = now_ns - told_ns >= _ENDS_INTERVAL_NS
+            if is_due and turn < len(request.assignments):
+                yield AttemptsEnded(ends=tuple(ends), is_last=False)
                 told_ns, ends = now_ns, []
-            if is_last:
-                return
+        yield AttemptsEnded(ends=tuple(ends), is_last=True)
 
     def _run(self, assignment: Assignment, log: str) -> tuple[AttemptResult | None, Failure | None]:
         from minimr.tasks.attempt import AttemptFailed, run_attempt

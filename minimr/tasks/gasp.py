@@ -23,7 +23,7 @@ PAGE_BYTES = 64 << 10
 RECORD_WORD = 1
 _FIRST_WORD, _COUNT_WORD, _DONE_WORD, _SIZE_WORD = 0, 2, 3, 4
 _SUSPECT_WORD, _SUSPECT_LENGTH_WORD, _STEPS_WORD, _BEGAN_WORD = 5, 6, 7, 8
-_TURN_WORD, _STOP_WORD = 9, 10
+_TURN_WORD, _STOP_WORD, _SINCE_WORD = 9, 10, 11
 _SUSPECT_AT = 4096
 _SHOWN_CHARACTERS = 4000
 
@@ -60,11 +60,12 @@ class GaspPage:
         """The attempt that comes ``turn``-th of those given together, from 1, is at hand."""
         for word in range(_BEGAN_WORD + 1):
             self.words[word] = 0
+        self.words[_SINCE_WORD] = time.monotonic_ns()
         self.words[_TURN_WORD] = turn
 
     @property
     def is_stopped(self) -> bool:
-        """The next one is not to begin any more."""
+        """None is to take its turn any more."""
         return self.words[_STOP_WORD] != 0
 
     def begin(self) -> None:
@@ -92,12 +93,14 @@ class GaspPage:
     # --- its supervisor --------------------------------------------------------------------------
 
     def clear(self) -> None:
-        """Before attempts are given to the executor."""
+        """Attempts are about to be given to the executor; nobody is to take what it ran before for
+        one of them."""
         for word in range(_STOP_WORD + 1):
             self.words[word] = 0
+        self.words[_SINCE_WORD] = time.monotonic_ns()
 
     def stop(self) -> None:
-        """The attempt at hand is to be the last of those given together."""
+        """None of those given together is to begin after the attempt at hand."""
         self.words[_STOP_WORD] = 1
 
     @property
@@ -137,6 +140,11 @@ class GaspPage:
         """Since ``begin``, at least 1; 0 before. One clock serves all processes of a machine."""
         began_ns = self.words[_BEGAN_WORD]
         return max(1, (time.monotonic_ns() - began_ns) // 1_000_000) if began_ns else 0
+
+    @property
+    def at_hand_ms(self) -> int:
+        """Since the attempt at hand took its turn, or since ``clear`` while none has."""
+        return (time.monotonic_ns() - self.words[_SINCE_WORD]) // 1_000_000
 
     @property
     def steps(self) -> int:

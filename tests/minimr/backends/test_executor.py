@@ -224,6 +224,19 @@ def test_a_death_is_noticed_even_when_a_fork_holds_the_channel_open(
     assert time.monotonic_ns() - began_ns < 4_000_000_000
 
 
+def test_none_begins_of_attempts_that_were_stopped_before_the_first(
+    executor: ExecutorProcess, tmp_path: Path
+) -> None:
+    work = map_work(count_words, tmp_path)
+    executor.page.clear()
+    executor.page.stop()
+    ask = (lambda *_: None, lambda: False, lambda *_: None)
+    assert list(executor.run(work, *ask)) == []
+    executor.page.clear()
+    (end,) = executor.run(work, *ask)
+    assert end.failure is None
+
+
 def test_what_user_code_prints_goes_to_the_log(executor: ExecutorProcess, tmp_path: Path) -> None:
     def talk(line: bytes):
         print("said", line)

@@ -87,6 +87,17 @@ def test_close_ends_the_busy_executor_and_all_others(slot: ExecutorSlot) -> None
     assert slot.pid == 0
 
 
+def test_only_an_executor_whose_work_is_unwanted_is_killed(slot: ExecutorSlot) -> None:
+    executor = slot.acquire(ONE)
+    executor.page.take_turn(2)
+    slot.cancel(lambda page: page.turn == 1)
+    assert is_alive(executor.pid)
+    slot.cancel(lambda page: page.turn == 2)
+    psutil.wait_procs([psutil.Process(executor.pid)], timeout=10)
+    assert not is_alive(executor.pid)
+    slot.release()
+
+
 def test_what_an_executor_ran_last_is_not_taken_for_what_it_runs(slot: ExecutorSlot) -> None:
     executor = slot.acquire(JobId("one"))
     executor.page.take_turn(3)

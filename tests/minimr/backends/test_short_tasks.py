@@ -12,11 +12,12 @@ import msgspec
 import pytest
 
 from minimr.backends.cluster_client import ClusterClient
+from minimr.backends.task_logs import LOG_BYTES_MAX, LOG_FILE_BYTES_MAX
 from minimr.ids import JobId
 from minimr.job import Job
 from minimr.messages import JobSpec, JobState, JobStatus
 from tests.minimr.backends.tiny_jobs import spec_for, split_of
-from tests.minimr.backends.worker_cluster import WorkerCluster
+from tests.minimr.backends.worker_cluster import HangingStart, WorkerCluster
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -32,14 +33,16 @@ def cluster(tmp_path: Path) -> Iterator[WorkerCluster]:
         yield cluster
 
 
-def numbers(directory: Path, special: Callable[[], None]) -> JobSpec:
-    """One map a number; one of them calls ``special`` first, the first time that it runs."""
+def numbers(
+    directory: Path, act: Callable[[], None] = lambda: None, special: bytes = SPECIAL
+) -> JobSpec:
+    """One map a number; that of ``special`` acts first, the first time that it runs."""
     marker = directory / "was-there"
 
     def map_number(line: bytes):
-        if line == SPECIAL and not marker.exists():
+        if line == special and not marker.exists():
             marker.touch()
-            special()
+            act()
         if line.endswith(b"7"):
             print("seven in", line.decode())
         yield line, 1
@@ -53,6 +56,25 @@ def numbers(directory: Path, special: Callable[[], None]) -> JobSpec:
     return spec_for(job, directory, tuple(splits), job_id=JobId("numbers-00000001"))
 
 
+def ends_together(cluster: WorkerCluster) -> list[int]:
+    """How many tasks each entry of the log ended that ended more than one."""
+    counts = [
+        sum(end["type"] != "lose-attempts" for end in command["ends"])
+        for command in cluster.logged("end-attempts")
+    ]
+    return [count for count in counts if count > 1]
+
+
+def given_back(cluster: WorkerCluster) -> int:
+    """How many attempts workers gave back."""
+    return sum(
+        len(end["attempts"])
+        for command in cluster.logged("end-attempts")
+        for end in command["ends"]
+        if end["type"] == "lose-attempts" and end["is_set_back"]
+    )
+
+
 def assert_done_exactly(spec: JobSpec, status: JobStatus) -> None:
     assert status.state is JobState.DONE, status.failure
     output = Path(spec.output.removeprefix("file://"))
@@ -62,12 +84,12 @@ def assert_done_exactly(spec: JobSpec, status: JobStatus) -> None:
     assert status.counters["map.attempts.committed"] == MAPS
 
 
-def test_each_task_has_a_log_of_its_own_and_silent_ones_leave_none(
+def test_each_task_has_a_log_of_its_own_that_is_bounded_and_silent_ones_leave_none(
     cluster: WorkerCluster, tmp_path: Path
 ) -> None:
     cluster.start_worker(0)
     cluster.start_worker(1)
-    spec = numbers(tmp_path, lambda: None)
+    spec = numbers(tmp_path, lambda: print("x" * (LOG_FILE_BYTES_MAX + 1)))
     cluster.submit(spec)
     assert_done_exactly(spec, cluster.wait(spec))
     client = ClusterClient((cluster.master_address,), cluster.security)
@@ -75,7 +97,12 @@ def test_each_task_has_a_log_of_its_own_and_silent_ones_leave_none(
     client.close()
     said = {log.attempt.split(".")[0]: log.content for log in logs}
     sevens = [index for index in range(MAPS) if index % 10 == 7]
+    tail = b"x" * (LOG_BYTES_MAX - 1) + b"\n"
+    assert said.pop("m-00200") == tail
     assert said == {f"m-{n:05d}": b"seven in %06d\n" % n for n in sevens}
+    files = list(cluster.directory.glob("worker-*/logs/*/*"))
+    assert max(file.stat().st_size for file in files) <= LOG_FILE_BYTES_MAX
+    assert max(ends_together(cluster)) > 5
 
 
 def test_a_task_that_kills_its_process_costs_none_of_those_offered_with_it(
@@ -87,6 +114,7 @@ def test_a_task_that_kills_its_process_costs_none_of_those_offered_with_it(
     status = cluster.wait(spec)
     assert_done_exactly(spec, status)
     assert status.counters["map.attempts.failed"] == 1
+    assert max(ends_together(cluster)) > 5
 
 
 def test_others_do_not_wait_behind_a_task_that_takes_long_after_all(
@@ -103,6 +131,28 @@ def test_others_do_not_wait_behind_a_task_that_takes_long_after_all(
     status = cluster.wait(spec)
     assert_done_exactly(spec, status)
     assert status.counters["map.attempts.failed"] == 0
+    assert given_back(cluster) > 0
+
+
+def test_others_do_not_wait_behind_an_executor_that_hangs_while_it_starts(
+    cluster: WorkerCluster, tmp_path: Path
+) -> None:
+    cluster.start_worker(0)
+    (tmp_path / "go-on").touch()
+    spec = numbers(tmp_path, lambda: _wait_while(tmp_path / "go-on"), special=b"000050")
+    spec = msgspec.structs.replace(spec, backup_policy="none")
+    cluster.submit(spec)
+    cluster.until((tmp_path / "was-there").exists, "the first worker does not get there")
+    start = HangingStart(tmp_path / "start")
+    cluster.start_worker(1, environment=start.environment)
+    cluster.until(lambda: all(w.task for w in cluster.alive_workers()), "it is offered nothing")
+    (tmp_path / "go-on").unlink()
+    cluster.until(lambda: cluster.status(spec).maps_done >= MAPS - 1, "they wait behind one")
+    start.end()
+    status = cluster.wait(spec)
+    assert_done_exactly(spec, status)
+    assert status.counters["map.attempts.failed"] == 0
+    assert given_back(cluster) > 1
 
 
 def _wait_while(file: Path) -> None:
@@ -113,10 +163,15 @@ def _wait_while(file: Path) -> None:
 def test_a_worker_killed_with_tasks_in_hand_costs_no_data(
     cluster: WorkerCluster, tmp_path: Path
 ) -> None:
+    """It runs one of several tasks that it was offered together when it is killed."""
     cluster.start_worker(0)
-    cluster.start_worker(1)
-    spec = numbers(tmp_path, lambda: None)
+    (tmp_path / "go-on").touch()
+    spec = numbers(tmp_path, lambda: _wait_while(tmp_path / "go-on"))
     cluster.submit(spec)
-    cluster.until(lambda: cluster.status(spec).maps_done >= 50, "nothing is done")
+    cluster.until((tmp_path / "was-there").exists, "it does not get there")
+    assert cluster.status(spec).maps_done < MAPS
     cluster.kill_worker(0)
+    cluster.start_worker(1)
     assert_done_exactly(spec, cluster.wait(spec))
+    lost = cluster.logged("lose-attempts")[0]["attempts"]  # the next command: what it had stored
+    assert len(lost) + given_back(cluster) > 1

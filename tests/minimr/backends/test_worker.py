@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cloudpickle
+import msgspec
+import psutil
 import pytest
 
 from minigfs.errors import InvalidConfig
@@ -17,7 +19,7 @@ from minimr.ids import JobId
 from minimr.job import Job
 from minimr.messages import CancelJob, JobSpec, JobState
 from tests.minimr.backends.tiny_jobs import spec_for, split_of
-from tests.minimr.backends.worker_cluster import WorkerCluster
+from tests.minimr.backends.worker_cluster import HangingStart, WorkerCluster
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -222,6 +224,41 @@ def test_cancel_ends_a_running_attempt_at_once(cluster: WorkerCluster, tmp_path:
     status = cluster.wait(spec)
     assert status.state is JobState.CANCELLED
     assert not Path(spec.staging.removeprefix("file://")).exists()
+
+
+def test_cancel_ends_an_attempt_whose_executor_has_not_even_started(
+    cluster: WorkerCluster, tmp_path: Path
+) -> None:
+    start = HangingStart(tmp_path / "start")
+    cluster.start_worker(0, environment=start.environment)
+    spec = word_count(tmp_path)
+    cluster.submit(spec)
+    cluster.until(lambda: any(w.task for w in cluster.alive_workers()), "nothing runs")
+    (worker,) = cluster.alive_workers()
+    cluster.link.call(CancelJob(job_id=spec.job_id))
+    assert cluster.wait(spec).state is JobState.CANCELLED
+    assert not psutil.pid_exists(worker.executor_pid)
+    start.end()
+    after = word_count(tmp_path, job_id="words-00000002")
+    cluster.submit(after)
+    assert cluster.wait(after).state is JobState.DONE, "the worker is of no more use"
+
+
+def test_an_executor_that_hangs_while_it_starts_is_killed_and_its_task_done_again(
+    cluster: WorkerCluster, tmp_path: Path
+) -> None:
+    start = HangingStart(tmp_path / "start")
+    cluster.start_worker(0, environment=start.environment)
+    spec = msgspec.structs.replace(word_count(tmp_path), progress_deadline_ms=2_000)
+    cluster.submit(spec)
+    cluster.until(lambda: any(w.task for w in cluster.alive_workers()), "nothing runs")
+    (worker,) = cluster.alive_workers()
+    cluster.until(lambda: not psutil.pid_exists(worker.executor_pid), "the executor lives on")
+    assert cluster.status(spec).counters["map.attempts.failed"] == 1
+    start.end()
+    status = cluster.wait(spec)
+    assert status.state is JobState.DONE, status.failure
+    assert counted(spec) == EXPECTED
 
 
 def test_two_processes_cannot_be_one_worker(tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from minigfs.cluster.storage import free_loopback_ports
+from minigfs.dump import dump_log
 from minigfs.errors import ClusterError
 from minigfs.transport.security import Security, create_token
 from minimr.backends.master_link import MasterLink
@@ -27,7 +29,7 @@ from minimr.messages import (
     WorkerReport,
 )
 
-__all__ = ["WorkerCluster"]
+__all__ = ["HangingStart", "WorkerCluster"]
 
 CLUSTER_ID = "worker-tests"
 PATIENCE_NS = 30_000_000_000
@@ -42,11 +44,28 @@ logging.basicConfig(level=logging.INFO)
 worker = WorkerSupervisor(WorkerOptions(
     directory=Path(told["directory"]), listen="127.0.0.1:0", masters=(told["master"],),
     security=Security(load_token(told["token_file"]), told["cluster_id"]), host=told["host"],
-    advertise=told["advertise"]))
+    advertise=told["advertise"], environment=told["environment"]))
 worker.start()
 print("started", flush=True)
 signal.pause()
 """
+
+
+class HangingStart:
+    """Executors with this environment hang while their interpreter starts, until ``end``."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self._file = directory / "hangs"
+        self._file.touch()
+        self.environment = {"PYTHONPATH": str(directory)}
+        program = (
+            f"import os, time\nwhile os.path.exists({str(self._file)!r}):\n    time.sleep(0.02)\n"
+        )
+        (directory / "sitecustomize.py").write_text(program)
+
+    def end(self) -> None:
+        self._file.unlink()
 
 
 @dataclass
@@ -94,7 +113,11 @@ class WorkerCluster:
             self.master.kill()
             self.master.wait()
 
-    def start_worker(self, number: int, *, host: str = "here", advertise: str = "") -> None:
+    def start_worker(
+        self, number: int, *, host: str = "here", advertise: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """``environment`` is that of its executors."""
         told = {
             "directory": str(self.directory / f"worker-{number}"),
             "master": self.master_address,
@@ -102,6 +125,7 @@ class WorkerCluster:
             "cluster_id": CLUSTER_ID,
             "host": host,
             "advertise": advertise,
+            "environment": dict(environment or {}),
         }
         Path(told["directory"]).mkdir(exist_ok=True)
         with (self.directory / f"worker-{number}.log").open("ab") as log:
@@ -152,6 +176,17 @@ class WorkerCluster:
             if status.state.is_final:
                 return status
             version = status.version
+
+    def logged(self, kind: str) -> list[dict[str, Any]]:
+        """The commands of a kind in the master's log, such as "end-attempts"."""
+        commands = [
+            entry["command"]
+            for segment in sorted((self.directory / "master").rglob("*.wal"))
+            for row in dump_log(segment)
+            for entry in row.get("entries", ())
+            if "command" in entry
+        ]
+        return [one for one in commands if isinstance(one, dict) and one.get("type") == kind]
 
     def until(self, condition, complaint: str) -> None:  # type: ignore[no-untyped-def]
         deadline_ns = time.monotonic_ns() + PATIENCE_NS
