@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace as with_fields
 
-from minigfs.client.allocation import ChunkAllocator, NewFile
 from minigfs.client.appender import Appender
 from minigfs.client.config import ClientConfig
 from minigfs.client.hedging import HedgePolicy
@@ -24,16 +23,16 @@ from minigfs.client.leases import WriterLeases
 from minigfs.client.lent_chunks import Lenders
 from minigfs.client.locations import FIRST_BATCH_COUNT, ChunkMap
 from minigfs.client.masters import MasterCaller
+from minigfs.client.new_files import NewFiles
 from minigfs.client.open_chunk_reads import with_open_chunk
 from minigfs.client.reader import FileReader
 from minigfs.client.replica_reads import ReplicaReader, SuspectServers
 from minigfs.client.scrub_times import ScrubTimes, scrub_times
-from minigfs.client.spare_files import SpareFile, SpareFiles
+from minigfs.client.spare_files import SpareFiles
 from minigfs.client.transaction import Transaction
 from minigfs.client.updater import UpdatableFile
-from minigfs.client.upload import UploadContext
 from minigfs.client.writer import FileWriter
-from minigfs.errors import FileExists, FileMissing, IsDirectory, WriterFenced
+from minigfs.errors import FileExists, FileMissing, IsDirectory
 from minigfs.master.messages import (
     ClusterReport,
     CreateEmptyFile,
@@ -46,7 +45,6 @@ from minigfs.master.messages import (
     Located,
     LocatedChunk,
     MakeDirectory,
-    PrepareWrite,
     Remove,
     Removed,
     Rename,
@@ -93,7 +91,7 @@ class _Shared:
     pool: ConnectionPool
     masters: MasterCaller
     leases: WriterLeases
-    spares: SpareFiles
+    new_files: NewFiles
     suspects: SuspectServers
     lenders: Lenders
     hedging: HedgePolicy
@@ -108,11 +106,12 @@ def _shared(config: ClientConfig) -> _Shared:
         return known
     pool = ConnectionPool(config.security())
     masters = MasterCaller(config, pool)
+    leases = WriterLeases(masters)
     made = _Shared(
         pool=pool,
         masters=masters,
-        leases=WriterLeases(masters),
-        spares=SpareFiles(),
+        leases=leases,
+        new_files=NewFiles(masters, leases, SpareFiles(), pool=pool, timeout_ms=config.timeout_ms),
         suspects=SuspectServers(),
         lenders=Lenders(pool),
         hedging=HedgePolicy(),
@@ -320,7 +319,7 @@ class MinigfsClient:
         It replaces a file that stands there then, unless ``exclusive``, which refuses now and at
         close with ``FileExists``. ``replication`` None means the cluster's default.
         """
-        return self._writer(self._prepared(path, exclusive, replication))
+        return self._shared.new_files.open_writer(path, exclusive, replication)
 
     def write_file(
         self,
@@ -337,99 +336,12 @@ class MinigfsClient:
                 CreateEmptyFile(path=path, exclusive=exclusive, replication=replication)
             )
         if size_bytes <= _SMALL_BYTES_MAX:
-            spares = self._shared.spares
-            spare = spares.take() or self._prepared(path, exclusive, replication).spare
-            if spare is not None:
-                status = self._write_small(spare, path, data, exclusive, replication)
-                if status is not None:
-                    return status
+            return self._shared.new_files.write_small(
+                path, data, exclusive=exclusive, replication=replication
+            )
         with self.open_writer(path, exclusive=exclusive, replication=replication) as writer:
             writer.write(data)
             return writer.close()
-
-    def _write_small(
-        self, spare: SpareFile, path: str, data: Buffer, exclusive: bool, replication: int | None
-    ) -> FileStatus | None:
-        """The master is asked for its leave while the bytes are stored; None if that came to
-        nothing: a file at this path has another number of replicas than the spare, or the master
-        has given the spare up, as it does when the connections of a process break."""
-        shared = self._shared
-        asked_ms = shared.spares.now_ms()
-        get_terms = self._masters.begin(
-            PrepareWrite(
-                path=path,
-                exclusive=exclusive,
-                replication=replication,
-                holder=shared.leases.holder,
-            )
-        )
-        file = NewFile(
-            path=path,
-            exclusive=exclusive,
-            replication=replication,
-            chunk_bytes=spare.created.chunk_bytes,
-            spare=spare,
-        )
-        writer = self._writer(file)
-        try:
-            writer.write(data)
-            try:
-                writer.finish()
-            finally:  # a refusal says more than that nobody could store the bytes
-                terms = get_terms()
-            if terms.spare is not None:  # for the next file
-                shared.spares.given(terms.spare, asked_ms).put_back()
-            if terms.replication != spare.created.replication:
-                writer.discard()
-                return None
-            return writer.close()
-        except WriterFenced:
-            writer.discard()
-            shared.spares.forget()  # what was given before is in doubt as well
-            return None
-        except BaseException:
-            writer.discard()
-            raise
-
-    def _writer(self, file: NewFile) -> FileWriter:
-        shared = self._shared
-        context = UploadContext(
-            pool=shared.pool,
-            allocator=ChunkAllocator(self._masters, shared.leases, file),
-            path=file.path,
-            chunk_bytes=file.chunk_bytes,
-            timeout_ms=self._config.timeout_ms,
-        )
-        return FileWriter(context, file=file, masters=self._masters, leases=shared.leases)
-
-    def _prepared(self, path: str, exclusive: bool, replication: int | None) -> NewFile:
-        """The master's leave to write, with a spare file to write into if there is one."""
-        spares = self._shared.spares
-        spare, asked_ms = spares.take(), spares.now_ms()
-        request = PrepareWrite(
-            path=path,
-            exclusive=exclusive,
-            replication=replication,
-            holder="" if spare is not None else self._shared.leases.holder,
-        )
-        try:
-            terms = self._masters.call(request)
-        except BaseException:
-            if spare is not None:
-                spare.put_back()
-            raise
-        if terms.spare is not None:
-            spare = spares.given(terms.spare, asked_ms)
-        elif spare is not None and spare.created.replication != terms.replication:
-            spare.put_back()
-            spare = None
-        return NewFile(
-            path=path,
-            exclusive=exclusive,
-            replication=replication,
-            chunk_bytes=terms.chunk_bytes,
-            spare=spare,
-        )
 
     def open_appender(self, path: str, *, create: bool = True) -> Appender:
         """Append records to a file, exactly once each, beside any number of other appenders.

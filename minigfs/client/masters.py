@@ -5,8 +5,6 @@ changes nothing, and a change carries its origin, under which the masters execut
 answer every repetition with the first reply.
 """
 
-from collections.abc import Callable
-
 from msgspec.structs import replace as with_fields
 
 from minigfs.client.config import ClientConfig
@@ -15,6 +13,7 @@ from minigfs.client.sessions import ClientSessions
 from minigfs.errors import Busy, InvalidConfig, SessionUnknown
 from minigfs.ids import SessionId
 from minigfs.master.messages import Change, OpenSession
+from minigfs.transport.begun_call import BegunCall
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.group import GroupCaller
 from minigfs.transport.messages import ReplyT, Request
@@ -43,8 +42,8 @@ class MasterCaller:
             request, timeout_ms=self._timeout_ms + answer_ms, answer_ms=answer_ms
         )
 
-    def begin(self, request: Request[ReplyT]) -> Callable[[], ReplyT]:
-        """``call``, whose answer is waited for by calling what comes back."""
+    def begin(self, request: Request[ReplyT]) -> BegunCall[ReplyT]:
+        """``call``, whose answer is waited for later; its time runs from now on."""
         return self._group.begin(request, timeout_ms=self._timeout_ms)
 
     def change(self, request: Change[ReplyT]) -> ReplyT:

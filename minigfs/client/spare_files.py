@@ -20,6 +20,7 @@ class SpareFiles:
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self._unused: deque[SpareFile] = deque()
+        self._wanted_until_ms = 0
 
     def now_ms(self) -> int:
         """To be asked before the master is: a spare's time begins no later than there."""
@@ -44,7 +45,12 @@ class SpareFiles:
 
     def given(self, created: Created, asked_ms: int) -> "SpareFile":
         """What the master gave just now; the caller's alone."""
-        return SpareFile(created, asked_ms + SPARE_USE_MS, os.getpid(), self)
+        until_ms = self._wanted_until_ms = asked_ms + SPARE_USE_MS
+        return SpareFile(created, until_ms, os.getpid(), self)
+
+    def are_wanted(self) -> bool:
+        """Whether one was given so lately that a writer who asks now could use it still."""
+        return self.now_ms() < self._wanted_until_ms
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,8 @@ next try is the same request (a change carries its origin, see ``minigfs.ids.Ori
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import cast
 
 from minigfs.errors import (
     ClusterError,
@@ -36,7 +35,9 @@ from minigfs.errors import (
 )
 from minigfs.ports import Clock, SystemClock
 from minigfs.transport.address import Address
-from minigfs.transport.client import ConnectionPool, Stream, reply_type_of
+from minigfs.transport.begun_call import BegunCall
+from minigfs.transport.client import ConnectionPool, Stream
+from minigfs.transport.deadline import Deadline
 from minigfs.transport.messages import ReplyT, Request
 
 __all__ = ["GroupCaller"]
@@ -124,24 +125,22 @@ class GroupCaller:
                 self._leader = search.first
         raise search.verdict(is_change=is_change)
 
-    def begin(self, request: Request[ReplyT], *, timeout_ms: int) -> Callable[[], ReplyT]:
-        """Send a request that changes nothing to whoever answered last; what comes back waits for
-        the answer, and asks around, as ``call`` does, if that one has none."""
+    def begin(self, request: Request[ReplyT], *, timeout_ms: int) -> BegunCall[ReplyT]:
+        """Send a request that changes nothing to whoever answered last; who waits for the answer
+        asks around, as ``call`` does, if that one has none."""
+        deadline = Deadline(self._clock, timeout_ms)
         stream: Stream | None = None
         with suppress(ClusterError):
-            stream = self._pool.open_stream(self._leader, request, timeout_ms=TRY_MS)
-
-        def answer() -> ReplyT:
-            if stream is not None:
-                with suppress(ClusterError):
-                    try:
-                        reply, _ = stream.receive(reply_type_of(type(request)), timeout_ms=TRY_MS)
-                    finally:
-                        stream.finish()
-                    return cast("ReplyT", reply)
-            return self.call(request, timeout_ms=timeout_ms)
-
-        return answer
+            stream = self._pool.open_stream(
+                self._leader, request, timeout_ms=min(TRY_MS, timeout_ms)
+            )
+        return BegunCall(
+            request,
+            stream,
+            deadline,
+            try_ms=TRY_MS,
+            call=lambda left_ms: self.call(request, timeout_ms=left_ms),
+        )
 
     def _next(self, search: "_Search") -> Address | None:
         """Who to ask now; waits while nobody is worth asking, None when the time is up."""

@@ -96,6 +96,9 @@ class FakeMasters:
 
         self.run(forget())
 
+    def connection_count(self, number: int) -> int:
+        return len(self._servers[number].connections)
+
     async def _lead(self, number: int) -> None:
         self.asked.append(number)
         if number in self.silent:

@@ -15,9 +15,11 @@ from minigfs.client.sessions import ClientSessions
 from minigfs.errors import NoQuorum, OutcomeUnknown, Unreachable
 from minigfs.ids import Origin, SessionId
 from minigfs.master.messages import MakeDirectory, OpenSession
+from minigfs.ports import SystemClock
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.group import GroupCaller
 from tests.minigfs.client.fake_masters import SECURITY, FakeMasters
+from tests.minigfs.client.test_files_e2e import until
 
 NewCaller = Callable[..., MasterCaller]
 
@@ -267,12 +269,13 @@ def test_a_request_that_was_begun_is_answered_by_whoever_leads(
     client = caller()
     make(client, "/a")
     masters.asked.clear()
-    answer = client.begin(OpenSession())
-    answer()
+    with client.begin(OpenSession()) as begun:
+        begun.answer()
     assert masters.asked == [0], "it is asked once"
     masters.elect(2)
     masters.asked.clear()
-    client.begin(OpenSession())()
+    with client.begin(OpenSession()) as begun:
+        begun.answer()
     assert masters.asked[-1] == 2
     assert len(masters.asked) <= 3
 
@@ -281,5 +284,33 @@ def test_a_request_that_was_begun_with_nobody_there_fails_as_a_call_does() -> No
     pool = ConnectionPool(SECURITY)
     group = GroupCaller(pool, ["127.0.0.1:1"])
     with pytest.raises(Unreachable):
-        group.begin(OpenSession(), timeout_ms=300)()
+        group.begin(OpenSession(), timeout_ms=300).answer()
     pool.close()
+
+
+class LateClock(SystemClock):
+    late_ms = 0
+
+    def monotonic_ms(self) -> int:
+        return super().monotonic_ms() + self.late_ms
+
+
+def test_the_time_of_a_request_that_was_begun_runs_while_its_caller_does_other_things() -> None:
+    pool, clock = ConnectionPool(SECURITY), LateClock()
+    begun = GroupCaller(pool, ["127.0.0.1:1"], clock=clock).begin(OpenSession(), timeout_ms=10_000)
+    clock.late_ms = 10_000
+    began = time.monotonic()
+    with pytest.raises(Unreachable):
+        begun.answer()
+    assert time.monotonic() - began < 2
+    pool.close()
+
+
+def test_a_request_that_was_begun_and_is_given_up_keeps_no_connection(
+    masters: FakeMasters, caller: NewCaller
+) -> None:
+    client = caller()
+    make(client, "/a")
+    masters.silent.add(0)
+    client.begin(OpenSession()).close()
+    until(lambda: masters.connection_count(0) == 0)

@@ -1,12 +1,25 @@
 """A file that is made by one call: as one that is opened, written and closed, with less waiting."""
 
+import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as with_fields
 
 from minigfs.client.client import MinigfsClient
-from minigfs.errors import FileExists, InvalidPath, IsDirectory
-from minigfs.master.messages import CreateEmptyFile, DiscardFile, PrepareWrite, PublishFile
+from minigfs.client.masters import MasterCaller
+from minigfs.client.writer import FileWriter
+from minigfs.errors import FileExists, InvalidPath, IsDirectory, Unreachable
+from minigfs.master.messages import (
+    CreateEmptyFile,
+    DiscardFile,
+    PrepareWrite,
+    PublishFile,
+    WriteTerms,
+)
+from minigfs.transport.begun_call import BegunCall
 from minigfs.transport.group import GroupCaller
 from tests.minigfs.client.test_files_e2e import read_file, until
 from tests.storage_cluster import StorageCluster
@@ -41,7 +54,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def warm_up(client: MinigfsClient, directory: str) -> None:
     """Return when this process has a spare file for its next one."""
-    spares = client._shared.spares
+    spares = client._shared.new_files._spares
     client.write_file(f"{directory}/warm", b"data")
 
     def has_spare() -> bool:
@@ -77,9 +90,72 @@ def test_a_small_file_waits_for_its_publication_and_an_empty_one_for_its_creatio
     assert waits == ["CreateEmptyFile"]
 
 
+@pytest.mark.parametrize("has_spares", [True, False])
+def test_the_first_file_of_a_process_asks_once_and_leaves_no_spare_file_behind(
+    small_chunk_cluster: StorageCluster,
+    client: MinigfsClient,
+    waits: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    has_spares: bool,
+) -> None:
+    warm_up(client, f"/first/{has_spares}")  # the master has spares to give
+    call = MasterCaller.call
+
+    def without_spare(caller: MasterCaller, request: Any, **options: Any) -> Any:
+        reply = call(caller, request, **options)
+        return with_fields(reply, spare=None) if isinstance(reply, WriteTerms) else reply
+
+    if not has_spares:
+        monkeypatch.setattr(MasterCaller, "call", without_spare)
+    config = replace(small_chunk_cluster.config, timeout_ms=9_000 + has_spares)
+    process = MinigfsClient(config)  # nothing in it is shared with other clients
+    waits.clear()
+    process.write_file(f"/first/{has_spares}/one", b"data")
+    assert waits == ["PrepareWrite", "PublishFile"]
+    assert process._shared.new_files._spares.take() is None
+
+
+def test_an_interrupted_write_waits_for_no_answer_and_ends_its_call(
+    client: MinigfsClient, waits: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm_up(client, "/interrupted")
+    calls: list[BegunCall[Any]] = []
+    begin = MasterCaller.begin
+
+    def begun(caller: MasterCaller, request: Any) -> BegunCall[Any]:
+        calls.append(begin(caller, request))
+        monkeypatch.setattr(calls[-1], "answer", lambda: pytest.fail("nobody wants the answer"))
+        return calls[-1]
+
+    def interrupt(writer: FileWriter) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MasterCaller, "begin", begun)
+    monkeypatch.setattr(FileWriter, "finish", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        client.write_file("/interrupted/small", b"data")
+    stream = calls[0]._stream
+    assert stream is not None
+    assert not stream._open
+    assert not client.exists("/interrupted/small")
+
+
+def test_a_small_file_gives_up_after_the_time_of_one_call_when_the_cluster_is_gone(
+    tmp_path: Path,
+) -> None:
+    with StorageCluster(tmp_path, chunkservers=1, replication=1, timeout_ms=2_500) as cluster:
+        client = cluster.client
+        warm_up(client, "/gone")
+        cluster.kill_everything()
+        began = time.monotonic()
+        with pytest.raises(Unreachable):
+            client.write_file("/gone/small", b"data")
+        assert time.monotonic() - began < 4.2
+
+
 def test_a_spare_file_that_the_master_gave_up_is_not_missed(client: MinigfsClient) -> None:
     warm_up(client, "/given-up")
-    spare = client._shared.spares.take()
+    spare = client._shared.new_files._spares.take()
     assert spare is not None
     client._masters.change(DiscardFile(file_id=spare.created.file_id))
     spare.put_back()

@@ -1,0 +1,60 @@
+"""A call that was sent, and whose answer is waited for later, beside other work."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Generic, cast
+
+from minigfs.closing import ClosedOnExit
+from minigfs.errors import ClusterError
+from minigfs.transport.client import Stream, reply_type_of
+from minigfs.transport.deadline import Deadline
+from minigfs.transport.messages import ReplyT, Request
+
+__all__ = ["BegunCall"]
+
+_LAST_TRY_MS = 100  # who asks so late shall hear what is wrong, and not only that it is late
+
+
+class BegunCall(ClosedOnExit, Generic[ReplyT]):
+    """Closed without ``answer``, it is given up."""
+
+    def __init__(
+        self,
+        request: Request[ReplyT],
+        stream: Stream | None,
+        deadline: Deadline,
+        *,
+        try_ms: int,
+        call: Callable[[int], ReplyT],
+    ) -> None:
+        """``stream`` waits for the answer, ``try_ms`` at most; if it has none, or there is no
+        stream, ``call`` asks with the milliseconds that are left."""
+        self._request = request
+        self._stream = stream
+        self._deadline = deadline
+        self._try_ms = try_ms
+        self._call = call
+
+    def answer(self) -> ReplyT:
+        """May wait until the deadline, which was set when the call began. Once only."""
+        if self._stream is not None:
+            with suppress(ClusterError):
+                return self._answer_of(self._stream)
+        return self._call(self._left_ms())
+
+    def _answer_of(self, stream: Stream) -> ReplyT:
+        reply_type = reply_type_of(type(self._request))
+        try:
+            reply, _ = stream.receive(reply_type, timeout_ms=min(self._try_ms, self._left_ms()))
+        finally:
+            stream.finish()
+        return cast("ReplyT", reply)
+
+    def _left_ms(self) -> int:
+        with suppress(TimeoutError):
+            return max(self._deadline.remaining_ms() or 0, _LAST_TRY_MS)
+        return _LAST_TRY_MS
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
