@@ -20,6 +20,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from minigfs.ports import Clock, Disk, DiskFile, SystemClock
@@ -107,16 +108,24 @@ class BlankFiles:
 
     def work(self) -> None:
         """Make what is wanted, and take away the first names of what was used."""
+        try:
+            self._take_first_names_away()
+        finally:
+            if self._wanted:
+                self._wanted = False
+                if self._has_room():
+                    self._make()
+
+    def _take_first_names_away(self) -> None:
+        """Those of which it fails stay for the next time."""
         self._is_untidy = False
-        used = [self._used.popleft() for _ in range(len(self._used))]
-        if used:
+        count = len(self._used)
+        if count:
             self._sync_names()
-            for path in used:
-                self._disk.remove(path)
-        if self._wanted:
-            self._wanted = False
-            if self._has_room():
-                self._make()
+        for _ in range(count):
+            with suppress(FileNotFoundError):
+                self._disk.remove(self._used[0])
+            self._used.popleft()
 
     def _make(self) -> None:
         now_ms = self._clock.monotonic_ms()
@@ -148,5 +157,7 @@ class BlankFiles:
             try:
                 self.work()
             except OSError as error:  # whoever needs a file meets it again
-                logger.warning("no files are made ahead: %s", error)
+                logger.warning("files made ahead: %s", error)
                 self._failed(error)
+                if self._used:  # some first names are still there
+                    self._woken.set()

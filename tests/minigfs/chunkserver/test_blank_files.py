@@ -224,6 +224,39 @@ def test_a_disk_that_fails_while_files_are_made_ahead_keeps_none_of_them(operati
     assert store.blanks.take() is not None
 
 
+@pytest.mark.parametrize("failing", ["sync chunks", "remove blank/1.blank", "remove blank/2.blank"])
+def test_first_names_that_could_not_be_taken_away_are_taken_away_later(failing: str) -> None:
+    disk = SimDisk()
+    store = with_blanks(disk)
+    seal_small(store, 1, b"one")
+    seal_small(store, 2, b"two")
+    while store.blanks.take() is not None:
+        pass
+
+    def fail(operation: str, path: str) -> None:
+        if f"{operation} {path}" == failing:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    disk.before_change = fail
+    with pytest.raises(OSError, match="Too many"):
+        store.blanks.work()
+    disk.before_change = None
+    assert store.blanks.take() is not None, "what was asked for is made all the same"
+    store.blanks.work()
+    assert not {"1.blank", "2.blank"} & set(disk.list("blank"))
+    assert (read(store, 1), read(store, 2)) == (b"one", b"two")
+
+
+def test_a_first_name_that_somebody_has_taken_away_is_no_trouble() -> None:
+    disk = SimDisk()
+    store = with_blanks(disk)
+    seal_small(store, 1, b"one")
+    seal_small(store, 2, b"two")
+    disk.remove("blank/1.blank")
+    store.blanks.work()
+    assert "2.blank" not in disk.list("blank")
+
+
 @pytest.mark.parametrize("operation", ["write", "sync"])
 def test_a_blank_that_cannot_be_written_is_gone(operation: str) -> None:
     disk = SimDisk()
@@ -287,6 +320,29 @@ def test_the_thread_makes_what_is_taken_and_takes_first_names_away(
         store.blanks.stop()
     assert (tmp_path / "chunks" / f"{2:016x}.chunk").stat().st_nlink == 1
     assert (read(store, 1), read(store, 2), failures) == (b"one", b"two", [])
+
+
+def test_the_thread_tries_again_to_take_first_names_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blank_files, "_TIDY_S", 0.01)
+    removed, failures = threading.Event(), list[OSError]()
+
+    class Stubborn(RealDisk):
+        def remove(self, path: str) -> None:
+            if path.startswith("blank/") and not failures:
+                raise OSError(errno.EMFILE, "Too many open files")
+            super().remove(path)
+            removed.set()
+
+    store = with_blanks(Stubborn(tmp_path))
+    store.blanks.start(failures.append)
+    try:
+        seal_small(store, 1, b"one")
+        assert removed.wait(5)
+    finally:
+        store.blanks.stop()
+    assert (tmp_path / "chunks" / f"{1:016x}.chunk").stat().st_nlink == 1
 
 
 def test_the_thread_tells_of_a_disk_that_failed() -> None:
