@@ -11,6 +11,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Iterable
 
+from minigfs.chunkserver.incoming_chunk import file_name
 from minigfs.chunkserver.open_replica import INTENT_SUFFIX, OpenReplica, intent_path
 from minigfs.chunkserver.store import ChunkStore
 from minigfs.errors import CorruptChunk, ProtocolError, WriterFenced
@@ -24,7 +25,6 @@ __all__ = ["OpenChunks"]
 logger = logging.getLogger(__name__)
 
 _OPEN = "open"
-_QUARANTINE = "quarantine"
 _REPORTED_MAX = 1_000  # at a time: a heartbeat stays small
 _BARRED_MAX = 10_000  # an order that is so many chunks late does not come any more
 
@@ -55,9 +55,8 @@ class OpenChunks:
             except FileNotFoundError:
                 logger.error("%s is gone: its file was removed while this server started", name)
                 continue
-            except (CorruptChunk, OSError) as error:
-                logger.warning("quarantine %s: %s", name, error)
-                self._disk.rename(path, f"{_QUARANTINE}/{name}")
+            except OSError as error:
+                self._store.quarantine.keep(path, name, error)
                 continue
             handle = replica.header.handle
             if replica.header.sealed:
@@ -155,8 +154,7 @@ class OpenChunks:
             try:
                 self.seal(order)
             except CorruptChunk as error:
-                logger.error("quarantine open chunk %x: %s", order.handle, error)
-                self._quarantine(order.handle)
+                self._quarantine(order.handle, error)
 
     def reports(self) -> tuple[ReplicaReport, ...]:
         """Of as many open replicas as fit into a heartbeat; of those behind them the next time."""
@@ -175,10 +173,9 @@ class OpenChunks:
             for replica in replicas
         )
 
-    def _quarantine(self, handle: ChunkHandle) -> None:
-        path = _path(handle)
+    def _quarantine(self, handle: ChunkHandle, reason: CorruptChunk) -> None:
         with self._lock:
-            self._disk.rename(path, f"{_QUARANTINE}/{path.rpartition('/')[2]}")
+            self._store.quarantine.keep(_path(handle), file_name(handle), reason)
             self._forget(handle)
 
     def _forget(self, handle: ChunkHandle) -> None:
@@ -187,4 +184,4 @@ class OpenChunks:
 
 
 def _path(handle: ChunkHandle) -> str:
-    return f"{_OPEN}/{handle:016x}.chunk"
+    return f"{_OPEN}/{file_name(handle)}"

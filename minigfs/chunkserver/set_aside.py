@@ -1,4 +1,5 @@
-"""Replicas of versions, or chunks, that the masters say they never gave.
+"""What is kept for a person to look at: files that a start could not make sense of, and replicas
+of versions, or chunks, that the masters say they never gave.
 
 ::
 
@@ -10,6 +11,7 @@ bytes. It is neither served nor deleted, and the masters are told of it until a 
 and taken the file away. Told by the names, so a restart knows.
 """
 
+import itertools
 import logging
 import re
 import threading
@@ -54,6 +56,17 @@ class SetAside:
         logger.error("chunk %x has version %d, which the masters never gave: it is kept as %s/%s",
                      replica.handle, replica.version, QUARANTINE, name)  # fmt: skip
         self.look()
+
+    def keep(self, path: str, name: str, reason: OSError) -> None:
+        """Take in a file of which nobody knows what it is, as ``name`` if that is still free."""
+        stem, dot, suffix = name.partition(".")
+        names = (f"{stem}.{number}{dot}{suffix}" for number in itertools.count(2))
+        kept = name
+        while self._disk.exists(f"{QUARANTINE}/{kept}"):
+            kept = next(names)
+        logger.warning("quarantine %s as %s: %s", path, kept, reason)
+        self._disk.rename(path, f"{QUARANTINE}/{kept}")
+        self._disk.sync_dir(QUARANTINE)
 
     @property
     def count(self) -> int:

@@ -28,7 +28,7 @@ from functools import partial
 
 from minigfs.chunkserver.blank_files import BLANKS, BlankFiles
 from minigfs.chunkserver.checksum import SUM_BYTES
-from minigfs.chunkserver.chunk_file import StoredChunk
+from minigfs.chunkserver.chunk_file import HEADER_BYTES_MAX, StoredChunk, decode_header
 from minigfs.chunkserver.incoming_chunk import (
     CHUNKS,
     INCOMING,
@@ -101,19 +101,24 @@ class ChunkStore:
         """A chunk, if a crash came before its own name was durable; else nobody was told of it."""
         path = f"{BLANKS}/{name}"
         try:
-            with OpenChunk(self._cluster_id, self._disk.open(path)) as chunk:
-                handle = chunk.header.handle
-                chunk.read(0, chunk.header.length_bytes)
+            with self._disk.open(path) as file:
+                header, _ = decode_header(file.read_at(0, HEADER_BYTES_MAX))
         except CorruptChunk:
             self._disk.remove(path)
+            return
         except OSError as error:
-            logger.warning("quarantine %s: %s", name, error)
-            self._disk.rename(path, f"{QUARANTINE}/{name}")
+            self.quarantine.keep(path, name, error)
+            return
+        if header.cluster_id == self._cluster_id and header.handle in self._sealed:
+            self._disk.remove(path)
+            return
+        try:
+            with OpenChunk(self._cluster_id, self._disk.open(path)) as chunk:
+                chunk.read(0, header.length_bytes)
+        except OSError as error:  # torn and never acknowledged, or damaged since: it does not say
+            self.quarantine.keep(path, file_name(header.handle), error)
         else:
-            if handle in self._sealed:
-                self._disk.remove(path)
-            else:
-                self.take_over(path, handle)
+            self.take_over(path, header.handle)
 
     def _take_in(self, name: str) -> bool:
         """Know the chunk in a file, or set the file aside."""
@@ -122,9 +127,8 @@ class ChunkStore:
         except FileNotFoundError:  # somebody removed it just now: a chunk that is not here
             logger.error("%s is gone: its file was removed while this server started", name)
             return False
-        except (CorruptChunk, OSError) as error:
-            logger.warning("quarantine %s: %s", name, error)
-            self._disk.rename(f"{CHUNKS}/{name}", f"{QUARANTINE}/{name}")
+        except OSError as error:
+            self.quarantine.keep(f"{CHUNKS}/{name}", name, error)
             return False
         return True
 

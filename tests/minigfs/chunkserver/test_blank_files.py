@@ -198,6 +198,57 @@ def test_a_start_takes_the_chunk_that_stands_and_not_the_blank() -> None:
     assert disk.list("blank") == []
 
 
+def lose_second_name(disk: SimDisk) -> None:
+    """The machine dies, and with it what no sync had made durable."""
+    disk.crash()
+    assert disk.list("chunks") == []
+
+
+def quarantined(disk: SimDisk) -> list[bytes]:
+    """The first bytes of the chunks that are kept for a person."""
+    kept = []
+    for name in disk.list("quarantine"):
+        with disk.open(f"quarantine/{name}") as file:
+            kept.append(file.read_at(4096, 3))
+    return kept
+
+
+def test_a_damaged_chunk_that_has_its_first_name_only_is_kept_for_a_person() -> None:
+    disk = SimDisk()
+    for data in (b"one", b"two"):
+        seal_small(with_blanks(disk), 1, data)
+        lose_second_name(disk)
+        disk.flip_bit("blank/1.blank", 4096, 0)
+        assert open_store(disk).known_chunks() == []
+        assert disk.list("blank") == []
+    assert sorted(quarantined(disk)) == [b"nne", b"uwo"], "and neither is lost for the other"
+    disk.crash()
+    assert sorted(quarantined(disk)) == [b"nne", b"uwo"]
+
+
+def test_a_chunk_of_another_cluster_that_has_its_first_name_only_is_kept_for_a_person() -> None:
+    disk = SimDisk()
+    seal_small(with_blanks(disk), 1, b"one")
+    lose_second_name(disk)
+    assert open_store(disk, "another").known_chunks() == []
+    assert quarantined(disk) == [b"one"]
+
+
+@pytest.mark.parametrize("offset", [0, 60, 4096], ids=["magic", "header", "data"])
+def test_a_damaged_first_name_of_a_chunk_that_stands_just_goes(offset: int) -> None:
+    disk = SimDisk()
+    seal_small(with_blanks(disk), 1, b"one")
+    with disk.open("blank/1.blank") as file:
+        content = file.read_at(0, file.size_bytes())
+    lose_second_name(disk)
+    with disk.open(f"chunks/{1:016x}.chunk", create=True) as file:
+        file.write_at(0, content)
+    disk.flip_bit("blank/1.blank", offset, 0)
+    store = open_store(disk)
+    assert read(store, 1) == b"one"
+    assert (disk.list("blank"), disk.list("quarantine")) == ([], [])
+
+
 def test_a_full_disk_gets_no_files_ahead_and_refuses_small_chunks_too() -> None:
     disk = SimDisk(capacity_bytes=1_000_000)
     store = open_store(disk)
