@@ -45,6 +45,10 @@ class Choice:
     tasks: tuple[tuple[TaskId, Nearness], ...]
     is_backup: bool = False
 
+    @property
+    def is_alone(self) -> bool:
+        return len(self.tasks) == 1
+
 
 class Assigner:
     """Owns the idle tasks of all jobs and what is known of their paces."""
@@ -133,7 +137,7 @@ class Assigner:
             permille = duration_ms * 1000 // max(_NOISE_MS, pace.expected_ms(size_bytes))
             worker.note_slowness(permille, duration_ms, now_ms)
         if committed:
-            pace.add(size_bytes, duration_ms, running.ready_ms - running.began_ms)
+            pace.add(size_bytes, duration_ms, running.start_ms)
 
     def _size_of(self, running: RunningAttempt) -> int:
         task = running.attempt.task

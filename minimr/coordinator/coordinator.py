@@ -14,6 +14,7 @@ it from its workers: attempts of earlier terms that still run are adopted, and n
 assigned before they had a chance to say so (``takeover``).
 """
 
+from collections.abc import Iterable
 from typing import assert_never
 
 from minigfs.errors import MinigfsError, ProtocolError
@@ -397,14 +398,18 @@ class Coordinator:
                 self._lose_outputs(worker_id)
 
     def _give_up_hung(self) -> None:
-        """An attempt that pings but gets nowhere fails; its worker is told to end it."""
+        """An attempt that pings but gets nowhere fails; what waits behind it runs elsewhere."""
         for running, record in hung_attempts(self._running, self.state, self._now_ms):
+            waiting = self._running.waiting_on(running.worker_id)
             running.ending = True
             self._propose(hung_of(running, self._running, record, self._now_ms))
+            self._lose(waiting, is_set_back=True)
 
     def _lose_running(self, worker_id: WorkerId) -> None:
-        running = [one.attempt for one in self._running.of_worker(worker_id)]
-        for command in self._reports.lose(running, self._now_ms):
+        self._lose(one.attempt for one in self._running.of_worker(worker_id))
+
+    def _lose(self, attempts: Iterable[AttemptId], *, is_set_back: bool = False) -> None:
+        for command in self._reports.lose(attempts, self._now_ms, is_set_back=is_set_back):
             self._propose(command)
 
     def _lose_outputs(self, worker_id: WorkerId, stored: frozenset[str] = frozenset()) -> None:
@@ -420,8 +425,7 @@ class Coordinator:
             self._effects += self._closing.due(self._now_ms)
             self._assign_tasks()
             set_back = self._assigner.to_set_back(self._feed.waiting(), self._now_ms)
-            for command in self._reports.lose(set_back, self._now_ms, is_set_back=True):
-                self._propose(command)
+            self._lose(set_back, is_set_back=True)
         for token, news in self._feed.due(self._open.is_wanted, self._now_ms):
             self._answer(token, news)
         for worker in self._fleet.waiting():
@@ -451,7 +455,7 @@ class Coordinator:
         self._attempt_counter += 1
         attempt = AttemptId(task, self._term, self._attempt_counter)
         worker_id = choice.worker.info.worker_id
-        self._running.begin(attempt, worker_id, self._now_ms, choice.is_backup)
+        self._running.begin(attempt, worker_id, self._now_ms, choice.is_backup, choice.is_alone)
         record = self.state.jobs[task.job_id]
         return assignment_of(record, attempt, self._fleet.current, nearness)
 

@@ -42,10 +42,13 @@ class HeldPings:
 
     def end_unwanted(self, attempts: Iterable[AttemptId]) -> Iterator[Reply]:
         """Nobody needs these any more; a worker whose ping is not here hears it when it pings."""
+        by_worker: dict[WorkerId, list[AttemptId]] = {}
         for attempt in attempts:
             running = self._running.get(attempt)
             if running is not None:
-                yield from self._end(running.worker_id, attempt)
+                by_worker.setdefault(running.worker_id, []).append(attempt)
+        for worker_id, unwanted in by_worker.items():
+            yield from self._end(worker_id, *unwanted)
 
     def end_due(self, now_ms: int) -> Iterator[Reply]:
         """Some have waited as long as they wanted."""

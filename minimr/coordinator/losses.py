@@ -21,7 +21,8 @@ __all__ = [
 def hung_attempts(
     running: RunningAttempts, state: CoordinatorState, now_ms: int
 ) -> list[tuple[RunningAttempt, JobRecord]]:
-    """Attempts without any progress for as long as their job allows; a reduce may wait for maps."""
+    """Attempts without any progress for as long as their job allows; a reduce may wait for maps,
+    and any for the one that its worker runs before it."""
     return [
         (one, record)
         for one in running
@@ -29,6 +30,7 @@ def hung_attempts(
         and (record := state.jobs.get(one.attempt.task.job_id)) is not None
         and now_ms - one.moved_ms > record.spec.progress_deadline_ms > 0
         and not (record.stage is JobStage.MAP and one.attempt.task.phase is TaskPhase.REDUCE)
+        and one.attempt not in running.waiting_on(one.worker_id)
     ]
 
 

@@ -18,7 +18,8 @@ _KeyT = TypeVar("_KeyT")
 class RunningAttempt:
     """``ending``: the command that ends it is on its way through the log. ``reported_ms`` is when
     it last said how far it is, ``moved_ms`` when that was further than before; ``ready_ms`` is when
-    its executor had started and it could begin, 0 if that is not known: nobody is slow before."""
+    its executor had started and it could begin, 0 if that is not known: nobody is slow before.
+    ``is_alone``: it was offered alone, so it waited for nothing but that."""
 
     attempt: AttemptId
     worker_id: WorkerId
@@ -28,6 +29,7 @@ class RunningAttempt:
     ready_ms: int = 0
     took_ms: int = 0  # 0: it has not ended
     is_backup: bool = False
+    is_alone: bool = False
     done_bytes: int = 0
     total_bytes: int = 0
     steps: int = 0
@@ -45,8 +47,9 @@ class RunningAttempt:
 
     def note_work(self, worked_ms: int, now_ms: int) -> None:
         """It says how long its executor has worked on it (see `Progress`)."""
-        if worked_ms > 0:
-            self.ready_ms = max(self.began_ms, now_ms - worked_ms)
+        if worked_ms > 0:  # what is said later may have been longer on its way
+            ready_ms = max(self.began_ms, now_ms - worked_ms)
+            self.ready_ms = min(self.ready_ms or ready_ms, ready_ms)
         elif worked_ms < 0 and not self.ready_ms:
             self.ready_ms = self.began_ms
 
@@ -55,6 +58,11 @@ class RunningAttempt:
         self.note_work(worked_ms, now_ms)
         since_ms = max(1, now_ms - (self.ready_ms or self.began_ms))
         self.took_ms = min(worked_ms, since_ms) if worked_ms > 0 else since_ms
+
+    @property
+    def start_ms(self) -> int:
+        """How long its executor took to start; 0 if that is not known."""
+        return max(0, self.ready_ms - self.began_ms) if self.is_alone else 0
 
     def restart(self, now_ms: int) -> None:
         """A reduce that waited for maps begins its own work now: only this tells how fast it is."""
@@ -83,6 +91,7 @@ class RunningAttempts:
         worker_id: WorkerId,
         began_ms: int,
         is_backup: bool = False,
+        is_alone: bool = False,
     ) -> RunningAttempt:
         """``attempt`` runs on a worker."""
         assert attempt not in self._attempts
@@ -93,6 +102,7 @@ class RunningAttempts:
             reported_ms=began_ms,
             moved_ms=began_ms,
             is_backup=is_backup,
+            is_alone=is_alone,
         )
         self._attempts[attempt] = running
         self._by_task.setdefault(attempt.task, []).append(attempt)
@@ -131,6 +141,12 @@ class RunningAttempts:
 
     def of_worker(self, worker_id: WorkerId) -> list[RunningAttempt]:
         return [self._attempts[one] for one in self._by_worker.get(worker_id, ())]
+
+    def waiting_on(self, worker_id: WorkerId) -> list[AttemptId]:
+        """Of the attempts that a worker was offered together, those that have not begun; not the
+        one that is at hand, though its executor may still start."""
+        open_ones = [one for one in self.of_worker(worker_id) if not one.ending]
+        return [one.attempt for one in open_ones[1:] if not one.ready_ms]
 
     def of_task(self, task: TaskId) -> list[RunningAttempt]:
         """Two with a backup; after a failover there may be more."""

@@ -43,7 +43,7 @@ class AttemptEnd(StrEnum):
     FAILED = "failed"  # counts towards the job's attempt limit
     EXCUSED = "excused"  # failed, by no fault of its own
     LOST = "lost"  # with its worker, with its output, or because another attempt was faster
-    SET_BACK = "set-back"  # a reduce that waited for maps; they needed its slot
+    SET_BACK = "set-back"  # by choice, to begin elsewhere or later: it only waited there
 
 
 class JobStage(StrEnum):

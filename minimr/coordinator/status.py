@@ -27,7 +27,8 @@ def attempt_counters(
         name = f"{phase.value}.attempts"
         counters[f"{name}.launched"] = sum(ends.values()) + busy
         counters[f"{name}.committed"] = ends[AttemptEnd.COMMITTED]
-        counters[f"{name}.lost"] = ends[AttemptEnd.LOST] + ends[AttemptEnd.SET_BACK]
+        counters[f"{name}.lost"] = ends[AttemptEnd.LOST]
+        counters[f"{name}.set_back"] = ends[AttemptEnd.SET_BACK]
         counters[f"{name}.failed"] = ends[AttemptEnd.FAILED] + ends[AttemptEnd.EXCUSED]
     counters["backup.launched"] = record.backups_won + record.backups_wasted + backups_running
     counters["backup.won"] = record.backups_won

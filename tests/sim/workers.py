@@ -60,6 +60,7 @@ __all__ = ["Worker"]
 WORK_US_MAXES = (200 * MS, 400 * MS, 3 * SECOND)  # short, but some outlive their leader
 SILENCES_US = (SECOND, 3 * SECOND, 4 * SECOND, 7 * SECOND)  # also beyond a hold, and beyond death
 STUCK_SHARE = 0.02  # of attempts that ping for ever and get nowhere
+LONG_SHARE = 0.3  # of attempts whose worker gives back what waits behind them
 POLL_WAIT_MS = 2_000
 OFFER_MAX = 8
 LIST_MAX = 200
@@ -262,9 +263,10 @@ class Worker(Requester):
     def _run(self, assignment: Assignment) -> None:
         attempt = self._running = assignment.attempt
         self._is_stuck = not self._is_safe and self._chance.random() < STUCK_SHARE
+        if self._is_stuck or self._chance.random() < LONG_SHARE:
+            self._give_back()
         if self._is_stuck:
             self._group.coverage["stuck attempts"] += 1
-            self._give_back()
             return  # until it is told to give up
         work_us = self._chance.randrange(self._chance.choice(WORK_US_MAXES))
         if self._chance.random() < 0.03:

@@ -97,10 +97,14 @@ def test_a_map_gets_the_slot_of_a_reduce_that_waits_for_it(
     (mapper,) = [number for number in range(2) if "/m-" in report_of(cluster, number).task]
     began = time.monotonic()
     cluster.kill_worker(mapper)
-    counters_when(cluster, spec, {"reduce.attempts.lost": 1})
+    counters_when(cluster, spec, {"reduce.attempts.set_back": 1})
     assert time.monotonic() - began < 20
     counters = check_done(cluster, spec, tmp_path)
-    assert counters["reduce.attempts.launched"] == 1 + counters["reduce.attempts.lost"]
+    ended = ("committed", "set_back", "lost", "failed")
+    assert counters["reduce.attempts.committed"] == 1
+    assert counters["reduce.attempts.launched"] == sum(
+        counters[f"reduce.attempts.{end}"] for end in ended
+    )
     assert counters["reduce.attempts.failed"] == 0
 
 

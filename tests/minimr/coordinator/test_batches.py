@@ -9,7 +9,7 @@ import pytest
 
 from minigfs.errors import ProtocolError
 from minimr.config import WORKER_DEAD_AFTER_MS
-from minimr.coordinator.commands import CommitAttempt, EndAttempts, LoseAttempts
+from minimr.coordinator.commands import CommitAttempt, EndAttempts, FailAttempt, LoseAttempts
 from minimr.coordinator.state import AttemptEnd
 from minimr.coordinator.transitions import transition
 from minimr.ids import AttemptId, JobId, TaskId, TaskPhase
@@ -21,7 +21,10 @@ from minimr.messages import (
     JobState,
     JobStatus,
     MapResult,
+    PingReply,
+    PingWorker,
     PollTask,
+    Progress,
     ReportFailure,
     ReportSuccess,
     ReportTasks,
@@ -101,9 +104,12 @@ def report(
     stand.ask(ReportTasks(worker_id=info.worker_id, ends=ends, returned=returned))
 
 
-def begin(stand: Stand, maps: int, worked_ms: int = SHORT_MS) -> None:
+def begin(
+    stand: Stand, maps: int, worked_ms: int = SHORT_MS, progress_deadline_ms: int = 600_000
+) -> None:
     """A job of which a dozen maps are done, so that it is known how long they take."""
-    stand.submit(make_spec(maps=maps))
+    spec = make_spec(maps=maps)
+    stand.submit(msgspec.structs.replace(spec, progress_deadline_ms=progress_deadline_ms))
     for _ in range(12):
         report(stand, ANN, take(stand, ANN, most=1), worked_ms)
 
@@ -213,6 +219,8 @@ def test_what_is_given_back_runs_elsewhere_and_is_not_held_against_it(stand: Sta
     long, *behind = take(stand, ANN)
     returned = tuple(each.attempt for each in behind)
     report(stand, ANN, [], returned=returned)
+    assert status(stand).counters["map.attempts.set_back"] == len(behind)
+    assert status(stand).counters["map.attempts.lost"] == 0
     tally = stand.machine.state.jobs[JobId("count-1")].tally
     assert tally[TaskPhase.MAP, AttemptEnd.SET_BACK] == len(behind)
     assert (TaskPhase.MAP, AttemptEnd.LOST) not in tally
@@ -229,6 +237,79 @@ def test_what_is_given_back_runs_elsewhere_and_is_not_held_against_it(stand: Sta
     assert status(stand).state is JobState.DONE
     assert every_map_counts_once(stand, 100)
     assert set(tasks.values()) == {1}
+
+
+def say(
+    stand: Stand, info: WorkerInfo, assignments: list[Assignment], worked_ms: int = 0
+) -> PingReply:
+    """A worker pings; of its attempts, in their order, the first has worked for so long."""
+    running = tuple(
+        Progress(
+            attempt=each.attempt, done_bytes=0, total_bytes=0, worked_ms=0 if number else worked_ms
+        )
+        for number, each in enumerate(assignments)
+    )
+    reply = stand.ask(
+        PingWorker(
+            worker_id=info.worker_id, incarnation=info.incarnation, executor_pid=2, running=running
+        )
+    )
+    assert isinstance(reply, PingReply)
+    return reply
+
+
+@pytest.mark.parametrize("worked_ms", [0, 50])
+def test_of_an_offer_only_the_attempt_at_hand_hangs(stand: Stand, worked_ms: int) -> None:
+    """The others have not begun: they run elsewhere, and nobody is blamed for them."""
+    deadline_ms = 3_000
+    begin(stand, maps=100, progress_deadline_ms=deadline_ms)
+    offered = take(stand, ANN)
+    assert len(offered) > 10
+    for _ in range(deadline_ms // 500):
+        stand.wait(500)
+        assert say(stand, ANN, offered, worked_ms).cancel == ()
+    for _ in range(5):
+        stand.wait(500)
+        say(stand, ANN, offered, worked_ms)
+    hung = [one for one in stand.changes() if isinstance(one, FailAttempt)]
+    assert [one.attempt for one in hung] == [offered[0].attempt]
+    assert say(stand, ANN, offered).cancel == tuple(each.attempt for each in offered)
+    tally = stand.machine.state.jobs[JobId("count-1")].tally
+    assert tally[TaskPhase.MAP, AttemptEnd.SET_BACK] == len(offered) - 1
+    assert status(stand).counters["map.attempts.lost"] == 0
+    assert status(stand).counters["map.attempts.set_back"] == len(offered) - 1
+    run_all(stand, BOB)
+    assert status(stand).state is JobState.DONE
+    assert every_map_counts_once(stand, 100)
+
+
+def test_waiting_behind_others_of_an_offer_does_not_tell_how_long_executors_start(
+    stand: Stand,
+) -> None:
+    begin(stand, maps=400)
+    offered = take(stand, ANN)
+    assert len(offered) > 10
+    for _ in range(4):  # the last of them takes long, and the ends of all are told late
+        stand.wait(1_000)
+        say(stand, ANN, offered)
+    report(stand, ANN, offered)
+    late = take(stand, BOB)
+    stand.wait(2_000)
+    (backup,) = take(stand, ANN)
+    assert backup.attempt.task in [each.attempt.task for each in late]
+
+
+def test_an_end_that_is_told_late_does_not_tell_how_long_executors_start(stand: Stand) -> None:
+    begin(stand, maps=400)
+    alone = take(stand, ANN, most=1)
+    stand.wait(SHORT_MS)
+    say(stand, ANN, alone, worked_ms=SHORT_MS)
+    stand.wait(4_000)  # it has ended, and no master could be reached
+    report(stand, ANN, alone)
+    late = take(stand, BOB)
+    stand.wait(2_000)
+    (backup,) = take(stand, ANN)
+    assert backup.attempt.task in [each.attempt.task for each in late]
 
 
 def test_a_new_coordinator_adopts_all_of_an_offer(stand: Stand) -> None:

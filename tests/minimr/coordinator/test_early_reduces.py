@@ -149,7 +149,8 @@ def test_a_map_that_fails_gets_the_slot_of_a_reduce_that_waits(stand: Stand) -> 
     final = status(stand)
     assert final.state is JobState.DONE
     assert final.counters["reduce.attempts.launched"] == 2
-    assert final.counters["reduce.attempts.lost"] == 1
+    assert final.counters["reduce.attempts.set_back"] == 1
+    assert final.counters["reduce.attempts.lost"] == 0
     assert final.counters["reduce.attempts.failed"] == 0
 
 

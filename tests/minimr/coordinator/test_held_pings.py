@@ -10,7 +10,9 @@ from minimr.messages import (
     CancelJob,
     PingReply,
     PingWorker,
+    PollTask,
     Progress,
+    TaskOffer,
     WorkerInfo,
 )
 from tests.minimr.coordinator.harness import Stand, make_spec, worker_info
@@ -74,6 +76,21 @@ def test_a_cancelled_job_ends_its_attempts_at_once_also_one_begun_after_the_ping
     reply = told(stand, waiting)
     assert reply is not None
     assert reply.cancel == (assignment.attempt,)
+
+
+def test_all_that_a_worker_runs_of_a_cancelled_job_is_named(stand: Stand) -> None:
+    stand.submit(make_spec(maps=100))
+    for _ in range(12):
+        stand.succeed(ANN, stand.take(ANN))
+    waiting = ping(stand, ANN)
+    offer = stand.answers[stand.call(PollTask(worker=ANN, most=8))]
+    assert isinstance(offer, TaskOffer)
+    assert offer.assignment is not None
+    assert len(offer.more) == 7
+    stand.call(CancelJob(job_id=JobId("count-1")))
+    reply = told(stand, waiting)
+    assert reply is not None
+    assert reply.cancel == tuple(one.attempt for one in (offer.assignment, *offer.more))
 
 
 def test_without_news_the_answer_comes_in_time_for_the_next_ping(stand: Stand) -> None:
