@@ -482,8 +482,8 @@ class ReportFailure(Request[Empty], frozen=True, tag="work.failed"):
 
 
 class ReportTasks(Request[Empty], frozen=True, tag="work.ended"):
-    """Ends of attempts that were offered together. Those ``returned`` had better run elsewhere:
-    they would wait here for one that takes long."""
+    """Ends of attempts that were offered together. Those ``returned`` had better run elsewhere, as
+    they would wait here for one that takes long, or were cancelled."""
 
     worker_id: WorkerId
     ends: tuple[ReportSuccess | ReportFailure, ...]

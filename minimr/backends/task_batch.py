@@ -1,8 +1,8 @@
 """The attempts that a worker was offered together, until the coordinator has heard of their ends.
 
 Most offers are of one attempt. Several are short by what was known of their job, and run one after
-the other; if one of them takes long all the same, those behind it are given back, to be run where
-there is room. Its methods may be called from any thread.
+the other; if one of them takes long all the same, or its executor to start, those behind it are
+given back, to be run where there is room. Its methods may be called from any thread.
 """
 
 import threading
@@ -23,7 +23,7 @@ from minimr.tasks.gasp import GaspPage
 
 __all__ = ["TaskBatch"]
 
-_LONG_MS = 500  # twice what all attempts of an offer should take together
+_LONG_MS = 500  # all attempts of an offer should take less than half of it together
 
 
 class TaskBatch:

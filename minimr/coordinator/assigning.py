@@ -228,12 +228,17 @@ class Assigner:
             slowness_permille=worker.slowness_permille(now_ms),
         )
         hosts = (worker.info.host,) if nearness is Nearness.LOCAL else None
-        while batch.takes(_split_bytes(record, task)):
+        fits = batch.takes(_split_bytes(record, task))
+        while fits and not batch.is_full:
             index = queue.take(hosts, lambda one: self._has_failed(record, phase, one))
             if index is None:
                 return
             task = TaskId(record.job_id, phase, index)
-            yield task, self._nearness(record, task, worker)
+            fits = batch.takes(_split_bytes(record, task))
+            if fits:
+                yield task, self._nearness(record, task, worker)
+            else:
+                queue.put(index)
 
     def _has_failed(self, record: JobRecord, phase: TaskPhase, index: int) -> bool:
         return TaskId(record.job_id, phase, index) in self._failed_on

@@ -9,7 +9,7 @@ from minimr.coordinator.pace import Pace
 
 __all__ = ["Batch"]
 
-BATCH_MS = 200  # twenty times what an offer costs; a worker that dies loses no more than this
+BATCH_MS = 200  # twenty times what an offer costs; nobody waits long for what is at hand
 
 
 class Batch:
@@ -20,11 +20,15 @@ class Batch:
         self, pace: Pace, *, most: int, idle_count: int, slot_count: int, slowness_permille: int
     ) -> None:
         self._pace = pace
-        self._left_count = min(most - 1, idle_count // (2 * max(1, slot_count)))
+        self._left_count = min(most, 1 + idle_count // (2 * max(1, slot_count)))
         self._left_us = BATCH_MS * 1_000_000 // max(1000, slowness_permille)
 
+    @property
+    def is_full(self) -> bool:
+        return self._left_count <= 0 or self._left_us <= 0
+
     def takes(self, size_bytes: int) -> bool:
-        """Whether there is room for one more, of ``size_bytes`` (0: not known)."""
+        """Add a task of ``size_bytes`` (0: not known); False if there was no room for it."""
         expected_ms = max(self._pace.mean_ms, self._pace.expected_ms(size_bytes))
         self._left_count -= 1
         self._left_us -= expected_ms * 1000

@@ -67,7 +67,7 @@ class Reports:
     def lose(
         self, attempts: Iterable[AttemptId], now_ms: int, *, is_set_back: bool = False
     ) -> tuple[AttemptCommand, ...]:
-        """Those that run went with their worker; ``is_set_back``: they did not even begin."""
+        """Those that run went with their worker; ``is_set_back``: they were taken from it."""
         found = (self._running.get(attempt) for attempt in attempts)
         lost = [running for running in found if running is not None and not running.ending]
         for running in lost:

@@ -11,8 +11,8 @@
       | <-------------------- AttemptsEnded     |   until the last of those that were given
 
 A message is one frame of `minigfs.transport`; the socket pair is private to the two processes, so
-there is no handshake. Cancelling has no message: the parent kills the child. Attempts have *turns*:
-the first of those given together has turn 1.
+there is no handshake. Cancelling has no message: the parent kills the child, or keeps attempts from
+taking their *turn* (the first of those given together has turn 1) by the page that they share.
 """
 
 import select

@@ -18,6 +18,7 @@ from minimr.messages import (
     AttemptResult,
     FailureKind,
     GetJob,
+    JobSpec,
     JobState,
     JobStatus,
     MapResult,
@@ -104,14 +105,11 @@ def report(
     stand.ask(ReportTasks(worker_id=info.worker_id, ends=ends, returned=returned))
 
 
-def begin(
-    stand: Stand, maps: int, worked_ms: int = SHORT_MS, progress_deadline_ms: int = 600_000
-) -> None:
+def begin(stand: Stand, spec: JobSpec) -> None:
     """A job of which a dozen maps are done, so that it is known how long they take."""
-    spec = make_spec(maps=maps)
-    stand.submit(msgspec.structs.replace(spec, progress_deadline_ms=progress_deadline_ms))
+    stand.submit(spec)
     for _ in range(12):
-        report(stand, ANN, take(stand, ANN, most=1), worked_ms)
+        report(stand, ANN, take(stand, ANN, most=1))
 
 
 def work(stand: Stand, worked_ms: int, most: int = 64) -> list[int]:
@@ -154,8 +152,19 @@ def test_some_long_ones_among_many_short_ones_make_offers_small(stand: Stand) ->
     assert 1 <= len(take(stand, ANN)) <= 3  # on the average they take 100 ms
 
 
+def test_a_big_one_among_small_ones_is_offered_alone(stand: Stand) -> None:
+    spec = make_spec(maps=200)
+    big = msgspec.structs.replace(spec.splits[20], size_bytes=100 * spec.splits[20].size_bytes)
+    splits = (*spec.splits[:20], big, *spec.splits[21:])
+    begin(stand, msgspec.structs.replace(spec, splits=splits))
+    offers = [[each.attempt.task.index for each in take(stand, info)] for info in (ANN, BOB, CID)]
+    assert offers[:2] == [[*range(12, 20)], [20]]
+    assert offers[2][0] == 21
+    assert len(offers[2]) > 10
+
+
 def test_ends_that_are_reported_together_are_one_entry_and_count_once(stand: Stand) -> None:
-    begin(stand, maps=500)
+    begin(stand, make_spec(maps=500))
     assignments = take(stand, ANN)
     assert len(assignments) > 20
     entries = len(stand.log)
@@ -170,7 +179,7 @@ def test_ends_that_are_reported_together_are_one_entry_and_count_once(stand: Sta
 
 
 def test_failures_and_successes_are_reported_together(stand: Stand) -> None:
-    begin(stand, maps=200)
+    begin(stand, make_spec(maps=200))
     bad, *good = take(stand, ANN)
     failed = ReportFailure(
         worker_id=ANN.worker_id, attempt=bad.attempt, failure=failure(FailureKind.INPUT)
@@ -183,7 +192,7 @@ def test_failures_and_successes_are_reported_together(stand: Stand) -> None:
 
 
 def test_a_result_that_cannot_be_is_refused_and_the_others_count(stand: Stand) -> None:
-    begin(stand, maps=200)
+    begin(stand, make_spec(maps=200))
     first, *others = take(stand, ANN)
     wrong = result_of(others[0], ANN)
     bad = ReportSuccess(worker_id=ANN.worker_id, attempt=first.attempt, result=wrong)
@@ -195,7 +204,7 @@ def test_a_result_that_cannot_be_is_refused_and_the_others_count(stand: Stand) -
 
 
 def test_what_a_dead_worker_was_offered_is_done_by_others(stand: Stand) -> None:
-    begin(stand, maps=100)
+    begin(stand, make_spec(maps=100))
     offered = [each.attempt.task for each in take(stand, ANN)]
     assert len(offered) > 10
     stand.wait(WORKER_DEAD_AFTER_MS + 1)
@@ -208,14 +217,14 @@ def test_what_a_dead_worker_was_offered_is_done_by_others(stand: Stand) -> None:
 
 
 def test_a_poll_says_that_the_offer_before_never_arrived(stand: Stand) -> None:
-    begin(stand, maps=100)
+    begin(stand, make_spec(maps=100))
     lost = {each.attempt.task for each in take(stand, ANN)}
     take(stand, ANN)
     assert status(stand).counters["map.attempts.lost"] == len(lost)
 
 
 def test_what_is_given_back_runs_elsewhere_and_is_not_held_against_it(stand: Stand) -> None:
-    begin(stand, maps=100)
+    begin(stand, make_spec(maps=100))
     long, *behind = take(stand, ANN)
     returned = tuple(each.attempt for each in behind)
     report(stand, ANN, [], returned=returned)
@@ -262,7 +271,7 @@ def say(
 def test_of_an_offer_only_the_attempt_at_hand_hangs(stand: Stand, worked_ms: int) -> None:
     """The others have not begun: they run elsewhere, and nobody is blamed for them."""
     deadline_ms = 3_000
-    begin(stand, maps=100, progress_deadline_ms=deadline_ms)
+    begin(stand, msgspec.structs.replace(make_spec(maps=100), progress_deadline_ms=deadline_ms))
     offered = take(stand, ANN)
     assert len(offered) > 10
     for _ in range(deadline_ms // 500):
@@ -286,7 +295,7 @@ def test_of_an_offer_only_the_attempt_at_hand_hangs(stand: Stand, worked_ms: int
 def test_waiting_behind_others_of_an_offer_does_not_tell_how_long_executors_start(
     stand: Stand,
 ) -> None:
-    begin(stand, maps=400)
+    begin(stand, make_spec(maps=400))
     offered = take(stand, ANN)
     assert len(offered) > 10
     for _ in range(4):  # the last of them takes long, and the ends of all are told late
@@ -300,7 +309,7 @@ def test_waiting_behind_others_of_an_offer_does_not_tell_how_long_executors_star
 
 
 def test_an_end_that_is_told_late_does_not_tell_how_long_executors_start(stand: Stand) -> None:
-    begin(stand, maps=400)
+    begin(stand, make_spec(maps=400))
     alone = take(stand, ANN, most=1)
     stand.wait(SHORT_MS)
     say(stand, ANN, alone, worked_ms=SHORT_MS)
@@ -313,7 +322,7 @@ def test_an_end_that_is_told_late_does_not_tell_how_long_executors_start(stand: 
 
 
 def test_a_new_coordinator_adopts_all_of_an_offer(stand: Stand) -> None:
-    begin(stand, maps=100)
+    begin(stand, make_spec(maps=100))
     assignments = take(stand, ANN)
     stand.open_term()
     running = tuple(each.attempt for each in assignments)
@@ -325,7 +334,7 @@ def test_a_new_coordinator_adopts_all_of_an_offer(stand: Stand) -> None:
 
 
 def test_ends_that_the_log_refuses_are_reported_again(stand: Stand) -> None:
-    begin(stand, maps=100)
+    begin(stand, make_spec(maps=100))
     assignments = take(stand, ANN)
     stand.lazy = True
     report = ReportTasks(worker_id=ANN.worker_id, ends=ends_of(ANN, assignments))
@@ -340,7 +349,7 @@ def test_ends_that_the_log_refuses_are_reported_again(stand: Stand) -> None:
 
 def test_a_job_shares_slots_not_attempts(stand: Stand) -> None:
     """One slot runs dozens of short attempts of one job; the other's turn is next all the same."""
-    begin(stand, maps=200)
+    begin(stand, make_spec(maps=200))
     assert len(take(stand, ANN)) > 20
     stand.submit(make_spec("other-1", maps=8))
     jobs = []
@@ -363,7 +372,7 @@ def test_a_poll_of_a_worker_that_is_not_known_asks_for_what_it_has(stand: Stand)
 
 
 def test_several_ends_in_one_command_change_what_they_change_one_by_one(stand: Stand) -> None:
-    begin(stand, maps=200)
+    begin(stand, make_spec(maps=200))
     assignments = take(stand, ANN)
     ends = tuple(
         CommitAttempt(now_ms=stand.now_ms, attempt=each.attempt, result=counted(each, ANN))
