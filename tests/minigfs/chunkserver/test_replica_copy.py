@@ -8,9 +8,10 @@ from contextlib import ExitStack
 import pytest
 
 from minigfs.chunkserver.checksum import block_sums, digest_of_table
+from minigfs.chunkserver.chunk_file import decode_header
 from minigfs.chunkserver.chunk_reads import ChunkReads
 from minigfs.chunkserver.copy_orders import CopyOrders
-from minigfs.chunkserver.messages import ReadChunk, WriteChunk
+from minigfs.chunkserver.messages import ChunkData, ReadChunk, WriteChunk
 from minigfs.chunkserver.metrics import COUNTERS
 from minigfs.chunkserver.replica_copy import CopyWithdrawn, ReplicaCopy
 from minigfs.chunkserver.store import ChunkStore
@@ -38,18 +39,22 @@ def fresh_store() -> tuple[ChunkStore, SimDisk]:
     return store, disk
 
 
-def seal(store: ChunkStore, data: bytes, version: ChunkVersion = V1) -> None:
+def seal(
+    store: ChunkStore, data: bytes, version: ChunkVersion = V1, *, at_once: bool = False
+) -> None:
+    sums = block_sums(data, handle=HANDLE, first_block=0)
     request = WriteChunk(
         handle=HANDLE,
         version=version,
         file_id=FileId(3),
         index=2,
         path_hint="/a",
-        chunk_bytes=4 << 20,
+        chunk_bytes=64 << 20,
         chain=(),
+        whole=ChunkData(offset_bytes=0, sums=sums, last=True) if at_once else None,
     )
-    with store.create(request, replaces=True) as incoming:
-        incoming.append(0, data, block_sums(data, handle=HANDLE, first_block=0))
+    with store.create(request, replaces=store.find(HANDLE) is not None) as incoming:
+        incoming.append(0, data, sums)
         incoming.seal()
 
 
@@ -84,8 +89,10 @@ class Sources:
             damage(disk, block)
         return self.serve(store)
 
-    def copy(self, store: ChunkStore, *sources: str, pay=lambda count: None) -> ReplicaCopy:
-        return ReplicaCopy(order(*sources), store=store, pool=self.pool, pay=pay)
+    def copy(
+        self, store: ChunkStore, *sources: str, data: bytes = DATA, pay=lambda count: None
+    ) -> ReplicaCopy:
+        return ReplicaCopy(order(*sources, data=data), store=store, pool=self.pool, pay=pay)
 
 
 @pytest.fixture
@@ -94,12 +101,12 @@ def sources() -> Iterator[Sources]:
         yield Sources(stack)
 
 
-def order(*sources: str, rate: int = 1 << 40) -> CopyOrder:
+def order(*sources: str, data: bytes = DATA, rate: int = 1 << 40) -> CopyOrder:
     return CopyOrder(
         handle=HANDLE,
         version=V1,
-        length_bytes=len(DATA),
-        digest=digest_of_table(block_sums(DATA, handle=HANDLE, first_block=0)),
+        length_bytes=len(data),
+        digest=digest_of_table(block_sums(data, handle=HANDLE, first_block=0)),
         sources=sources,
         bytes_per_second=rate,
     )
@@ -121,6 +128,40 @@ def test_a_copy_is_the_chunk_with_all_that_its_header_says(sources: Sources) -> 
     again = ChunkStore(disk, cluster_id=ClusterId("c1"))
     again.open()
     assert content(again) == DATA, "it was durable"
+
+
+def file_of(disk: SimDisk) -> bytes:
+    with disk.open(PATH) as file:
+        return file.read_at(0, file.size_bytes())
+
+
+@pytest.mark.parametrize("arrival", ["into a blank", "at once", "in pieces"])
+@pytest.mark.parametrize("length", [1, 4096, BLOCK - 1, BLOCK])
+def test_the_copy_of_a_chunk_of_one_block_is_the_same_file(
+    sources: Sources, arrival: str, length: int
+) -> None:
+    """Whatever its source was written into, and laid out as its source: a small chunk, all of
+    which came at once, has a table of one sum."""
+    data = DATA[-length:]
+    store, disk = fresh_store()
+    if arrival == "into a blank":
+        store.blanks.take()
+        store.blanks.work()
+    seal(store, data, at_once=arrival != "in pieces")
+    other_store, other_disk = fresh_store()
+    copy = sources.copy(other_store, sources.serve(store), data=data)
+    assert copy.make_sound() == length
+    assert file_of(other_disk) == file_of(disk)
+    assert file_of(disk).endswith(data)
+    assert copy.make_sound() == 0, "every sum is right"
+    header, layout = decode_header(file_of(other_disk))
+    assert header.is_small == (arrival != "in pieces")
+    assert layout.data_offset == (4096 if header.is_small else 12288)
+    other_disk.crash()
+    again = ChunkStore(other_disk, cluster_id=ClusterId("c1"))
+    again.open()
+    with again.open_chunk(HANDLE, V1) as chunk:
+        assert chunk.read(0, length) == data
 
 
 def test_a_sound_replica_is_left_as_it_is_and_nobody_is_asked(sources: Sources) -> None:
