@@ -3,13 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+from minigfs.chunkserver.append_slots import SLOT_BYTES
 from minigfs.chunkserver.checksum import block_sums, digest_of_table
 from minigfs.chunkserver.chunk_file import decode_header, encode_header
 from minigfs.errors import CorruptChunk
 from minigfs.ids import ChunkVersion
 from minigfs.master.messages import LocatedChunk
 
-__all__ = ["chunk_file", "exchange", "flip", "forge", "is_sound"]
+__all__ = ["chunk_file", "exchange", "flip", "flip_records", "forge", "is_sound"]
 
 
 def chunk_file(directory: Path, handle: int) -> Path:
@@ -22,6 +23,13 @@ def flip(path: Path, offset: int = -1) -> None:
     content = bytearray(path.read_bytes())
     content[offset] ^= 1
     path.write_bytes(content)
+
+
+def flip_records(path: Path) -> None:
+    """One bit of each of the two tables of records of a chunk that was appended to."""
+    _, layout = decode_header(path.read_bytes())
+    for slot in (1, 2):
+        flip(path, layout.data_offset - slot * SLOT_BYTES + 20)
 
 
 def exchange(first: Path, second: Path) -> None:

@@ -6,6 +6,7 @@ chunks: the chunk may long be sealed, and the file longer.
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from minigfs.chunkserver.append_messages import (
@@ -22,12 +23,13 @@ from minigfs.chunkserver.append_messages import (
     ResolveAppend,
 )
 from minigfs.chunkserver.append_primary import PrimaryQueue, WaitingRecord
+from minigfs.chunkserver.append_slots import Slot
 from minigfs.chunkserver.batch_chain import BatchChain, MemberFailed
 from minigfs.chunkserver.mutations import Batch
 from minigfs.chunkserver.open_chunks import OpenChunks
 from minigfs.chunkserver.open_replica import OpenReplica
 from minigfs.chunkserver.store import ChunkStore
-from minigfs.errors import ProtocolError, Unreachable, WriterFenced
+from minigfs.errors import CorruptChunk, ProtocolError, Unreachable, WriterFenced
 from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion
 from minigfs.master.append_messages import (
     FinalizeChunk,
@@ -180,7 +182,9 @@ class AppendService:
     def _resolve(self, request: ResolveAppend, stream: Stream) -> None:
         if self._open.find(request.handle) is not None:
             raise WriterFenced(f"chunk {request.handle:x} is not sealed here yet")
-        with self._store.open_chunk(request.handle, request.version) as chunk:
+        slot: Slot | None = None
+        opened = self._store.open_chunk(request.handle, request.version)
+        with opened as chunk, suppress(CorruptChunk):  # of the table: the master hears of it
             slot = chunk.read_slot()
         if slot is None:
             raise WriterFenced(f"this copy of chunk {request.handle:x} does not know its records")

@@ -14,7 +14,8 @@ blocks of its mutation are right, else the older one: nothing acknowledged is ev
 what a crash leaves behind the valid length was never acknowledged.
 
 A sealed chunk file keeps its slots: the one of the length that was sealed answers for good whether
-a record is in it, and goes with every copy of the chunk. Pure.
+a record is in it, and goes with every copy of the chunk. A copy that was made when nobody had it
+any more has zeros there. Pure.
 """
 
 import struct
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from xxhash import xxh3_64_intdigest
 
 from minigfs.chunkserver.mutations import APPENDERS_MAX, LastRecord, Mutations
+from minigfs.errors import CorruptChunk
 from minigfs.ids import ChunkHandle
 from minigfs.ports import Buffer
 
@@ -131,11 +133,16 @@ def decode_slot(encoded: Buffer, handle: ChunkHandle) -> Slot | None:
 
 
 def sealed_slot(slots: Buffer, handle: ChunkHandle, length_bytes: int) -> Slot | None:
-    """Of both slots of a sealed chunk, the one of what was sealed; None if that is damaged. Every
-    mutation has another length; the slot before would deny the records of the last one."""
+    """Of both slots of a sealed chunk, the one of what was sealed; None if there never was one.
+    Every mutation has another length; the slot before would deny the records of the last one.
+
+    Raises ``CorruptChunk`` if it is damaged.
+    """
     slots = bytes(slots)
     for place in (slots[:SLOT_BYTES], slots[SLOT_BYTES:]):
         slot = decode_slot(place, handle)
         if slot is not None and slot.length_bytes == length_bytes:
             return slot
+    if any(slots):
+        raise CorruptChunk("the table of its records is damaged")
     return None

@@ -7,14 +7,16 @@ lent stays right for as long as it is held, even when the chunk is deleted meanw
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from minigfs.chunkserver.append_slots import encode_slot
 from minigfs.chunkserver.checksum import widen_to_blocks
 from minigfs.chunkserver.chunk_file import encode_header
 from minigfs.chunkserver.messages import ChunkFile, ChunkPiece, OpenChunkFile, ReadChunk
+from minigfs.chunkserver.sealed_chunk import OpenChunk
 from minigfs.chunkserver.store import ChunkStore
-from minigfs.errors import ProtocolError
+from minigfs.errors import CorruptChunk, ProtocolError
 from minigfs.transport.address import UNIX_PATH_BYTES_MAX, Address, UnixAddress
 from minigfs.transport.metrics import Counters
 from minigfs.transport.stream import Stream
@@ -51,8 +53,7 @@ class ChunkReads:
             )
             table = chunk.table if request.want_table else b""
             header = encode_header(chunk.header) if request.want_header else b""
-            known = chunk.read_slot() if request.want_header else None
-            slot = encode_slot(known) if known is not None else b""
+            slot = _encoded_slot(chunk) if request.want_header else b""
             last = False
             while not last:
                 stop = min(start + PIECE_BYTES, end)
@@ -79,3 +80,12 @@ class ChunkReads:
             stream.send(reply, descriptor=descriptor)
         finally:
             os.close(descriptor)
+
+
+def _encoded_slot(chunk: OpenChunk) -> bytes:
+    """The records of a chunk that was appended to, for a copy of it; empty if they are not known
+    here: the bytes may be sound all the same."""
+    with suppress(CorruptChunk):
+        known = chunk.read_slot()
+        return encode_slot(known) if known is not None else b""
+    return b""

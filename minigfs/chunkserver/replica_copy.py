@@ -117,7 +117,8 @@ class ReplicaCopy:
         return order.length_bytes
 
     def _is_sound_here(self) -> bool:
-        """Whether the replica here is the chunk of the log, to the last block."""
+        """Whether the replica here is the chunk of the log, to the last block, and knows the
+        records that were appended to it, if others may."""
         order = self._order
         try:
             with self._store.open_chunk(order.handle, order.version) as chunk:
@@ -125,6 +126,8 @@ class ReplicaCopy:
                     return False
                 for start in range(0, order.length_bytes, _PIECE_BYTES):
                     chunk.read(start, min(start + _PIECE_BYTES, order.length_bytes))
+                if order.sources:
+                    chunk.read_slot()
         except CorruptChunk:
             return False
         return True

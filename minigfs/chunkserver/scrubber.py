@@ -1,9 +1,10 @@
 """The thread that looks after what nobody reads: scrubs, and empties the trash (GFS 5.2).
 
-A *scrub* reads every byte of every chunk and compares it with its sums (``scrub_schedule``); what
-is found goes into the store's ledger, and with the next heartbeat to the master. The trash gives up
-what has rested long enough. The thread takes a small share of the time of one core, and of the disk
-what is left by others. What files say of themselves is looked at more often (``inspector``).
+A *scrub* reads every byte of every chunk and compares it with its sums (``scrub_schedule``), and
+the table of records of what was appended to. What is found goes into the store's ledger, and with
+the next heartbeat to the master. The trash gives up what has rested long enough. The thread takes a
+small share of the time of one core, and of the disk what is left by others. What files say of
+themselves is looked at more often (``inspector``).
 """
 
 import logging
@@ -125,6 +126,7 @@ class Scrubber:
                 self.scrubbed_bytes += end - start
                 if self._stopping.wait((end - start) / rate):
                     return
+            opened.read_slot()
 
     def _save_times(self) -> None:
         self.times.save(chunk.handle for chunk in self._store.known_chunks())

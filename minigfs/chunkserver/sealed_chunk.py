@@ -65,11 +65,16 @@ class OpenChunk(ClosedOnExit):
         return self._file.reopen_to_read()
 
     def read_slot(self) -> Slot | None:
-        """The records of a chunk that was appended to; None if it was not, or they are damaged."""
+        """The records of a chunk that was appended to; None if it was not, or nobody knew them when
+        this copy was made. Raises ``CorruptChunk`` when they are not what was written."""
+        handle = self.header.handle
         if not self.header.has_slots:
             return None
-        slots = self._file.read_at(self._layout.data_offset - SLOTS_BYTES, SLOTS_BYTES)
-        return sealed_slot(slots, self.header.handle, self.header.length_bytes)
+        try:
+            slots = self._file.read_at(self._layout.data_offset - SLOTS_BYTES, SLOTS_BYTES)
+            return sealed_slot(slots, handle, self.header.length_bytes)
+        except OSError as error:
+            raise self._on_damage(handle, error) from error
 
     def read(self, start: int, end: int) -> bytes:
         """The bytes ``[start, end)``, which begin at a block's start and end at one's end.

@@ -1,6 +1,8 @@
 """Answering ``VerifyChunk``: a replica held against its own sums, with every bad block named; and
 ``GetScrubTimes``: when that was done last."""
 
+from contextlib import suppress
+
 from minigfs.chunkserver.chunk_reads import PIECE_BYTES
 from minigfs.chunkserver.messages import ChunksScrubbed, ChunkVerified, GetScrubTimes, VerifyChunk
 from minigfs.chunkserver.scrub_times import ScrubTimes
@@ -37,6 +39,9 @@ class ChunkVerification:
         try:
             with self._store.open_chunk(known.handle, known.version) as chunk:
                 bad_blocks = [] if request.quick else _bad_blocks(chunk)
+                if not request.quick:
+                    with suppress(CorruptChunk):  # no byte of a file; the master hears of it
+                        chunk.read_slot()
                 digest, table = chunk.header.digest, chunk.table
         except CorruptChunk as error:
             return ChunkVerified(

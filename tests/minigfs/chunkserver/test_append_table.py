@@ -1,6 +1,6 @@
 """What a sealed chunk knows of its records: its copies know it too, and damage is no denial."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -11,12 +11,15 @@ from minigfs.chunkserver.append_service import AppendService
 from minigfs.chunkserver.append_slots import SLOT_BYTES, SLOTS_BYTES
 from minigfs.chunkserver.chunk_file import HEADER_BYTES_MAX, decode_header
 from minigfs.chunkserver.chunk_reads import ChunkReads
-from minigfs.chunkserver.messages import ReadChunk
+from minigfs.chunkserver.messages import ReadChunk, VerifyChunk
 from minigfs.chunkserver.metrics import COUNTERS
 from minigfs.chunkserver.mutations import Batch
 from minigfs.chunkserver.open_chunks import OpenChunks
 from minigfs.chunkserver.replica_copy import ReplicaCopy
+from minigfs.chunkserver.scrub_times import ScrubTimes
+from minigfs.chunkserver.scrubber import Scrubber
 from minigfs.chunkserver.store import ChunkStore, chunk_path
+from minigfs.chunkserver.verification import ChunkVerification
 from minigfs.errors import WriterFenced
 from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, ClusterId, FileId
 from minigfs.master.append_messages import ChunkMember, InstallChunk
@@ -25,6 +28,7 @@ from minigfs.transport.bulk_server import BulkServer
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.metrics import Counters
 from minigfs.transport.security import Security
+from tests.sim.clock import SimClock
 from tests.sim.disk import SimDisk
 
 SECURITY = Security(b"secret", "c1")
@@ -171,3 +175,76 @@ def test_a_copy_of_a_replica_that_does_not_know_says_so_and_has_the_bytes(
         third.resolve(1)
     with third.store.open_chunk(HANDLE, V2) as chunk:
         assert chunk.read(0, order.length_bytes) == b"".join(RECORDS)
+
+
+def damaged(server: Server) -> tuple[ChunkHandle, ...]:
+    """What the next heartbeat tells the master to be damaged."""
+    report = server.store.take_report()
+    server.store.report_delivered(report, 1)
+    return report.damaged
+
+
+def scrub(server: Server) -> None:
+    """A pass over all that is here."""
+    scrubber = Scrubber(server.store, server.disk, rate_min=1 << 40)
+    while scrubber.scrub_next():
+        pass
+
+
+def verify(server: Server) -> None:
+    request = VerifyChunk(handle=HANDLE)
+    verified = ChunkVerification(server.store, ScrubTimes(server.disk, SimClock())).verify(request)
+    assert verified.problem == "", "the file's bytes are all there"
+
+
+def ask(server: Server) -> None:
+    with pytest.raises(WriterFenced):
+        server.resolve(1)
+
+
+@pytest.mark.parametrize("look", [scrub, verify, ask])
+def test_a_damaged_table_is_told_to_the_master_and_a_copy_in_its_place_has_it_whole(
+    servers: list[Server], look: Callable[[Server], None]
+) -> None:
+    first, second, _ = servers
+    order = first.append_and_seal(3)
+    second.copy(order, first)
+    first.damage_slot(0)  # of mutation 2, which nobody needs any more
+    scrub(first)
+    assert damaged(first) == ()
+    first.damage_slot(1)
+    look(first)
+    assert damaged(first) == (HANDLE,)
+    first.copy(order, second)
+    assert [first.resolve(appender) for appender in (1, 2, 3)] == [0, 700, 1400]
+    scrub(first)
+    assert first.store.damaged_count == 0
+
+
+def test_a_table_that_is_damaged_everywhere_is_given_up_and_the_bytes_stay(
+    servers: list[Server],
+) -> None:
+    first, second, _ = servers
+    order = first.append_and_seal(3)
+    second.copy(order, first)
+    first.damage_slot(1)
+    second.damage_slot(0)
+    scrub(first)
+    first.copy(order, second)
+    second.copy(order, first)
+    for server in (first, second):
+        scrub(server)
+        assert server.store.damaged_count == 0, "it is not copied for ever"
+        ask(server)
+        with server.store.open_chunk(HANDLE, V2) as chunk:
+            assert chunk.read(0, order.length_bytes) == b"".join(RECORDS)
+
+
+def test_a_damaged_table_of_the_only_replica_is_borne(servers: list[Server]) -> None:
+    first = servers[0]
+    order = first.append_and_seal(3)
+    first.damage_slot(1)
+    scrub(first)
+    assert first.store.damaged_count == 1
+    first.copy(order)
+    assert first.store.damaged_count == 0

@@ -10,15 +10,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
+from msgspec.structs import replace as with_fields
 
+from minigfs.chunkserver.append_messages import AppendRecord
 from minigfs.client.appender import Appender
 from minigfs.client.client import MinigfsClient
+from minigfs.client.patience import Patience
 from minigfs.errors import FileMissing, IsDirectory, OutcomeUnknown, UsageError, WriterFenced
+from minigfs.master.append_messages import SettledChunk
 from minigfs.master.messages import Stat
+from minigfs.transport.client import ConnectionPool
 from tests.append_history import AppendHistory, make_record
-from tests.chunk_damage import flip
+from tests.chunk_damage import chunk_file, flip, flip_records
 from tests.storage_cluster import StorageCluster
 
 pytestmark = pytest.mark.e2e
@@ -325,3 +331,39 @@ def test_an_acknowledged_record_outlives_a_flipped_byte_and_the_death_of_the_pri
         appender.append(b"after")
     assert content_of(client, path)[start_bytes:] == b"before acknowledged after"
     cluster.start()
+
+
+def test_a_damaged_table_of_records_is_made_whole_and_keeps_a_record_from_being_there_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to an append is lost; before it is asked for again, the replica that is left in
+    the end has its table damaged, and repaired."""
+    call, resolve = ConnectionPool.call, Appender._resolve
+    with StorageCluster(tmp_path, chunk_bytes=CHUNK_BYTES) as cluster:
+
+        def lose_answer(pool: ConnectionPool, address: str, request: Any, **options: Any) -> Any:
+            reply = call(pool, address, request, **options)
+            if isinstance(request, AppendRecord):
+                raise OutcomeUnknown("the answer is lost")
+            return reply
+
+        def resolve_late(appender: Appender, settled: SettledChunk, patience: Patience) -> Any:
+            first, *others = (cluster.number_of(one.address) for one in settled.replicas)
+            path = chunk_file(cluster.chunkservers[first].directory, settled.handle)
+            until(path.exists)
+            flip_records(path)
+            only_first = with_fields(settled, replicas=settled.replicas[:1])
+            assert resolve(appender, only_first, Patience(10_000)) is not None, "it is whole again"
+            for number in others:
+                cluster.kill_chunkserver(number)
+            return resolve(appender, settled, patience)
+
+        appender = cluster.client.open_appender("/log")
+        appender.append(b"first ")
+        monkeypatch.setattr(ConnectionPool, "call", lose_answer)
+        monkeypatch.setattr(Appender, "_resolve", resolve_late)
+        assert appender.append(b"second") == len(b"first ")
+        monkeypatch.undo()
+        cluster.start()
+        appender.close()
+        assert content_of(cluster.client, "/log") == b"first second"
