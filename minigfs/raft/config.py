@@ -40,6 +40,9 @@ class RaftConfig:
     commit_news_at_once: bool = True
     """Tell followers of every commit without delay, as Raft does. A leader that does not lets the
     next entries or heartbeats say it, or ``RaftNode.tell_commit``: half as many messages."""
+    thrifty: bool = False
+    """Send new entries to a majority at once, and to the others in runs: the driver calls
+    ``RaftNode.tell_rest`` a moment after it ``has_untold`` (see ``thrift``)."""
     snapshot_retry_ticks: int = 100
     """A snapshot neither acknowledged nor reported for so long is taken for lost and sent again."""
     incarnation: int = 0

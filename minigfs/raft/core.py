@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from minigfs.errors import ProtocolError
-from minigfs.raft import election, membership, reads, replication, snapshots, transfer
+from minigfs.raft import election, membership, reads, replication, snapshots, thrift, transfer
 from minigfs.raft.config import RaftConfig
 from minigfs.raft.messages import (
     AnyMessage,
@@ -178,6 +178,16 @@ class RaftNode:
         """Leader: tell every member of commits that nothing else told it of; for drivers without
         ``commit_news_at_once``."""
         replication.tell_commit(self.state)
+
+    @property
+    def has_untold(self) -> bool:
+        """Whether a ``thrifty`` leader has entries that wait for ``tell_rest``."""
+        return thrift.has_untold(self.state)
+
+    def tell_rest(self) -> None:
+        """Leader: send the members that were not sent the newest entries what there is by now."""
+        if self.state.leadership is not None:
+            thrift.tell_rest(self.state)
 
     def report_unreachable(self, peer: NodeId) -> None:
         """Sending to ``peer`` failed: what is on the way is probably lost, probe again."""

@@ -2,10 +2,10 @@
 "AppendEntries RPC" and the leader's rules).
 
 What each peer is sent is decided once per ``ready()``, in ``send_appends``: everything proposed
-since the last one goes into one message, as far as the peer's window allows.
+since the last one goes into one message, as far as the peer's window and ``thrift`` allow.
 """
 
-from minigfs.raft import quorum
+from minigfs.raft import quorum, thrift
 from minigfs.raft.errors import LogUnavailable, NotLeader, ProposalDropped, SafetyViolation
 from minigfs.raft.messages import AppendEntries, AppendEntriesReply, Heartbeat, HeartbeatReply
 from minigfs.raft.progress import Progress, ProgressState
@@ -103,21 +103,23 @@ def _progress_of_newcomer(state: NodeState) -> Progress:
 
 def send_appends(state: NodeState) -> None:
     """Send every peer what its window allows ("if last log index >= nextIndex", Figure 2)."""
-    last_index = state.log.last_index
+    last_index, told_index = state.log.last_index, thrift.told_index(state)
+    told_first = thrift.told_first(state) if told_index < last_index else ()
     for peer, progress in state.leading.progress.items():
         if progress.state is ProgressState.SNAPSHOT:
             continue
         if progress.state is ProgressState.PROBE:
             if not progress.probe_outstanding and _has_something_to_tell(state, progress):
-                _send_append(state, peer, progress)
+                _send_append(state, peer, progress, last_index)
             continue
-        while progress.next_index <= last_index and not progress.inflights.full:
-            if not _send_append(state, peer, progress):
+        up_to_index = last_index if peer in told_first else told_index
+        while progress.next_index <= up_to_index and not progress.inflights.full:
+            if not _send_append(state, peer, progress, up_to_index):
                 break
         # A full window still lets one empty message through when a heartbeat was answered: if all
         # in the window was lost, its rejection is what starts sending again.
         if progress.append_due or (not progress.inflights.full and _has_news(state, progress)):
-            _send_append(state, peer, progress, with_entries=False)
+            _send_append(state, peer, progress, progress.next_index - 1)
 
 
 def _has_something_to_tell(state: NodeState, progress: Progress) -> bool:
@@ -144,15 +146,12 @@ def tell_commit(state: NodeState) -> None:
             progress.append_due = True
 
 
-def _send_append(
-    state: NodeState, peer: NodeId, progress: Progress, *, with_entries: bool = True
-) -> bool:
+def _send_append(state: NodeState, peer: NodeId, progress: Progress, up_to_index: int) -> bool:
     """One AppendEntries from ``next_index``; if that part is compacted, a snapshot is due (7)."""
     prev_log_index = progress.next_index - 1
     try:
         prev_log_term = state.log.term_at(prev_log_index)
-        last = state.log.last_index if with_entries else prev_log_index
-        entries = state.log.entries(prev_log_index + 1, last, state.config.message_bytes_max)
+        entries = state.log.entries(prev_log_index + 1, up_to_index, state.config.message_bytes_max)
     except LogUnavailable:
         progress.append_due = False
         progress.probe_outstanding = True

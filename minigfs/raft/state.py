@@ -5,6 +5,7 @@ The other modules are functions over this one object, a module per concern::
     core        dispatch: which function answers which input
     election    who leads: terms, votes, pre-votes, timeouts, quorum checks        (5.2, 5.4.1)
     replication how logs become equal, and when an entry is committed              (5.3, 5.4.2)
+    thrift      who is sent new entries at once, and who in runs
     snapshots   members the log cannot serve any more                              (7)
     membership  who takes part                                                     (6; thesis 4)
     transfer    handing leadership over                                            (thesis 3.10)
@@ -98,6 +99,8 @@ class Leadership:
     reads: ReadQueue = field(default_factory=ReadQueue)
     transfer: Transfer | None = None
     uncommitted_bytes: int = 0
+    told_index: int = 0  # see ``thrift``
+    told_before_index: int = 0
     heartbeat_elapsed_ticks: int = 0
     quorum_check_elapsed_ticks: int = 0
 

@@ -41,8 +41,8 @@ from minigfs.raft import (
 )
 from minigfs.replication.addresses import MemberAddresses
 from minigfs.replication.bulletin import Bulletin
-from minigfs.replication.commit_news import CommitNews
 from minigfs.replication.durable_log import DurableLog
+from minigfs.replication.group_news import GroupNews
 from minigfs.replication.jobs import Job
 from minigfs.replication.lanes import LaneThreads
 from minigfs.replication.machines import Machine, ReplicatedMachines
@@ -95,7 +95,8 @@ class ReplicatedHost:
                 node_id=log.member_id,
                 election_timeout_ticks=self.settings.election_timeout_ticks,
                 heartbeat_ticks=self.settings.heartbeat_ticks,
-                commit_news_at_once=False,  # see ``CommitNews``
+                commit_news_at_once=False,  # see ``GroupNews``
+                thrifty=True,
                 incarnation=rng.random_u64() >> 1,
             ),
             log=log,
@@ -135,7 +136,7 @@ class ReplicatedHost:
         self._loop = asyncio.get_running_loop()
         self._failure: asyncio.Future[None] = self._loop.create_future()
         self._lanes = LaneThreads(self._job_returned)
-        self._commit_news = CommitNews(self._tell_commit)
+        self._news = GroupNews(tell_rest=self._tell_rest, tell_commit=self._tell_commit)
         self._addresses.says(self.member_id, address)
         self.links.start(address)
         self._ticker = Ticker(
@@ -418,13 +419,17 @@ class ReplicatedHost:
         except Exception as error:  # whatever it is, the member's state is in doubt
             self._fail(error)
             return
-        if self._member.commit_index > self._commit_seen:
-            self._commit_seen = self._member.commit_index
-            if self._leading is not None:
-                self._commit_news.committed()
+        has_committed = self._member.commit_index > self._commit_seen
+        self._commit_seen = self._member.commit_index
+        if self._member.has_untold or (has_committed and self._leading is not None):
+            self._news.happened()
         if due.more:
             self._mark()
         self._pulse.beat()
+
+    def _tell_rest(self) -> None:
+        self._member.tell_rest()
+        self._mark()
 
     def _tell_commit(self) -> None:
         self._member.tell_commit()
@@ -526,7 +531,7 @@ class ReplicatedHost:
         """Nothing happens any more; whoever waits is told."""
         self._ended = True
         self._ticker.stop()
-        self._commit_news.stop()
+        self._news.stop()
         self._requests.give_up(self._requests.tickets())
         if self._leading is not None:
             self._leading = None

@@ -235,6 +235,15 @@ class Member:
         """Tell followers of what is committed, if nothing told them yet."""
         self._node.tell_commit()
 
+    @property
+    def has_untold(self) -> bool:
+        """Leads, and has entries that only a majority was sent: ``tell_rest`` in a moment."""
+        return self._node.has_untold
+
+    def tell_rest(self) -> None:
+        """Send all members what there is by now."""
+        self._node.tell_rest()
+
     # Events: requests
 
     def propose(

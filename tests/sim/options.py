@@ -65,6 +65,9 @@ class Options:
     apply_bytes_max: int = 1 << 20
     snapshot_retry_ticks: int = 40
     commit_news_at_once: bool = True
+    thrifty: bool = False
+    rest_us_max: int = 20_000
+    """A thrifty leader tells the rest of the group after so long at most."""
 
     # Storage
     segment_bytes: int = 1 << 14
@@ -140,8 +143,10 @@ def draw_options(seed: int, events: int) -> Options:
         uncommitted_bytes_max=choose((100, 2_000, 2_000 if is_narrow else 1 << 20)),
         apply_bytes_max=choose((1, 300, 1 << 20)),
         snapshot_retry_ticks=choose((20, 40, 80)),
-        # Masters do without (see ``CommitNews``): next entries and heartbeats tell.
+        # Masters do without (see ``GroupNews``): next entries and heartbeats tell.
         commit_news_at_once=random.Random(f"commit news {seed}").random() < 0.3,
+        thrifty=(thrift := random.Random(f"thrift {seed}")).random() < 0.7,
+        rest_us_max=thrift.choice((1_000, 20_000, 20_000, 300_000)),
         segment_bytes=choose((2048, 4096, 1 << 14, 1 << 16)),
         snapshot_every_entries=choose((8, 20, 40, 80)),
         snapshot_every_bytes=choose((1500, 1 << 20, 1 << 20)),

@@ -76,6 +76,7 @@ class Process:
         self._last_ticket = 0
         self._armed: tuple[CrashPoint, int, bool] | None = None
         self._pump_is_planned = False
+        self._rest_is_planned = False
         self._busy: set[Lane] = set()
 
     # Views
@@ -183,6 +184,7 @@ class Process:
                 apply_bytes_max=options.apply_bytes_max,
                 snapshot_retry_ticks=options.snapshot_retry_ticks,
                 commit_news_at_once=options.commit_news_at_once,
+                thrifty=options.thrifty,
                 incarnation=self.chance.getrandbits(40),
             ),
             log=self.log,
@@ -234,7 +236,7 @@ class Process:
         self._inbox.clear()
         self._waiting.clear()
         self._busy.clear()
-        self._pump_is_planned = False
+        self._pump_is_planned = self._rest_is_planned = False
         self.disarm()
         self.paused = False
         self.io_is_failing = False
@@ -381,6 +383,15 @@ class Process:
             waiting(outcome)
         if due.more:
             self.site.scheduler.after(TURN_US, self._pump, self.life)
+        if member.has_untold and not self._rest_is_planned:
+            self._rest_is_planned = True
+            delay_us = self.chance.randrange(self.site.options.rest_us_max)
+            self.site.scheduler.after(delay_us, self._tell_rest, self.life)
+
+    def _tell_rest(self, life: int) -> None:
+        if life == self.life and self.member is not None:
+            self._rest_is_planned = False
+            self.handle(self.member.tell_rest)
 
     # Pauses
 

@@ -32,6 +32,7 @@ SIMPLER: dict[str, tuple[str, ...]] = {
     "uncommitted_bytes_max": (str(1 << 20),),
     "apply_bytes_max": (str(1 << 20),),
     "commit_news_at_once": ("true",),
+    "thrifty": ("false",),
     "session_unused_ms": ("3600000",),
     "segment_bytes": (str(1 << 16),),
     "snapshot_every_bytes": (str(1 << 20),),

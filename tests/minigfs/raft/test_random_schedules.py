@@ -43,6 +43,8 @@ class Schedule:
         self.guards = rng.random() < 0.8
         self.one_message_each = rng.random() < 0.3
         self.keep = rng.choice((0, 0, 3))
+        self.thrift = random.Random(f"thrift {seed}")  # of its own: other schedules stay the same
+        self.is_thrifty = self.thrift.random() < 0.5
         self.rates = {
             "deliver": 60,
             "tick": rng.choice((8, 15, 30)),
@@ -81,6 +83,7 @@ class Schedule:
             apply_bytes_max=80,
             pending_reads_max=5,
             snapshot_retry_ticks=30,
+            thrifty=self.is_thrifty,
         )
 
     def run(self) -> None:
@@ -134,7 +137,15 @@ class Schedule:
             for _ in range(self.rng.choice((0, 1, 1, 1, 3))):
                 member.node.tick()
             self.changed(member)
+        self.tell_rest()
         return True
+
+    def tell_rest(self) -> None:
+        for member in self.group.leaders():
+            if member.node.has_untold and self.thrift.random() < 0.5:
+                member.node.tell_rest()
+                self.seen["told the rest"] += 1
+                self.changed(member)
 
     def pump(self) -> bool:
         pumped = [self.pump_one(member) for member in self.group.alive if self.rng.random() < 0.7]
@@ -284,6 +295,7 @@ class Schedule:
     def await_for(self, condition: Callable[[], bool]) -> None:
         for _ in range(20 * ELECTION_TICKS):
             self.group.tick()
+            self.tell_rest()
             if condition():
                 return
         states = [member.node.status() for member in self.group.alive]
@@ -332,7 +344,10 @@ def test_no_schedule_breaks_an_invariant(batch: int) -> None:
     seen = run_seeds(range(first, first + count))
     if count >= 30:
         # The schedules must reach what they are for.
-        for event in ("InstallSnapshot", "leaders", "crash", "restart", "reads", "promote-learner"):
+        for event in (
+            "InstallSnapshot", "leaders", "crash", "restart", "reads", "promote-learner",
+            "told the rest",
+        ):  # fmt: skip
             assert seen[event] > 0, f"no {event} in {count} seeds: {seen}"
 
 

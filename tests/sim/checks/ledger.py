@@ -111,6 +111,7 @@ class Ledger:
         first, last = log.first_index, log.last_index
         if first > shadow.last_index + 1 or log.pending_snapshot is not None:
             shadow.restart_at(first)
+            self._promises.overwritten(name, first, shadow)  # by a snapshot, tail and all
         elif first > shadow.base + 64:
             del shadow.terms[: first - shadow.base]
             shadow.base = first
