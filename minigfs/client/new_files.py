@@ -88,10 +88,14 @@ class NewFiles:
         writer = self._writer(file)
         try:
             with self._masters.begin(request) as asked:
-                _store(writer, data, asked)
-                terms = asked.answer()
-            if terms.spare is not None:  # for the next file
-                self._spares.given(terms.spare, asked_ms).put_back()
+                try:
+                    writer.write(data)
+                    writer.finish()
+                except MinigfsError:
+                    with suppress(ClusterError):
+                        self._answer(asked, asked_ms)  # a refusal says more than this
+                    raise
+                terms = self._answer(asked, asked_ms)
             if terms.replication != spare.created.replication:
                 writer.discard()
                 return None
@@ -103,6 +107,13 @@ class NewFiles:
         except BaseException:
             writer.discard()
             raise
+
+    def _answer(self, asked: BegunCall[WriteTerms], asked_ms: int) -> WriteTerms:
+        """A spare that comes with it is for the next file."""
+        terms = asked.answer()
+        if terms.spare is not None:
+            self._spares.given(terms.spare, asked_ms).put_back()
+        return terms
 
     def _writer(self, file: NewFile) -> FileWriter:
         context = UploadContext(
@@ -141,13 +152,3 @@ class NewFiles:
             chunk_bytes=terms.chunk_bytes,
             spare=spare,
         )
-
-
-def _store(writer: FileWriter, data: Buffer, asked: BegunCall[WriteTerms]) -> None:
-    try:
-        writer.write(data)
-        writer.finish()
-    except MinigfsError:
-        with suppress(ClusterError):
-            asked.answer()  # a refusal says more than that nobody could store the bytes
-        raise

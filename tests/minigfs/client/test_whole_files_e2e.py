@@ -11,7 +11,13 @@ from msgspec.structs import replace as with_fields
 from minigfs.client.client import MinigfsClient
 from minigfs.client.masters import MasterCaller
 from minigfs.client.writer import FileWriter
-from minigfs.errors import FileExists, InvalidPath, IsDirectory, Unreachable
+from minigfs.errors import (
+    FileExists,
+    InvalidPath,
+    IsDirectory,
+    NotEnoughChunkservers,
+    Unreachable,
+)
 from minigfs.master.messages import (
     CreateEmptyFile,
     DiscardFile,
@@ -138,6 +144,21 @@ def test_an_interrupted_write_waits_for_no_answer_and_ends_its_call(
     assert stream is not None
     assert not stream._open
     assert not client.exists("/interrupted/small")
+
+
+def test_when_nobody_stores_the_bytes_the_refusal_of_the_master_says_more(
+    client: MinigfsClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm_up(client, "/unstored")
+
+    def fail(writer: FileWriter) -> None:
+        raise NotEnoughChunkservers("nobody stores it")
+
+    monkeypatch.setattr(FileWriter, "finish", fail)
+    with pytest.raises(FileExists):
+        client.write_file("/unstored/warm", b"data", exclusive=True)
+    with pytest.raises(NotEnoughChunkservers):
+        client.write_file("/unstored/small", b"data")
 
 
 def test_a_small_file_gives_up_after_the_time_of_one_call_when_the_cluster_is_gone(
