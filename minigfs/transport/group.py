@@ -48,6 +48,17 @@ LAST_TRY_MS = 100  # a try cut shorter would report lateness instead of what is 
 FIRST_PAUSE_MS = 10
 PAUSE_MS_MAX = 160
 
+# What a try may end with and the call go on; any other error is the answer.
+TROUBLES = (
+    NotLeader,
+    OutcomeUnknown,
+    DeadlineExceeded,
+    Unreachable,
+    NoQuorum,
+    MemberRemoved,
+    SessionUnknown,
+)
+
 
 class GroupCaller:
     """Thread-safe and fork-safe: what it remembers is replaced in single steps."""
@@ -100,30 +111,28 @@ class GroupCaller:
         once : bool
             Ask around once; wait for no election.
         """
-        search = _Search(self._addresses, self._leader, timeout_ms, self._clock)
+        leader, began_ms = self._leader, self._clock.monotonic_ms()
+        try:  # almost always this is all
+            return self._pool.call(leader, request, timeout_ms=min(answer_ms + TRY_MS, timeout_ms))
+        except TROUBLES as error:
+            search = _Search(self._addresses, leader, timeout_ms, began_ms, self._clock)
+            self._learn(search, leader, error)
         while (address := search.take() if once else self._next(search)) is not None:
             try:
                 reply = self._pool.call(
                     address, request, timeout_ms=search.try_ms(address, answer_ms)
                 )
-            except NotLeader as error:
-                search.redirected(address, error)
-            except (OutcomeUnknown, DeadlineExceeded) as error:
-                search.silent(address, error)
-            except (Unreachable, NoQuorum, MemberRemoved) as error:
-                search.failed(address, error)
-            except SessionUnknown as error:
-                if not search.may_have_run:
-                    raise
-                raise OutcomeUnknown(
-                    "the change may have been made before its session ended: look, then ask again"
-                ) from error
+            except TROUBLES as error:
+                self._learn(search, address, error)
             else:
                 self._leader = address
                 return reply
-            if self._leader == address:
-                self._leader = search.first
         raise search.verdict(is_change=is_change)
+
+    def _learn(self, search: "_Search", address: Address, error: ClusterError) -> None:
+        search.learn(address, error)
+        if self._leader == address:
+            self._leader = search.first
 
     def begin(self, request: Request[ReplyT], *, timeout_ms: int) -> BegunCall[ReplyT]:
         """Send a request that changes nothing to whoever answered last; who waits for the answer
@@ -157,14 +166,20 @@ class _Search:
     """One call's way through the group."""
 
     def __init__(
-        self, addresses: Sequence[Address], leader: Address, timeout_ms: int, clock: Clock
+        self,
+        addresses: Sequence[Address],
+        leader: Address,
+        timeout_ms: int,
+        began_ms: int,
+        clock: Clock,
     ) -> None:
+        """It begins when ``leader`` has been asked."""
         self._clock = clock
         self._timeout_ms = timeout_ms
-        self._deadline_ms = clock.monotonic_ms() + timeout_ms
+        self._deadline_ms = began_ms + timeout_ms
         self._addresses = list(dict.fromkeys((leader, *addresses)))
-        self._round = deque(self._addresses)
-        self._asked: set[Address] = set()  # in this round
+        self._round = deque(self._addresses[1:])
+        self._asked = {leader}  # in this round
         self._pause_ms = FIRST_PAUSE_MS
         self._late: dict[Address, int] = {}  # how often each kept us waiting
         self._not_before_ms: dict[Address, int] = {}
@@ -205,8 +220,21 @@ class _Search:
         patience_ms = answer_ms + (TRY_MS << max(0, self._late.get(address, 0) - 1))
         return max(1, min(patience_ms, self._deadline_ms - self._clock.monotonic_ms()))
 
-    def redirected(self, address: Address, error: NotLeader) -> None:
+    def learn(self, address: Address, error: ClusterError) -> None:
+        """What became of a try; raises what ends the call."""
+        if isinstance(error, SessionUnknown):
+            if not self.may_have_run:
+                raise error
+            raise OutcomeUnknown(
+                "the change may have been made before its session ended: look, then ask again"
+            ) from error
         self._trouble[address] = error
+        if isinstance(error, NotLeader):
+            self._redirected(error)
+        elif isinstance(error, OutcomeUnknown | DeadlineExceeded):
+            self._silent(address, error)
+
+    def _redirected(self, error: NotLeader) -> None:
         leader = error.hint
         if not leader:
             return
@@ -214,15 +242,11 @@ class _Search:
             self._addresses.append(leader)
         self._round.appendleft(leader)
 
-    def silent(self, address: Address, error: OutcomeUnknown | DeadlineExceeded) -> None:
+    def _silent(self, address: Address, error: OutcomeUnknown | DeadlineExceeded) -> None:
         self.may_have_run = True
-        self._trouble[address] = error
         if isinstance(error, DeadlineExceeded):
             self._late[address] = self._late.get(address, 0) + 1
             self._not_before_ms[address] = self._clock.monotonic_ms() + SETTLE_MS
-
-    def failed(self, address: Address, error: ClusterError) -> None:
-        self._trouble[address] = error
 
     def verdict(self, *, is_change: bool) -> ClusterError:
         """Why nobody answered, in one line that names who was asked."""
