@@ -180,6 +180,10 @@ class _CrashingFile(RealDiskFile):
             self._keep(offset, length)
             super().write_at(offset, *buffers)
 
+    def write_durably(self, offset: int, *buffers: Buffer) -> None:
+        self.write_at(offset, *buffers)
+        self.sync()
+
     def truncate(self, length: int) -> None:
         with self._disk.lock:
             self._disk.step(self._name)

@@ -333,8 +333,7 @@ class SegmentedLog:
     def _write(self, segment: _Segment, data: bytes) -> None:
         file = self._ready()
         try:
-            file.write_at(segment.end, data)
-            file.sync()
+            file.write_durably(segment.end, data)
         except NoSpace:
             with self._must_not_be_full():
                 file.truncate(segment.end)
@@ -375,8 +374,7 @@ class SegmentedLog:
         record = Record(SEAL, segment.sequence + 1, b"")
         data, _ = encode_record(record, segment.end, segment.chain)
         try:
-            file.write_at(segment.end, data)
-            file.sync()
+            file.write_durably(segment.end, data)
             segment.is_sealed = True
         except NoSpace:
             logger.warning("%s: no space for its last record; it goes without", segment.path)

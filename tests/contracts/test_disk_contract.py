@@ -39,6 +39,16 @@ def test_a_write_of_very_many_buffers_writes_them_all(disk: Disk) -> None:
         assert file.read_at(0, 10_000) == b"".join(pieces)
 
 
+@pytest.mark.parametrize("count", [0, 1, 3, 5000])
+def test_a_durable_write_writes_all_of_its_buffers_and_nothing_else(disk: Disk, count: int) -> None:
+    pieces = [bytes([n % 256]) * (n % 3) for n in range(count)]
+    written = b"".join(pieces)
+    with disk.open("a", create=True) as file:
+        file.write_at(0, b"." * (len(written) + 8))
+        file.write_durably(4, *pieces)
+        assert file.read_at(0, 10_000) == b"...." + written + b"...."
+
+
 def test_truncate_cuts_and_grows(disk: Disk) -> None:
     with disk.open("a", create=True) as file:
         file.write_at(0, b"abcdef")

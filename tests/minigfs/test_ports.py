@@ -1,5 +1,6 @@
 """The real ports, where the contract suite cannot look."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -22,6 +23,38 @@ def test_files_and_directories_are_their_owners_alone(tmp_path: Path) -> None:
 def test_a_full_disk_is_no_space_and_says_where() -> None:
     with RealDisk("/dev").open("full") as file, pytest.raises(NoSpace, match="/dev/full"):
         file.write_at(0, b"x")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_durable_write_on_a_full_disk_is_no_space() -> None:
+    with RealDisk("/dev").open("full") as file, pytest.raises(NoSpace, match="/dev/full"):
+        file.write_durably(0, b"x")
+
+
+@pytest.mark.parametrize("short", [False, True], ids=["not supported", "cut short"])
+def test_where_one_call_does_not_do_a_durable_write_two_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: bool
+) -> None:
+    """A write is durable by its flag or by a sync behind all of it, never by neither."""
+    synced: list[bytes] = []
+    real_pwritev, real_fdatasync = os.pwritev, os.fdatasync
+
+    def pwritev(descriptor: int, buffers: list[bytes], offset: int, flags: int = 0) -> int:
+        if not flags:
+            return real_pwritev(descriptor, buffers, offset)
+        if short:
+            return real_pwritev(descriptor, [buffers[0][:2]], offset, flags)
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    def fdatasync(descriptor: int) -> None:
+        synced.append(os.pread(descriptor, 100, 0))
+        real_fdatasync(descriptor)
+
+    monkeypatch.setattr(os, "pwritev", pwritev)
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    with RealDisk(tmp_path).open("f", create=True) as file:
+        file.write_durably(0, b"some", b"thing")
+    assert synced == [b"something"]
 
 
 def test_descriptors_do_not_leak_into_programs_started_later(tmp_path: Path) -> None:

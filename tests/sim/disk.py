@@ -357,6 +357,10 @@ class SimFile:
             self._disk.reserve(self._path, self._content, offset + len(data))
             self._content.change(apply, len(data))
 
+    def write_durably(self, offset: int, *buffers: Buffer) -> None:
+        self.write_at(offset, *buffers)
+        self.sync()
+
     def size_bytes(self) -> int:
         with self._disk.lock:
             self._check("size")

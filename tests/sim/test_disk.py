@@ -32,6 +32,14 @@ def test_a_crash_loses_what_was_not_synced() -> None:
     assert content_of(disk) == b"kept"
 
 
+def test_a_durable_write_survives_a_crash() -> None:
+    disk = disk_with(b"kept")
+    with disk.open("f") as file:
+        file.write_durably(4, b" too")
+    disk.crash()
+    assert content_of(disk) == b"kept too"
+
+
 def test_a_new_name_needs_a_sync_of_its_directory() -> None:
     disk = SimDisk()
     with disk.open("f", create=True) as file:

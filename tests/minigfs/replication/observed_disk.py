@@ -42,6 +42,10 @@ class _ObservedFile:
             self._file.write_at(offset, buffer)
             offset += len(buffer)
 
+    def write_durably(self, offset: int, *buffers: Buffer) -> None:
+        self.write_at(offset, *buffers)
+        self.sync()
+
     def preallocate(self, length: int) -> None:
         self._reserve(length)
         self._file.preallocate(length)

@@ -193,7 +193,12 @@ def test_a_newcomer_gets_the_log_votes_and_can_be_removed_for_ever(tmp_path) -> 
         await join_group(host, newcomer.address, seeds, pool)
         pool.close()
         await group.all_have(b"99")
-        assert all(host.member_id in m.running.view().configuration.voters for m in group.members)
+        for member in group.members:  # the last of them hear of it a moment later
+            running = member.running
+            assert await running.until(
+                lambda running=running: host.member_id in running.view().configuration.voters,
+                timeout_ms=PATIENCE_MS,
+            )
         leader = await group.leader()
         if leader is newcomer:
             await host.transfer()

@@ -250,6 +250,10 @@ class LifeFile(ClosedOnExit):
         self._disk.spend()
         self._file.write_at(offset, *data)
 
+    def write_durably(self, offset: int, *buffers: Buffer) -> None:
+        self.write_at(offset, *buffers)
+        self.sync()
+
     def size_bytes(self) -> int:
         return self._file.size_bytes()
 
