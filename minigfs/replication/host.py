@@ -125,6 +125,7 @@ class ReplicatedHost:
         self._pulse = Pulse()
         self._due_pump: asyncio.Handle | None = None
         self._commit_seen = 0
+        self._first_end: tuple[int, int] | None = self._durable_end()
         self._stopping = False
         self._ended = False
         self._lanes: LaneThreads | None = None
@@ -325,6 +326,11 @@ class ReplicatedHost:
     # What the links ask and tell (``PeerEvents``)
 
     def durable_end(self) -> tuple[int, int]:
+        """Until somebody has let this member in, what it had when it began: a leader that speaks
+        first would give an old copy its term, and then it would be known for one no more."""
+        return self._first_end or self._durable_end()
+
+    def _durable_end(self) -> tuple[int, int]:
         return self._log.hard_state().current_term, self._log.last_index()
 
     def examine(self, hello: MemberHello) -> None:
@@ -369,6 +375,7 @@ class ReplicatedHost:
         self._acknowledgements.note(report.term, report.acknowledged)
 
     def connected(self, member: NodeId) -> None:
+        self._first_end = None
         self._bulletin.hasten()  # it knows nothing of this member yet
 
     def unreachable(self, member: NodeId) -> None:

@@ -16,6 +16,7 @@ from minigfs.errors import (
 )
 from minigfs.ports import SystemRng
 from minigfs.raft import Role
+from minigfs.raft.messages import Heartbeat
 from minigfs.replication.admin import JoinMaster, RemoveMaster, join_group
 from minigfs.replication.founding import found_group
 from minigfs.transport.client import ConnectionPool
@@ -180,6 +181,32 @@ def test_members_know_of_each_other_what_people_ask_for(tmp_path) -> None:
             assert leading.member_id == leader.running.member_id
 
     in_group(test, tmp_path)
+
+
+def test_who_was_not_let_in_yet_shows_what_it_began_with(tmp_path) -> None:
+    """A leader that connects first does not make an old copy look new."""
+
+    async def test() -> None:
+        alone, *others = HostGroup(tmp_path).members
+        found_group([(m.directory, m.address) for m in (alone, *others)], SystemRng())
+        host = await alone.start()
+        began_with = host.durable_end()
+        leader = next(iter(set(host.view().configuration.voters) - {host.member_id}))
+        term = host.term + 7
+        host.message(
+            Heartbeat(
+                source=leader, target=host.member_id, term=term, commit_index=0, read_sequence=0
+            )
+        )
+        assert await host.until(
+            lambda: host._log.hard_state().current_term == term, timeout_ms=PATIENCE_MS
+        )
+        assert host.durable_end() == began_with
+        host.connected(leader)
+        assert host.durable_end()[0] == term
+        await alone.stop()
+
+    asyncio.run(test())
 
 
 def test_a_newcomer_gets_the_log_votes_and_can_be_removed_for_ever(tmp_path) -> None:
