@@ -5,7 +5,7 @@ larger part of the work of those members, and of the leader. Here they are not l
 
 - the first of the voters that keep up, as many as make a majority with the leader, get every entry
   when it is proposed;
-- the others get a run of entries each time the driver calls ``tell_rest``, some milliseconds later.
+- the others get a run of entries each time the driver calls ``tell_rest``, a moment later.
 
 So a member that hangs costs a commit no more than that delay. Who has not acknowledged by one run
 what had been sent before the run before it does not keep up, and another takes its place; if too

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 __all__ = ["GroupNews"]
 
-MOMENT_S = 0.01
+MOMENT_S = 0.05
 
 
 class GroupNews:
