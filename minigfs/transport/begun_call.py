@@ -10,9 +10,9 @@ from minigfs.transport.client import Stream, reply_type_of
 from minigfs.transport.deadline import Deadline
 from minigfs.transport.messages import ReplyT, Request
 
-__all__ = ["BegunCall"]
+__all__ = ["LAST_TRY_MS", "BegunCall"]
 
-_LAST_TRY_MS = 100  # who asks so late shall hear what is wrong, and not only that it is late
+LAST_TRY_MS = 100  # a try cut shorter would report lateness instead of what is wrong
 
 
 class BegunCall(ClosedOnExit, Generic[ReplyT]):
@@ -52,8 +52,8 @@ class BegunCall(ClosedOnExit, Generic[ReplyT]):
 
     def _left_ms(self) -> int:
         with suppress(TimeoutError):
-            return max(self._deadline.remaining_ms() or 0, _LAST_TRY_MS)
-        return _LAST_TRY_MS
+            return max(self._deadline.remaining_ms() or 0, LAST_TRY_MS)
+        return LAST_TRY_MS
 
     def close(self) -> None:
         if self._stream is not None:

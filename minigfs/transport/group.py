@@ -35,7 +35,7 @@ from minigfs.errors import (
 )
 from minigfs.ports import Clock, SystemClock
 from minigfs.transport.address import Address
-from minigfs.transport.begun_call import BegunCall
+from minigfs.transport.begun_call import LAST_TRY_MS, BegunCall
 from minigfs.transport.client import ConnectionPool, Stream
 from minigfs.transport.deadline import Deadline
 from minigfs.transport.messages import ReplyT, Request
@@ -44,7 +44,6 @@ __all__ = ["GroupCaller"]
 
 TRY_MS = 1_000  # a healthy leader answers in milliseconds; a stopped one must not cost much more
 SETTLE_MS = 500  # what an election takes, once the others miss their leader
-LAST_TRY_MS = 100  # a try cut shorter would report lateness instead of what is wrong
 FIRST_PAUSE_MS = 10
 PAUSE_MS_MAX = 160
 

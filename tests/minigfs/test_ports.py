@@ -2,12 +2,13 @@
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from minigfs.errors import NoSpace
-from minigfs.ports import RealDisk, SystemClock, SystemRng
+from minigfs.ports import RealDisk, RealDiskFile, SystemClock, SystemRng
 
 
 def test_files_and_directories_are_their_owners_alone(tmp_path: Path) -> None:
@@ -20,15 +21,10 @@ def test_files_and_directories_are_their_owners_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_no_space_and_says_where() -> None:
+@pytest.mark.parametrize("write", [RealDiskFile.write_at, RealDiskFile.write_durably])
+def test_a_full_disk_is_no_space_and_says_where(write: Callable[..., None]) -> None:
     with RealDisk("/dev").open("full") as file, pytest.raises(NoSpace, match="/dev/full"):
-        file.write_at(0, b"x")
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_durable_write_on_a_full_disk_is_no_space() -> None:
-    with RealDisk("/dev").open("full") as file, pytest.raises(NoSpace, match="/dev/full"):
-        file.write_durably(0, b"x")
+        write(file, 0, b"x")
 
 
 @pytest.mark.parametrize("short", [False, True], ids=["not supported", "cut short"])

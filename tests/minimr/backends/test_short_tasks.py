@@ -1,9 +1,9 @@
 """Hundreds of short tasks on real workers: offered together, each counted and logged by itself."""
 
+import fcntl
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from minimr.ids import JobId
 from minimr.job import Job
 from minimr.messages import JobSpec, JobState, JobStatus
 from tests.minimr.backends.tiny_jobs import spec_for, split_of
-from tests.minimr.backends.worker_cluster import HangingStart, WorkerCluster
+from tests.minimr.backends.worker_cluster import HangingStart, Hold, WorkerCluster
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -122,12 +122,12 @@ def test_others_do_not_wait_behind_a_task_that_takes_long_after_all(
 ) -> None:
     cluster.start_worker(0)
     cluster.start_worker(1)
-    (tmp_path / "go-on").touch()
-    spec = numbers(tmp_path, lambda: _wait_while(tmp_path / "go-on"))
+    hold = Hold(tmp_path / "hold")
+    spec = numbers(tmp_path, lambda: _wait_for(tmp_path / "hold"))
     spec = msgspec.structs.replace(spec, backup_policy="none")
     cluster.submit(spec)
     cluster.until(lambda: cluster.status(spec).maps_done >= MAPS - 1, "they wait behind one")
-    (tmp_path / "go-on").unlink()
+    hold.close()
     status = cluster.wait(spec)
     assert_done_exactly(spec, status)
     assert status.counters["map.attempts.failed"] == 0
@@ -138,26 +138,26 @@ def test_others_do_not_wait_behind_an_executor_that_hangs_while_it_starts(
     cluster: WorkerCluster, tmp_path: Path
 ) -> None:
     cluster.start_worker(0)
-    (tmp_path / "go-on").touch()
-    spec = numbers(tmp_path, lambda: _wait_while(tmp_path / "go-on"), special=b"000050")
+    hold = Hold(tmp_path / "hold")
+    spec = numbers(tmp_path, lambda: _wait_for(tmp_path / "hold"), special=b"000050")
     spec = msgspec.structs.replace(spec, backup_policy="none")
     cluster.submit(spec)
     cluster.until((tmp_path / "was-there").exists, "the first worker does not get there")
     start = HangingStart(tmp_path / "start")
     cluster.start_worker(1, environment=start.environment)
     cluster.until(lambda: all(w.task for w in cluster.alive_workers()), "it is offered nothing")
-    (tmp_path / "go-on").unlink()
+    hold.close()
     cluster.until(lambda: cluster.status(spec).maps_done >= MAPS - 1, "they wait behind one")
-    start.end()
+    start.close()
     status = cluster.wait(spec)
     assert_done_exactly(spec, status)
     assert status.counters["map.attempts.failed"] == 0
     assert given_back(cluster) > 1
 
 
-def _wait_while(file: Path) -> None:
-    while file.exists():
-        time.sleep(0.05)  # user code of the job, which takes long until the test says so
+def _wait_for(hold: Path) -> None:
+    with hold.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
 
 
 def test_a_worker_killed_with_tasks_in_hand_costs_no_data(
@@ -165,12 +165,12 @@ def test_a_worker_killed_with_tasks_in_hand_costs_no_data(
 ) -> None:
     """It runs one of several tasks that it was offered together when it is killed."""
     cluster.start_worker(0)
-    (tmp_path / "go-on").touch()
-    spec = numbers(tmp_path, lambda: _wait_while(tmp_path / "go-on"))
-    cluster.submit(spec)
-    cluster.until((tmp_path / "was-there").exists, "it does not get there")
-    assert cluster.status(spec).maps_done < MAPS
-    cluster.kill_worker(0)
+    spec = numbers(tmp_path, lambda: _wait_for(tmp_path / "hold"))
+    with Hold(tmp_path / "hold"):
+        cluster.submit(spec)
+        cluster.until((tmp_path / "was-there").exists, "it does not get there")
+        assert cluster.status(spec).maps_done < MAPS
+        cluster.kill_worker(0)
     cluster.start_worker(1)
     assert_done_exactly(spec, cluster.wait(spec))
     lost = cluster.logged("lose-attempts")[0]["attempts"]  # the next command: what it had stored

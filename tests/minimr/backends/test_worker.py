@@ -238,7 +238,7 @@ def test_cancel_ends_an_attempt_whose_executor_has_not_even_started(
     cluster.link.call(CancelJob(job_id=spec.job_id))
     assert cluster.wait(spec).state is JobState.CANCELLED
     assert not psutil.pid_exists(worker.executor_pid)
-    start.end()
+    start.close()
     after = word_count(tmp_path, job_id="words-00000002")
     cluster.submit(after)
     assert cluster.wait(after).state is JobState.DONE, "the worker is of no more use"
@@ -255,7 +255,7 @@ def test_an_executor_that_hangs_while_it_starts_is_killed_and_its_task_done_agai
     (worker,) = cluster.alive_workers()
     cluster.until(lambda: not psutil.pid_exists(worker.executor_pid), "the executor lives on")
     assert cluster.status(spec).counters["map.attempts.failed"] == 1
-    start.end()
+    start.close()
     status = cluster.wait(spec)
     assert status.state is JobState.DONE, status.failure
     assert counted(spec) == EXPECTED

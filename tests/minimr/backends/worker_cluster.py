@@ -3,6 +3,7 @@
 Input and output lie on local disk, so no chunkservers are needed.
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from minigfs.closing import ClosedOnExit
 from minigfs.cluster.storage import free_loopback_ports
 from minigfs.dump import dump_log
 from minigfs.errors import ClusterError
@@ -29,7 +31,7 @@ from minimr.messages import (
     WorkerReport,
 )
 
-__all__ = ["HangingStart", "WorkerCluster"]
+__all__ = ["HangingStart", "Hold", "WorkerCluster"]
 
 CLUSTER_ID = "worker-tests"
 PATIENCE_NS = 30_000_000_000
@@ -51,21 +53,29 @@ signal.pause()
 """
 
 
-class HangingStart:
-    """Executors with this environment hang while their interpreter starts, until ``end``."""
+class Hold(ClosedOnExit):
+    """Until ``close``, processes wait in ``flock(file, LOCK_SH)``; none of them has to poll."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._lock = file.open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def close(self) -> None:
+        self._lock.close()
+
+
+class HangingStart(Hold):
+    """Executors with this environment hang while their interpreter starts, until ``close``."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir()
-        self._file = directory / "hangs"
-        self._file.touch()
+        super().__init__(directory / "hold")
         self.environment = {"PYTHONPATH": str(directory)}
-        program = (
-            f"import os, time\nwhile os.path.exists({str(self._file)!r}):\n    time.sleep(0.02)\n"
+        (directory / "sitecustomize.py").write_text(
+            f"import fcntl\nwith open({str(self.file)!r}) as hold:\n"
+            "    fcntl.flock(hold, fcntl.LOCK_SH)\n"
         )
-        (directory / "sitecustomize.py").write_text(program)
-
-    def end(self) -> None:
-        self._file.unlink()
 
 
 @dataclass

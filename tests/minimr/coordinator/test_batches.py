@@ -292,6 +292,14 @@ def test_of_an_offer_only_the_attempt_at_hand_hangs(stand: Stand, worked_ms: int
     assert every_map_counts_once(stand, 100)
 
 
+def assert_late_starts_are_backed_up(stand: Stand) -> None:
+    """Nobody believes that executors may take seconds to start."""
+    late = take(stand, BOB)
+    stand.wait(2_000)
+    (backup,) = take(stand, ANN)
+    assert backup.attempt.task in [each.attempt.task for each in late]
+
+
 def test_waiting_behind_others_of_an_offer_does_not_tell_how_long_executors_start(
     stand: Stand,
 ) -> None:
@@ -302,10 +310,7 @@ def test_waiting_behind_others_of_an_offer_does_not_tell_how_long_executors_star
         stand.wait(1_000)
         say(stand, ANN, offered)
     report(stand, ANN, offered)
-    late = take(stand, BOB)
-    stand.wait(2_000)
-    (backup,) = take(stand, ANN)
-    assert backup.attempt.task in [each.attempt.task for each in late]
+    assert_late_starts_are_backed_up(stand)
 
 
 def test_an_end_that_is_told_late_does_not_tell_how_long_executors_start(stand: Stand) -> None:
@@ -315,10 +320,7 @@ def test_an_end_that_is_told_late_does_not_tell_how_long_executors_start(stand: 
     say(stand, ANN, alone, worked_ms=SHORT_MS)
     stand.wait(4_000)  # it has ended, and no master could be reached
     report(stand, ANN, alone)
-    late = take(stand, BOB)
-    stand.wait(2_000)
-    (backup,) = take(stand, ANN)
-    assert backup.attempt.task in [each.attempt.task for each in late]
+    assert_late_starts_are_backed_up(stand)
 
 
 def test_a_new_coordinator_adopts_all_of_an_offer(stand: Stand) -> None:
