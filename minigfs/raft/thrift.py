@@ -3,8 +3,8 @@
 The idea is EPaxos's ("thrifty", SOSP'13): messages to members whose answer nobody waits for are the
 larger part of the work of those members, and of the leader. Here they are not left out but put off:
 
-- the first of the voters that keep up, as many as make a majority with the leader, get every entry
-  when it is proposed;
+- the first of the voters that keep up, as many as make a majority with the leader, if its own disk
+  keeps up, get every entry when it is proposed;
 - the others get a run of entries each time the driver calls ``tell_rest``, a moment later.
 
 So a member that hangs costs a commit no more than that delay. Who has not acknowledged by one run
@@ -34,17 +34,20 @@ def told_index(state: NodeState) -> int:
 def told_first(state: NodeState) -> Collection[NodeId]:
     """The peers that are sent everything, in the order in which they would succeed the leader."""
     leading, voters = state.leading, state.configuration.voters
-    missing_count = quorum.majority(len(voters)) - (state.node_id in voters)
-    first = [voter for voter in voters if voter != state.node_id and _keeps_up(state, voter)]
-    return first[:missing_count] if len(first) >= missing_count else leading.progress
+    keeping_up = [voter for voter in voters if _keeps_up(state, voter)]
+    if len(keeping_up) < quorum.majority(len(voters)):
+        return leading.progress
+    peers = [voter for voter in keeping_up if voter != state.node_id]
+    return peers[: quorum.majority(len(voters)) - (state.node_id in keeping_up)]
 
 
-def _keeps_up(state: NodeState, peer: NodeId) -> bool:
-    progress = state.leading.progress[peer]
-    return (
-        progress.state is ProgressState.REPLICATE
-        and progress.match_index >= state.leading.told_before_index
-        and not progress.inflights.full
+def _keeps_up(state: NodeState, voter: NodeId) -> bool:
+    """The leader, too, counts for what is on its disk."""
+    if state.match_index_of(voter) < state.leading.told_before_index:
+        return False
+    progress = state.leading.progress.get(voter)
+    return progress is None or (
+        progress.state is ProgressState.REPLICATE and not progress.inflights.full
     )
 
 

@@ -137,6 +137,7 @@ class Group:
         self.configuration = Configuration(voters=tuple(names(size)))
         self.members: dict[NodeId, Member] = {}
         self.down: set[NodeId] = set()
+        self.slow_disks: set[NodeId] = set()  # their writes begin and do not end
         self.in_flight: list[AnyMessage] = []
         self.cut_links: set[tuple[NodeId, NodeId]] = set()
         self.drop: Callable[[AnyMessage], bool] = lambda message: False
@@ -199,9 +200,10 @@ class Group:
 
     def pump(self, member: Member) -> None:
         """Let one member do all that is due, writes included."""
-        while member.node.has_ready() or member.writing:
+        is_slow = member.id in self.slow_disks
+        while member.node.has_ready() or (member.writing and not is_slow):
             self.post(member.take_ready())
-            if member.writing:
+            if member.writing and not is_slow:
                 member.finish_write()
             self.check(member)
 

@@ -103,6 +103,18 @@ def test_everybody_is_sent_everything_where_too_few_keep_up() -> None:
     assert {append.target for append in appends} == {"2", "3", "4", "5"}
 
 
+def test_a_leader_whose_disk_does_not_keep_up_counts_on_two_others() -> None:
+    group = settled(3)
+    group.slow_disks.add(NodeId("1"))
+    group.propose(b"first")
+    assert group["1"].node.status().commit_index < group["1"].node.state.log.last_index
+    for _ in range(2):
+        tell_rest(group)
+    position = group.propose(b"second")
+    assert holders(group, b"second") == "123"
+    assert group["1"].node.status().commit_index == position.index
+
+
 def test_a_full_window_is_no_place_for_new_entries() -> None:
     group = Group(
         3, configure=lambda config: dataclasses.replace(thrifty(config), inflight_count_max=1)
