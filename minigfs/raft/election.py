@@ -11,7 +11,10 @@
 Three guards stand around the paper's election, each with a switch in ``RaftConfig``:
 
 * Pre-Vote (thesis 9.6): ask before counting the term up, so that a node which cannot win does not
-  disturb those who can. It changes nothing on the voter: not its term, vote, timer or role.
+  disturb those who can. It changes nothing on the voter: not its term, vote, timer or role. Who was
+  not answered asks again soon, since asking does no harm: a voter may have heard the leader a moment
+  later than others did, or stand itself. Of two equals who ask each other only one is answered at
+  first; if both were, both would stand, and split the votes.
 * CheckQuorum (thesis 6.2): a leader that hears no majority for an election timeout steps down.
 * Vote refusal while a leader is heard (thesis 4.2.3): requests from others than that leader are
   ignored, unless the leader itself asked for the election.
@@ -70,8 +73,8 @@ def admit(state: NodeState, message: AnyMessage) -> bool:
     """
     if isinstance(message, (RequestVote, PreVote)) and _leader_is_heard(state, message):
         return False
-    if isinstance(message, PreVote):
-        return True  # whatever its term: even from an old one it is answered, never dropped
+    if isinstance(message, PreVote):  # whatever its term: even from an old one it is answered
+        return not _comes_before(state, message)
     if message.term > state.current_term and not _is_granted_pre_vote(message):
         become_follower(state, term=message.term)
     if message.term < state.current_term:
@@ -96,6 +99,19 @@ def _leader_is_heard(state: NodeState, message: RequestVote | PreVote) -> bool:
         and state.leader_id != message.source
         and state.election_elapsed_ticks < state.config.election_timeout_ticks
         and not (isinstance(message, RequestVote) and message.leadership_transfer)
+    )
+
+
+def _comes_before(state: NodeState, message: PreVote) -> bool:
+    """This node has just asked the same, with an equal log and a higher id. Only just: if it gets
+    no majority, whoever asks again is answered."""
+    return (
+        state.role is Role.PRE_CANDIDATE
+        and state.election_elapsed_ticks < state.config.heartbeat_ticks
+        and message.term == state.current_term + 1
+        and message.last_log_index == state.log.last_index
+        and message.last_log_term == state.log.last_term
+        and message.source < state.node_id
     )
 
 
@@ -172,6 +188,11 @@ def tick_follower(state: NodeState) -> None:
     state.election_elapsed_ticks += 1
     if state.election_elapsed_ticks >= state.election_timeout_ticks and is_promotable(state):
         campaign(state)
+    elif (
+        state.role is Role.PRE_CANDIDATE
+        and state.election_elapsed_ticks % state.config.heartbeat_ticks == 0
+    ):
+        _ask_for_pre_votes(state)
 
 
 def is_promotable(state: NodeState) -> bool:
@@ -199,7 +220,15 @@ def campaign(state: NodeState) -> None:
     state.role = Role.PRE_CANDIDATE
     state.restart_election_timer()
     state.votes = {state.node_id: True}
+    _ask_for_pre_votes(state)
+    _count_pre_votes(state)
+
+
+def _ask_for_pre_votes(state: NodeState) -> None:
+    """All voters that have not answered."""
     for voter in _other_voters(state):
+        if voter in state.votes:
+            continue
         state.send(
             PreVote(
                 source=state.node_id,
@@ -209,7 +238,6 @@ def campaign(state: NodeState) -> None:
                 last_log_term=state.log.last_term,
             )
         )
-    _count_pre_votes(state)
 
 
 def start_election(state: NodeState, *, leadership_transfer: bool = False) -> None:

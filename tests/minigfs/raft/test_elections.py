@@ -175,6 +175,61 @@ def test_a_leader_that_is_the_asker_is_not_a_reason_to_refuse() -> None:
     assert group["1"].is_leader
 
 
+def test_two_equals_who_ask_at_the_same_time_do_not_split_the_votes() -> None:
+    group = Group(3)
+    group.elect("1")
+    group.crash("1")
+    for member in group.alive:
+        member.node.state.election_elapsed_ticks = ELECTION_TICKS
+    for member in group.alive:
+        member.node.campaign()
+    group.run()
+    assert group.leader().id == "3"
+    assert [term_of(group, name) for name in "23"] == [2, 2]
+
+
+def test_an_equal_that_reaches_no_majority_gives_way() -> None:
+    """Of those who are left only node 2 reaches all others, and its id is the lowest."""
+    group = Group(5)
+    group.elect("1")
+    group.crash("1")
+    group.crash("5")
+    group.disconnect("3", "4")
+    for member in group.alive:
+        member.node.state.election_elapsed_ticks = ELECTION_TICKS
+    for member in group.alive:
+        member.node.campaign()
+    group.run()
+    assert not group.leaders()
+    group.tick(2)
+    assert group.leader().id == "2"
+
+
+def test_who_was_not_answered_asks_again_before_the_next_timeout() -> None:
+    """The voter heard the leader a moment later than the asker did."""
+    group = Group(3)
+    group.elect("1")
+    group.crash("1")
+    group["2"].node.state.election_elapsed_ticks = ELECTION_TICKS
+    group["3"].node.state.election_elapsed_ticks = ELECTION_TICKS - 2
+    group["2"].node.campaign()
+    group.run()
+    assert group["2"].node.status().role is Role.PRE_CANDIDATE
+    group.tick(2)
+    assert group.leader().id == "2"
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_a_lost_leader_is_replaced_within_the_longest_timeout(size: int) -> None:
+    """Also if timers end together, as they do here: all members tick as one."""
+    for seed in range(200):
+        group = Group(size, seed=seed)
+        group.elect("1")
+        group.tick(seed % 7)
+        group.crash("1")
+        group.await_leader(2 * ELECTION_TICKS)
+
+
 # CheckQuorum
 
 
