@@ -9,10 +9,10 @@ call's deadline.
 
 A server may also be silent: stopped, cut off, or busy with this very request. Its first try gets
 ``TRY_MS`` on top of what the request asks it to wait; then the others are asked, who know by then
-if somebody else leads. If for ``SETTLE_MS`` nobody does, the silent one is asked again; from its
-third try on it has twice the time of the one before, so that a leader which is merely slow gets its
-answer through. (Not from the second: a stopped leader and a long election would cost three seconds
-and more.)
+if somebody else leads. If for ``SETTLE_MS`` nobody does, the silent one is asked again. That try is
+short, because somebody else may be elected meanwhile; each further one has twice the time of the
+one before, so that a leader which is merely slow gets its answer through. That a server was silent
+is remembered until it answers: the next call, too, asks it last, and not for long.
 
 Every request must bear repetition: a try that broke or was late may have been executed, and the
 next try is the same request (a change carries its origin, see ``minigfs.ids.Origin``).
@@ -44,6 +44,7 @@ __all__ = ["GroupCaller"]
 
 TRY_MS = 1_000  # a healthy leader answers in milliseconds; a stopped one must not cost much more
 SETTLE_MS = 500  # what an election takes, once the others miss their leader
+SILENT_TRY_MS = 250  # of a server that was silent before, while others may come to lead
 FIRST_PAUSE_MS = 10
 PAUSE_MS_MAX = 160
 
@@ -75,6 +76,7 @@ class GroupCaller:
         self._addresses = self._given
         self._clock: Clock = clock or SystemClock()
         self._leader = self._addresses[0]
+        self._silent: set[Address] = set()  # those whose last try was late
 
     @property
     def leader(self) -> Address:
@@ -112,10 +114,16 @@ class GroupCaller:
         """
         leader, began_ms = self._leader, self._clock.monotonic_ms()
         try:  # almost always this is all
-            return self._pool.call(leader, request, timeout_ms=min(answer_ms + TRY_MS, timeout_ms))
+            reply = self._pool.call(leader, request, timeout_ms=min(answer_ms + TRY_MS, timeout_ms))
         except TROUBLES as error:
-            search = _Search(self._addresses, leader, timeout_ms, began_ms, self._clock)
+            search = _Search(
+                self._addresses, leader, self._silent, timeout_ms, began_ms, self._clock
+            )
             self._learn(search, leader, error)
+        else:
+            if self._silent:
+                self._silent.discard(leader)
+            return reply
         while (address := search.take() if once else self._next(search)) is not None:
             try:
                 reply = self._pool.call(
@@ -125,6 +133,7 @@ class GroupCaller:
                 self._learn(search, address, error)
             else:
                 self._leader = address
+                self._silent.discard(address)
                 return reply
         raise search.verdict(is_change=is_change)
 
@@ -168,27 +177,30 @@ class _Search:
         self,
         addresses: Sequence[Address],
         leader: Address,
+        silent: set[Address],
         timeout_ms: int,
         began_ms: int,
         clock: Clock,
     ) -> None:
-        """It begins when ``leader`` has been asked."""
+        """It begins when ``leader`` has been asked. All calls share ``silent``."""
         self._clock = clock
         self._timeout_ms = timeout_ms
         self._deadline_ms = began_ms + timeout_ms
         self._addresses = list(dict.fromkeys((leader, *addresses)))
-        self._round = deque(self._addresses[1:])
+        self._silent = silent
         self._asked = {leader}  # in this round
         self._pause_ms = FIRST_PAUSE_MS
-        self._late: dict[Address, int] = {}  # how often each kept us waiting
+        self._late: dict[Address, int] = {}  # how often each kept this call waiting
         self._not_before_ms: dict[Address, int] = {}
         self._trouble: dict[Address, ClusterError] = {}  # the last of each
+        self._round = self._new_round()
         self.may_have_run = False
 
     @property
     def first(self) -> Address:
-        """Who would be asked next, for other calls to begin with."""
-        return self._round[0] if self._round else self._addresses[0]
+        """Who would be asked next, for other calls to begin with: nobody who was silent."""
+        known = (*self._round, *self._addresses)
+        return next((one for one in known if one not in self._silent), self._addresses[0])
 
     def take(self) -> Address | None:
         """The next of this round; None at its end, or when the time is up."""
@@ -209,14 +221,20 @@ class _Search:
         left_ms = self._deadline_ms - LAST_TRY_MS - now_ms
         if left_ms <= 0:
             return None
-        self._round = deque(sorted(self._addresses, key=lambda one: self._late.get(one, 0)))
+        self._round = self._new_round()
         self._asked.clear()
         pause_ms = min(self._pause_ms, left_ms)
         self._pause_ms = min(2 * self._pause_ms, PAUSE_MS_MAX)
         return pause_ms
 
+    def _new_round(self) -> deque[Address]:
+        """Everybody, those that were silent last."""
+        return deque(sorted(self._addresses, key=lambda one: one in self._silent))
+
     def try_ms(self, address: Address, answer_ms: int) -> int:
-        patience_ms = answer_ms + (TRY_MS << max(0, self._late.get(address, 0) - 1))
+        others_may_lead = len(self._addresses) > 1
+        first_ms = SILENT_TRY_MS if others_may_lead and address in self._silent else TRY_MS
+        patience_ms = answer_ms + (first_ms << max(0, self._late.get(address, 0) - 1))
         return max(1, min(patience_ms, self._deadline_ms - self._clock.monotonic_ms()))
 
     def learn(self, address: Address, error: ClusterError) -> None:
@@ -228,10 +246,13 @@ class _Search:
                 "the change may have been made before its session ended: look, then ask again"
             ) from error
         self._trouble[address] = error
+        self.may_have_run |= isinstance(error, OutcomeUnknown | DeadlineExceeded)
+        if isinstance(error, DeadlineExceeded):
+            self._was_silent(address)
+        else:
+            self._silent.discard(address)
         if isinstance(error, NotLeader):
             self._redirected(error)
-        elif isinstance(error, OutcomeUnknown | DeadlineExceeded):
-            self._silent(address, error)
 
     def _redirected(self, error: NotLeader) -> None:
         leader = error.hint
@@ -239,13 +260,13 @@ class _Search:
             return
         if leader not in self._addresses:  # a member that has joined since we were told of them
             self._addresses.append(leader)
-        self._round.appendleft(leader)
+        if leader not in self._silent:  # else the follower has not noticed yet: it has its turn
+            self._round.appendleft(leader)
 
-    def _silent(self, address: Address, error: OutcomeUnknown | DeadlineExceeded) -> None:
-        self.may_have_run = True
-        if isinstance(error, DeadlineExceeded):
-            self._late[address] = self._late.get(address, 0) + 1
-            self._not_before_ms[address] = self._clock.monotonic_ms() + SETTLE_MS
+    def _was_silent(self, address: Address) -> None:
+        self._silent.add(address)
+        self._late[address] = self._late.get(address, 0) + 1
+        self._not_before_ms[address] = self._clock.monotonic_ms() + SETTLE_MS
 
     def verdict(self, *, is_change: bool) -> ClusterError:
         """Why nobody answered, in one line that names who was asked."""

@@ -98,6 +98,36 @@ def test_a_stopped_leader_costs_less_than_a_second_and_a_half(
     assert seconds(make, client, "/c") < 0.5, "the stopped one is asked first no more"
 
 
+def test_a_stopped_leader_and_a_long_election_cost_no_more_than_the_election(
+    masters: FakeMasters, caller: NewCaller
+) -> None:
+    client = caller()
+    make(client, "/a")
+    masters.silent.add(0)
+    masters.elect(None)
+    masters.elect_in(1, 1.75)
+    assert 1.7 < seconds(make, client, "/b") < 2.3
+
+
+def test_who_asks_around_once_in_a_while_does_not_wait_for_the_stopped_leader_each_time() -> None:
+    with FakeMasters() as masters:
+        pool = ConnectionPool(SECURITY)
+        group = GroupCaller(pool, masters.addresses)
+
+        def ask() -> None:
+            with pytest.raises(NoQuorum):
+                group.call(OpenSession(), timeout_ms=1_200, once=True)
+
+        masters.silent.add(0)
+        masters.elect(None)
+        assert seconds(ask) >= 1.0
+        assert seconds(ask) < 0.6
+        masters.silent.clear()
+        masters.elect(0)
+        assert group.call(OpenSession(), timeout_ms=1_200, once=True).session_id
+        pool.close()
+
+
 def test_a_leader_that_is_merely_slow_gets_its_answer_through(
     masters: FakeMasters, caller: NewCaller
 ) -> None:
