@@ -12,9 +12,9 @@ Three guards stand around the paper's election, each with a switch in ``RaftConf
 
 * Pre-Vote (thesis 9.6): ask before counting the term up, so that a node which cannot win does not
   disturb those who can. It changes nothing on the voter: not its term, vote, timer or role. Who was
-  not answered asks again soon, since asking does no harm: a voter may have heard the leader a moment
-  later than others did, or stand itself. Of two equals who ask each other only one is answered at
-  first; if both were, both would stand, and split the votes.
+  not answered asks again soon: a voter may have heard the leader a moment later than others did, or
+  ask itself. Of two equals who ask each other only one is answered at first; if both were, both
+  would stand, and split the votes.
 * CheckQuorum (thesis 6.2): a leader that hears no majority for an election timeout steps down.
 * Vote refusal while a leader is heard (thesis 4.2.3): requests from others than that leader are
   ignored, unless the leader itself asked for the election.
