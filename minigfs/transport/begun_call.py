@@ -21,26 +21,28 @@ class BegunCall(ClosedOnExit, Generic[ReplyT]):
     def __init__(
         self,
         request: Request[ReplyT],
-        stream: Stream | None,
+        begun: Stream | ClusterError,
         deadline: Deadline,
         *,
         try_ms: int,
-        call: Callable[[int], ReplyT],
+        ask_around: Callable[[ClusterError], ReplyT],
     ) -> None:
-        """``stream`` waits for the answer, ``try_ms`` at most; if it has none, or there is no
-        stream, ``call`` asks with the milliseconds that are left."""
+        """``begun`` is the call under way, or why there is none. Its answer is waited for
+        ``try_ms`` at most; if it has none, ``ask_around`` is told why and asks others."""
         self._request = request
-        self._stream = stream
+        self._begun = begun
         self._deadline = deadline
         self._try_ms = try_ms
-        self._call = call
+        self._ask_around = ask_around
 
     def answer(self) -> ReplyT:
         """May wait until the deadline, which was set when the call began. Once only."""
-        if self._stream is not None:
-            with suppress(ClusterError):
-                return self._answer_of(self._stream)
-        return self._call(self._left_ms())
+        if isinstance(self._begun, Stream):
+            try:
+                return self._answer_of(self._begun)
+            except ClusterError as error:
+                return self._ask_around(error)
+        return self._ask_around(self._begun)
 
     def _answer_of(self, stream: Stream) -> ReplyT:
         reply_type = reply_type_of(type(self._request))
@@ -56,5 +58,5 @@ class BegunCall(ClosedOnExit, Generic[ReplyT]):
         return LAST_TRY_MS
 
     def close(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
+        if isinstance(self._begun, Stream):
+            self._begun.close()

@@ -21,7 +21,6 @@ next try is the same request (a change carries its origin, see ``minigfs.ids.Ori
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 
 from minigfs.errors import (
     ClusterError,
@@ -116,14 +115,49 @@ class GroupCaller:
         try:  # almost always this is all
             reply = self._pool.call(leader, request, timeout_ms=min(answer_ms + TRY_MS, timeout_ms))
         except TROUBLES as error:
-            search = _Search(
-                self._addresses, leader, self._silent, timeout_ms, began_ms, self._clock
-            )
-            self._learn(search, leader, error)
+            search = self._search_after(leader, error, timeout_ms, began_ms)
         else:
             if self._silent:
                 self._silent.discard(leader)
             return reply
+        return self._ask_around(search, request, answer_ms, is_change=is_change, once=once)
+
+    def begin(self, request: Request[ReplyT], *, timeout_ms: int) -> BegunCall[ReplyT]:
+        """Send a request that changes nothing to whoever answered last; who waits for the answer
+        asks around, as ``call`` does, if that one has none."""
+        leader, began_ms = self._leader, self._clock.monotonic_ms()
+        deadline = Deadline(self._clock, timeout_ms)
+        begun: Stream | ClusterError
+        try:
+            begun = self._pool.open_stream(leader, request, timeout_ms=min(TRY_MS, timeout_ms))
+        except TROUBLES as error:
+            begun = error
+
+        def ask_around(error: ClusterError) -> ReplyT:
+            search = self._search_after(leader, error, timeout_ms, began_ms)
+            return self._ask_around(search, request)
+
+        return BegunCall(request, begun, deadline, try_ms=TRY_MS, ask_around=ask_around)
+
+    def _search_after(
+        self, leader: Address, error: ClusterError, timeout_ms: int, began_ms: int
+    ) -> "_Search":
+        """A search that begins with what became of the leader's try; raises what is no trouble."""
+        if not isinstance(error, TROUBLES):
+            raise error
+        search = _Search(self._addresses, leader, self._silent, timeout_ms, began_ms, self._clock)
+        self._learn(search, leader, error)
+        return search
+
+    def _ask_around(
+        self,
+        search: "_Search",
+        request: Request[ReplyT],
+        answer_ms: int = 0,
+        *,
+        is_change: bool = False,
+        once: bool = False,
+    ) -> ReplyT:
         while (address := search.take() if once else self._next(search)) is not None:
             try:
                 reply = self._pool.call(
@@ -141,23 +175,6 @@ class GroupCaller:
         search.learn(address, error)
         if self._leader == address:
             self._leader = search.first
-
-    def begin(self, request: Request[ReplyT], *, timeout_ms: int) -> BegunCall[ReplyT]:
-        """Send a request that changes nothing to whoever answered last; who waits for the answer
-        asks around, as ``call`` does, if that one has none."""
-        deadline = Deadline(self._clock, timeout_ms)
-        stream: Stream | None = None
-        with suppress(ClusterError):
-            stream = self._pool.open_stream(
-                self._leader, request, timeout_ms=min(TRY_MS, timeout_ms)
-            )
-        return BegunCall(
-            request,
-            stream,
-            deadline,
-            try_ms=TRY_MS,
-            call=lambda left_ms: self.call(request, timeout_ms=left_ms),
-        )
 
     def _next(self, search: "_Search") -> Address | None:
         """Who to ask now; waits while nobody is worth asking, None when the time is up."""
@@ -182,7 +199,7 @@ class _Search:
         began_ms: int,
         clock: Clock,
     ) -> None:
-        """It begins when ``leader`` has been asked. All calls share ``silent``."""
+        """It begins when ``leader`` has been asked. ``silent`` is shared by all searches."""
         self._clock = clock
         self._timeout_ms = timeout_ms
         self._deadline_ms = began_ms + timeout_ms

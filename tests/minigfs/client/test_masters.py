@@ -310,6 +310,18 @@ def test_a_request_that_was_begun_is_answered_by_whoever_leads(
     assert len(masters.asked) <= 3
 
 
+def test_a_stopped_leader_costs_a_request_that_was_begun_no_more_than_a_call(
+    masters: FakeMasters, caller: NewCaller
+) -> None:
+    client = caller()
+    make(client, "/a")
+    masters.silent.add(0)
+    masters.elect(1)
+    with client.begin(OpenSession()) as begun:
+        assert seconds(begun.answer) < 1.5
+    assert seconds(make, client, "/b") < 0.5
+
+
 def test_a_request_that_was_begun_with_nobody_there_fails_as_a_call_does() -> None:
     pool = ConnectionPool(SECURITY)
     group = GroupCaller(pool, ["127.0.0.1:1"])

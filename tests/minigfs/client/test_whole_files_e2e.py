@@ -27,6 +27,7 @@ from minigfs.master.messages import (
 )
 from minigfs.transport.begun_call import BegunCall
 from minigfs.transport.group import GroupCaller
+from minigfs.transport.stream import Stream
 from tests.minigfs.client.test_files_e2e import read_file, until
 from tests.storage_cluster import StorageCluster
 
@@ -140,8 +141,8 @@ def test_an_interrupted_write_waits_for_no_answer_and_ends_its_call(
     monkeypatch.setattr(FileWriter, "finish", interrupt)
     with pytest.raises(KeyboardInterrupt):
         client.write_file("/interrupted/small", b"data")
-    stream = calls[0]._stream
-    assert stream is not None
+    stream = calls[0]._begun
+    assert isinstance(stream, Stream)
     assert not stream._open
     assert not client.exists("/interrupted/small")
 
