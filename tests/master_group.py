@@ -29,6 +29,7 @@ from minigfs.transport.client import ConnectionPool
 from minigfs.transport.messages import ReplyT, Request
 from minigfs.transport.security import Security, create_token, load_token
 from tests.link_proxy import LinkProxy
+from tests.stopping import stop
 
 __all__ = ["MasterGroup", "MasterHandle"]
 
@@ -169,10 +170,10 @@ class MasterGroup:
                 return
 
     def pause(self, name: str) -> None:
-        self._signal(name, signal.SIGSTOP)
+        stop(self._process(name))
 
     def resume(self, name: str) -> None:
-        self._signal(name, signal.SIGCONT)
+        self._process(name).send_signal(signal.SIGCONT)
 
     def others(self, name: str) -> list[str]:
         return [other for other in self.masters if other != name]
@@ -269,10 +270,10 @@ class MasterGroup:
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
 
-    def _signal(self, name: str, number: signal.Signals) -> None:
+    def _process(self, name: str) -> "subprocess.Popen[bytes]":
         process = self.masters[name].process
         assert process is not None, f"master {name} does not run"
-        process.send_signal(number)
+        return process
 
     def _end(self) -> None:
         for name in self._running():

@@ -28,6 +28,7 @@ from minigfs.client.client import MinigfsClient
 from minigfs.client.config import ClientConfig
 from minigfs.transport.security import create_token, load_token
 from tests.link_proxy import LinkProxy
+from tests.stopping import stop
 
 __all__ = ["ChunkserverHandle", "StorageCluster"]
 
@@ -244,7 +245,7 @@ class StorageCluster:
         self.master_process = None
 
     def pause_chunkserver(self, number: int) -> None:
-        _running(self.chunkservers[number].process).send_signal(signal.SIGSTOP)
+        stop(_running(self.chunkservers[number].process))
 
     def resume_chunkserver(self, number: int) -> None:
         _running(self.chunkservers[number].process).send_signal(signal.SIGCONT)

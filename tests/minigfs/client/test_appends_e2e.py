@@ -25,6 +25,7 @@ from minigfs.master.messages import Stat
 from minigfs.transport.client import ConnectionPool
 from tests.append_history import AppendHistory, make_record
 from tests.chunk_damage import chunk_file, flip, flip_records
+from tests.stopping import stop
 from tests.storage_cluster import StorageCluster
 
 pytestmark = pytest.mark.e2e
@@ -281,7 +282,7 @@ def inject(cluster: StorageCluster, fault: str, number: int) -> None:
     elif fault == "stop":
         process = cluster.chunkservers[number].process
         assert process is not None
-        process.send_signal(signal.SIGSTOP)
+        stop(process)
         time.sleep(4.0)
         process.send_signal(signal.SIGCONT)
     else:

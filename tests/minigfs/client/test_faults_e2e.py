@@ -19,6 +19,7 @@ from minigfs.chunkserver.chunk_file import decode_header, encode_header
 from minigfs.client import upload
 from minigfs.client.client import MinigfsClient
 from minigfs.errors import CorruptChunk, NoSpace, Unreachable
+from tests.stopping import stop
 from tests.storage_cluster import StorageCluster
 
 pytestmark = pytest.mark.e2e
@@ -156,7 +157,7 @@ def test_a_server_that_hangs_holds_up_a_read_for_a_moment_only(cluster: StorageC
     (chunk,) = client.locations("/hanging").chunks
     hanging = cluster.chunkservers[cluster.number_of(chunk.replicas[chunk.handle % 3].address)]
     assert hanging.process is not None
-    hanging.process.send_signal(signal.SIGSTOP)
+    stop(hanging.process)
     try:
         for seconds_max in (STALL_SECONDS_MAX, 0.5):  # the second reader knows
             started = time.monotonic()
@@ -178,7 +179,7 @@ def test_a_server_that_stops_between_two_reads_costs_less_than_a_second(
     (chunk,) = client.locations("/hedged").chunks
     slow = cluster.chunkservers[cluster.number_of(chunk.replicas[chunk.handle % 3].address)]
     assert slow.process is not None
-    slow.process.send_signal(signal.SIGSTOP)
+    stop(slow.process)
     try:
         started = time.monotonic()
         assert reader.read_at(0, CHUNK) == content

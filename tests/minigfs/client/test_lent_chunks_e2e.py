@@ -19,6 +19,7 @@ from minigfs.errors import AuthenticationFailed, CorruptChunk
 from minigfs.master.messages import LocatedChunk
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.security import Security
+from tests.stopping import stop
 from tests.storage_cluster import CLUSTER_ID, ChunkserverHandle, StorageCluster
 
 pytestmark = pytest.mark.e2e
@@ -125,7 +126,7 @@ def test_a_server_that_hangs_or_is_dead_is_read_around(cluster: StorageCluster) 
     written(client, "/hangs", CONTENT[:200_000])
     server, _ = lender(cluster, client.locations("/hangs").chunks[0])
     assert server.process is not None
-    server.process.send_signal(signal.SIGSTOP)
+    stop(server.process)
     try:
         assert client.open_reader("/hangs").read_at(0, 200_000) == CONTENT[:200_000]
     finally:
