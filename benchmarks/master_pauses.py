@@ -63,8 +63,8 @@ SNAPSHOT_INDEX = 3_000_000
 SECURITY = Security(b"t" * 32, "bench")
 CONFIG = FileSystemConfig(cluster_id="bench")
 SERVERS = tuple(ChunkserverId(f"cs-{number:016x}") for number in range(5))
-REPORT_PART_CHUNKS = 2_000  # as chunkservers do
-REPORT_PAUSE_S = 0.02
+REPORT_PART_CHUNKS = 1_000  # as chunkservers do
+REPORT_PAUSE_S = 0.01
 METER_S = 0.001
 
 Figures = dict[str, float]

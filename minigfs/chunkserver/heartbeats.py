@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 0.5  # a new leader places no chunk on a server before it has heard of it
 _RETRY_SECONDS = 0.1  # while no master answers: a starting cluster is whole as soon as one does
-_NEXT_PART_SECONDS = 0.02
+_NEXT_PART_SECONDS = 0.01
 _TIMEOUT_MS = 1_200  # one silent leader, and a look at who leads now
 _STOP_TIMEOUT_S = 3.0
 _DELETING_MS_MAX = 500

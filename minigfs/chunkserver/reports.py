@@ -17,7 +17,7 @@ from minigfs.ids import ChunkHandle
 
 __all__ = ["ChunkReport", "ReportLedger"]
 
-_CHUNKS_PER_REPORT_MAX = 2_000  # a few milliseconds of the master; the rest goes next time
+_CHUNKS_PER_REPORT_MAX = 1_000  # a few milliseconds of the master; the rest goes next time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

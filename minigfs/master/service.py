@@ -83,6 +83,8 @@ __all__ = ["FileSystemService", "master_addresses"]
 
 logger = logging.getLogger(__name__)
 
+LARGE_REPORT_CHUNKS = 200  # of a heartbeat: from there on it is milliseconds of the loop
+
 _ReplyT = TypeVar("_ReplyT", bound=commands.CommandReply)
 
 
@@ -114,6 +116,7 @@ class FileSystemService:
         self._chunkserver_care = ChunkserverCare(
             config, clock, state=lambda: self.state, leading=self._leading, change=self._change
         )
+        self._large_reports = asyncio.Lock()
         self._housekeeping: set[asyncio.Task[None]] = set()  # of this term; one that ends is let go
         self._appends = Appends(
             clock=clock,
@@ -423,9 +426,12 @@ class FileSystemService:
                 f"this is {self._config.cluster_id!r}: give it this cluster's master, "
                 "or an empty directory"
             )
-        tenure = self._leading()
-        reply = tenure.membership.heartbeat(request, self.state, tenure.now_ms)
-        tenure.server_spoke()
+        if len(request.chunks) > LARGE_REPORT_CHUNKS:
+            async with self._large_reports:  # one a turn of the loop, however many servers report
+                await asyncio.sleep(0)
+                tenure, reply = self._hear(request)
+        else:
+            tenure, reply = self._hear(request)
         reply = await with_repair_orders(
             reply, request, tenure, lambda: self.state, self._barrier.wait
         )
@@ -437,6 +443,12 @@ class FileSystemService:
             delete=(*reply.delete, *delete),
         )
         return tenure.under_history(request, reply, self.state.tenures, self._host.commit_index)
+
+    def _hear(self, beat: Heartbeat) -> tuple[Tenure, HeartbeatReply]:
+        tenure = self._leading()
+        reply = tenure.membership.heartbeat(beat, self.state, tenure.now_ms)
+        tenure.server_spoke()
+        return tenure, reply
 
     async def _report_damage(self, request: ReportDamage) -> Empty:
         tenure = self._leading()

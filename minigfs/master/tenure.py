@@ -41,7 +41,7 @@ REPORT_GRACE_MS = 10_000  # a chunkserver heartbeats twice a second, and may be 
 PLACEMENT_GRACE_MS = 1_500  # two heartbeats: better wait than write everything to one server
 logger = logging.getLogger(__name__)
 
-HEALTH_SLICE_CHUNKS = 2_000  # a few milliseconds of the event loop
+HEALTH_SLICE_CHUNKS = 1_000  # a few milliseconds of the event loop
 
 
 class Tenure:

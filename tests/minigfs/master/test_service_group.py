@@ -14,10 +14,12 @@ import pytest
 
 from minigfs.config import FileSystemConfig
 from minigfs.errors import FileMissing, NotLeader, StaleRequest
-from minigfs.ids import ChunkserverId, FileId, Origin
+from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId, Origin
 from minigfs.master.append_messages import EndAppend, GetAppendTarget, PatchFile, SealFile
 from minigfs.master.examine_messages import Examine
+from minigfs.master.heartbeat_messages import ReplicaReport
 from minigfs.master.leadership import Leadership
+from minigfs.master.membership import Membership
 from minigfs.master.messages import (
     AllocateChunks,
     Change,
@@ -44,7 +46,7 @@ from minigfs.master.messages import (
     Stat,
 )
 from minigfs.master.options import MasterOptions
-from minigfs.master.service import FileSystemService
+from minigfs.master.service import LARGE_REPORT_CHUNKS, FileSystemService
 from minigfs.master.tree_messages import (
     AwaitClone,
     Clone,
@@ -323,6 +325,39 @@ def test_a_new_leader_knows_no_server_until_it_speaks_and_waits_no_longer(tmp_pa
         assert {replica.chunkserver_id for replica in chunk.replicas} == {"s0", "s1"}
 
     with_group(tmp_path, test)
+
+
+def test_large_reports_of_many_servers_are_heard_one_a_turn_of_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = 0
+    heard: list[int] = []
+    hear = Membership.heartbeat
+
+    def noted(*arguments: Any) -> Any:
+        heard.append(turn)
+        return hear(*arguments)
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async def test(group: Group) -> None:
+        leader = await group.leader()
+        counting = asyncio.create_task(count_turns())
+        chunks = [
+            ReplicaReport(ChunkHandle(handle), ChunkVersion(1), 10)
+            for handle in range(1, LARGE_REPORT_CHUNKS + 2)
+        ]
+        beats = [beat(f"s{number}", full=True, chunks=chunks) for number in range(5)]
+        await asyncio.gather(*(leader.call(one) for one in beats))
+        counting.cancel()
+
+    monkeypatch.setattr(Membership, "heartbeat", noted)
+    with_group(tmp_path, test)
+    assert len(heard) == len(set(heard)) == 5
 
 
 async def created_before(group: Group) -> tuple[CreateFile, Created, Master]:
