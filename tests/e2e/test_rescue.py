@@ -62,7 +62,8 @@ def dead(
             contents[f"/data/{number}"] = rng.randbytes(size)
         for path, content in contents.items():
             write(cluster, path, content)
-        for number in (3, 4):  # written over
+        written_over = {"/data/3", "/data/4"}
+        for number in (3, 4):
             write(cluster, f"/data/{number}", b"second" * 20_000)
             contents[f"/data/{number}"] = b"second" * 20_000
         for number in (5, 6):
@@ -76,8 +77,11 @@ def dead(
         for path, content in contents.items():
             moved = path.replace("/data/", "/moved/")
             manifest[moved] = hashlib.sha256(content).hexdigest()
-        deadline = time.monotonic() + 30
-        while not catalogued_paths(cluster) >= set(manifest):
+        deadline = time.monotonic() + 60  # three passes
+        while True:  # until all servers have heard a pass to its end
+            paths = catalogued_paths(cluster)
+            if paths >= set(manifest) and not paths & written_over:
+                break
             assert time.monotonic() < deadline, "the servers were not told of all names"
             time.sleep(0.2)
         cluster.kill_everything()
