@@ -48,6 +48,14 @@ def make(client: MasterCaller, path: str) -> None:
     client.change(MakeDirectory(path=path))
 
 
+def client_of_a_stopped_leader(masters: FakeMasters, caller: NewCaller) -> MasterCaller:
+    """It has made "/a" there."""
+    client = caller()
+    make(client, "/a")
+    masters.silent.add(0)
+    return client
+
+
 def seconds(work: object, *arguments: object) -> float:
     began = time.monotonic()
     assert callable(work)
@@ -90,9 +98,7 @@ def test_a_dead_leader_costs_no_more_than_the_election(
 def test_a_stopped_leader_costs_less_than_a_second_and_a_half(
     masters: FakeMasters, caller: NewCaller
 ) -> None:
-    client = caller()
-    make(client, "/a")
-    masters.silent.add(0)
+    client = client_of_a_stopped_leader(masters, caller)
     masters.elect(1)
     assert seconds(make, client, "/b") < 1.5
     assert seconds(make, client, "/c") < 0.5, "the stopped one is asked first no more"
@@ -101,9 +107,7 @@ def test_a_stopped_leader_costs_less_than_a_second_and_a_half(
 def test_a_stopped_leader_and_a_long_election_cost_no_more_than_the_election(
     masters: FakeMasters, caller: NewCaller
 ) -> None:
-    client = caller()
-    make(client, "/a")
-    masters.silent.add(0)
+    client = client_of_a_stopped_leader(masters, caller)
     masters.elect(None)
     masters.elect_in(1, 1.75)
     assert 1.7 < seconds(make, client, "/b") < 2.5
@@ -162,9 +166,7 @@ def test_a_session_the_masters_forgot_is_replaced_without_a_word(
 def test_a_session_forgotten_between_two_tries_leaves_the_outcome_unknown(
     masters: FakeMasters, caller: NewCaller
 ) -> None:
-    client = caller()
-    make(client, "/a")
-    masters.silent.add(0)
+    client = client_of_a_stopped_leader(masters, caller)
     masters.elect(1)
     masters.forget_sessions()
     with pytest.raises(OutcomeUnknown, match="session ended"):
@@ -313,9 +315,7 @@ def test_a_request_that_was_begun_is_answered_by_whoever_leads(
 def test_a_stopped_leader_costs_a_request_that_was_begun_no_more_than_a_call(
     masters: FakeMasters, caller: NewCaller
 ) -> None:
-    client = caller()
-    make(client, "/a")
-    masters.silent.add(0)
+    client = client_of_a_stopped_leader(masters, caller)
     masters.elect(1)
     with client.begin(OpenSession()) as begun:
         assert seconds(begun.answer) < 1.8
