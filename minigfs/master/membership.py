@@ -20,6 +20,7 @@ from itertools import islice
 from msgspec.structs import replace as with_fields
 
 from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion
+from minigfs.master.handle_set import HandleSet
 from minigfs.master.heartbeat_messages import (
     AheadReplica,
     Heartbeat,
@@ -50,11 +51,11 @@ class Server:
     reported: bool = False  # its full report is in, all of it
     report: int = 0  # the full report that its next part belongs to
     next_part: int = 0
-    held: set[ChunkHandle] = field(default_factory=set)
+    held: HandleSet = field(default_factory=HandleSet)
     confirmed: dict[ChunkHandle, int] = field(default_factory=dict)  # published, when
-    damaged: set[ChunkHandle] = field(default_factory=set)
-    doomed: dict[ChunkHandle, None] = field(default_factory=dict)  # to be deleted, in order
-    strays: dict[ChunkHandle, None] = field(default_factory=dict)  # held, and not in their sets
+    damaged: HandleSet = field(default_factory=HandleSet)
+    doomed: HandleSet = field(default_factory=HandleSet)  # to be deleted
+    strays: HandleSet = field(default_factory=HandleSet)  # held, and not in their sets
     ahead: dict[ChunkHandle, ChunkVersion] = field(default_factory=dict)
     recent_creations: int = 0
 
@@ -146,9 +147,9 @@ class Membership:
 
     def _start_over(self, server: Server, now_ms: int) -> None:
         server.reported = False
-        server.held = set()
-        server.doomed = {}
-        server.strays = {}
+        server.held = HandleSet()
+        server.doomed = HandleSet()
+        server.strays = HandleSet()
         server.ahead = {}
         server.confirmed = {
             handle: at_ms
@@ -167,7 +168,7 @@ class Membership:
                 server.ahead[handle] = report.version
             if chunk is None:
                 if handle < state.next_handle:
-                    server.doomed[handle] = None
+                    server.doomed.add(handle)
                 continue
             if not _matches(chunk, report):
                 server.damaged.add(handle)
@@ -175,7 +176,7 @@ class Membership:
             elif is_anew:  # a first report, or a full one, cannot know what its readers met
                 server.damaged.discard(handle)
             if server.chunkserver_id not in chunk.replicas and report.version <= chunk.version:
-                server.strays[handle] = None
+                server.strays.add(handle)
                 self.news.append(handle)
 
     def _take_gone(self, server: Server, gone: Iterable[ChunkHandle]) -> None:
@@ -183,8 +184,8 @@ class Membership:
             server.held.discard(handle)
             server.confirmed.pop(handle, None)
             server.damaged.discard(handle)
-            server.doomed.pop(handle, None)
-            server.strays.pop(handle, None)
+            server.doomed.discard(handle)
+            server.strays.discard(handle)
             server.ahead.pop(handle, None)
             self.news.append(handle)
 
@@ -297,7 +298,7 @@ class Membership:
             holders = [s for s in self._of(replicas) if s.is_alive(now_ms) and s.may_hold(handle)]
             for server in holders:
                 if server.reported:
-                    server.doomed[handle] = None
+                    server.doomed.add(handle)
             if not holders:
                 forgotten.append(handle)
         return tuple(forgotten)

@@ -83,7 +83,7 @@ class Rebalance:
         for _ in range(2):
             cursor = self._cursors.get(server.chunkserver_id)
             if cursor is None:
-                cursor = self._cursors[server.chunkserver_id] = iter(tuple(server.held))
+                cursor = self._cursors[server.chunkserver_id] = iter(server.held)
             for handle in cursor:
                 chunk = state.chunks.get(handle)
                 if chunk is not None and chunk.length_bytes:

@@ -118,7 +118,7 @@ class Repairs:
         took_ms = max(now_ms - self._made[0][0], 1_000)
         return sum(count for _, count in self._made) * 1000 // took_ms
 
-    def look_at(self, handles: Sequence[ChunkHandle]) -> None:
+    def look_at(self, handles: Collection[ChunkHandle]) -> None:
         """Something may have happened to these chunks."""
         self._queue.look_at(handles)
 
@@ -161,7 +161,7 @@ class Repairs:
             self._book.end(change.handle)
             for server in self._membership.servers((*change.add, *change.remove)):
                 if server.may_hold(change.handle):
-                    server.strays[change.handle] = None
+                    server.strays.add(change.handle)
         self._queue.look_at([change.handle for change in changes])
 
     def orders_for(self, chunkserver_id: ChunkserverId) -> tuple[CopyOrder, ...]:
@@ -179,14 +179,13 @@ class Repairs:
         if server is None or not server.reported:
             return ()
         deletable: list[ChunkHandle] = []
-        for handle in list(islice(server.strays, STRAYS_MAX)):
-            del server.strays[handle]
+        for handle in server.strays.take(STRAYS_MAX):
             chunk = state.chunks.get(handle)
             if chunk is None and handle < state.next_handle:
-                server.doomed[handle] = None
+                server.doomed.add(handle)
             if chunk is None or chunkserver_id in chunk.replicas:
                 continue
-            server.strays[handle] = None  # the last of the queue
+            server.strays.add(handle)  # the last ones now
             if self._can_do_without(chunk, now_ms):
                 deletable.append(handle)
         return tuple(deletable)
@@ -233,7 +232,7 @@ class Repairs:
     ) -> None:
         self._membership.mark_sound(report.handle, server)
         if copy is None:
-            server.strays[report.handle] = None  # dropped when it turns out to be in the set
+            server.strays.add(report.handle)  # dropped when it turns out to be in the set
             return
         self._made.append((now_ms, copy.chunk.length_bytes))
         if copy.instead_of is not None:
@@ -269,10 +268,10 @@ class Repairs:
         alive = frozenset(s.chunkserver_id for s in servers if s.is_alive(now_ms))
         full = frozenset(s.chunkserver_id for s in servers if as_candidate(s).is_full)
         for server in self._membership.servers(tuple(sorted(seen.alive - alive))):
-            self._queue.look_at((*server.held, *server.confirmed))
+            self._look_at_all_of(server)
             self._queue.look_at(self._book.withdraw(server.chunkserver_id))
         for server in self._membership.servers(tuple(sorted(draining - seen.draining))):
-            self._queue.look_at((*server.held, *server.confirmed))
+            self._look_at_all_of(server)
         reports = self._membership.full_report_count
         has_come = reports != seen.full_report_count or bool(seen.draining - draining)
         self.wants_sweep = self.wants_sweep or has_come
@@ -281,6 +280,10 @@ class Repairs:
             seen.stuck_retry_ms = now_ms + STUCK_RETRY_MS
         seen.alive, seen.full, seen.draining = alive, full, draining
         seen.full_report_count = reports
+
+    def _look_at_all_of(self, server: Server) -> None:
+        self._queue.look_at(server.held)
+        self._queue.look_at(tuple(server.confirmed))
 
     # What a chunk needs.
 

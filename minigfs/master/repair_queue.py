@@ -12,15 +12,17 @@ what is there is looked at in slices. So no step walks all chunks, however many 
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Collection, Iterator
+from itertools import chain, islice
 
 from minigfs.ids import ChunkHandle
+from minigfs.master.handle_set import HandleSet
 
 __all__ = ["RepairQueue"]
 
 _RANK_COUNT = 16
 _LATER_STEP_MS = 500
+_TAKEN_AT_ONCE = 100  # of those that were to be looked at together
 
 
 class RepairQueue:
@@ -28,10 +30,10 @@ class RepairQueue:
 
     def __init__(self) -> None:
         self._inbox: deque[Iterator[ChunkHandle]] = deque()
-        self._later: dict[int, list[ChunkHandle]] = {}
-        self._ranks: tuple[dict[ChunkHandle, None], ...] = tuple({} for _ in range(_RANK_COUNT))
-        self._rank_of: dict[ChunkHandle, int] = {}
-        self._stuck: dict[ChunkHandle, None] = {}
+        self._later: dict[int, HandleSet] = {}
+        self._ranks = tuple(HandleSet() for _ in range(_RANK_COUNT))
+        self._stuck = HandleSet()
+        self._waiting = HandleSet()  # in a rank, or stuck
 
     @property
     def has_unseen(self) -> bool:
@@ -40,18 +42,19 @@ class RepairQueue:
     @property
     def waiting_count(self) -> int:
         """Chunks that need a replica: those in the queue and those that are stuck."""
-        return len(self._rank_of) + len(self._stuck)
+        return len(self._waiting)
 
-    def look_at(self, handles: Sequence[ChunkHandle]) -> None:
+    def look_at(self, handles: Collection[ChunkHandle]) -> None:
+        """What is given here is walked as the turns come: it may be a set that goes on changing."""
         if handles:
             self._inbox.append(iter(handles))
 
     def look_at_stuck(self) -> None:
-        self.look_at(tuple(self._stuck))
+        self.look_at(self._stuck)
 
     def look_later(self, handle: ChunkHandle, due_ms: int) -> None:
         self.forget(handle)
-        self._later.setdefault(due_ms // _LATER_STEP_MS + 1, []).append(handle)
+        self._later.setdefault(due_ms // _LATER_STEP_MS + 1, HandleSet()).add(handle)
 
     def draw(self, count: int, now_ms: int) -> list[ChunkHandle]:
         """The next handles to look at, at most ``count``; none of them twice."""
@@ -59,36 +62,32 @@ class RepairQueue:
             self.look_at(self._later.pop(step))
         drawn: dict[ChunkHandle, None] = {}
         while self._inbox and len(drawn) < count:
-            part = list(islice(self._inbox[0], count - len(drawn)))
-            if not part:
-                self._inbox.popleft()
-            drawn.update(dict.fromkeys(part))
+            handles = self._inbox.popleft()
+            part = list(islice(handles, min(_TAKEN_AT_ONCE, count - len(drawn))))
+            if part:
+                drawn.update(dict.fromkeys(part))
+                self._inbox.append(handles)  # the last now: a few do not wait for a million
         return list(drawn)
 
     def put(self, handle: ChunkHandle, rank: int) -> None:
-        """Into the queue; the lowest rank comes first, within one the oldest."""
-        known = self._rank_of.get(handle)
-        if known == rank:
-            return
-        self.forget(handle)
-        self._rank_of[handle] = rank
-        self._ranks[rank][handle] = None
+        """Into the queue; the lowest rank comes first."""
+        if handle not in self._ranks[rank]:
+            self._put(handle, self._ranks[rank])
 
     def put_stuck(self, handle: ChunkHandle) -> None:
+        self._put(handle, self._stuck)
+
+    def _put(self, handle: ChunkHandle, place: HandleSet) -> None:
         self.forget(handle)
-        self._stuck[handle] = None
+        place.add(handle)
+        self._waiting.add(handle)
 
     def forget(self, handle: ChunkHandle) -> None:
-        rank = self._rank_of.pop(handle, None)
-        if rank is not None:
-            del self._ranks[rank][handle]
-        self._stuck.pop(handle, None)
+        if handle in self._waiting:
+            self._waiting.discard(handle)
+            for place in (*self._ranks, self._stuck):
+                place.discard(handle)
 
     def first(self, count: int) -> list[ChunkHandle]:
         """The most urgent ones, at most ``count``."""
-        return list(islice(_chained(self._ranks), count))
-
-
-def _chained(ranks: Iterable[Iterable[ChunkHandle]]) -> Iterator[ChunkHandle]:
-    for rank in ranks:
-        yield from rank
+        return list(islice(chain.from_iterable(self._ranks), count))

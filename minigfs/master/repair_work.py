@@ -16,6 +16,7 @@ from msgspec.structs import replace as with_fields
 from minigfs.errors import MinigfsError
 from minigfs.ids import ChunkHandle
 from minigfs.master import commands
+from minigfs.master.handle_set import HandleSet
 from minigfs.master.heartbeat_messages import Heartbeat, HeartbeatReply
 from minigfs.master.release import let_go
 from minigfs.master.repair import LOOKS_MAX, Repairs
@@ -50,8 +51,8 @@ class RepairWork:
         self._propose = propose
         self._swept: list[FileSystemState] = []
         self._unswept: Iterator[ChunkHandle] = iter(())
-        self._in_trash: Iterator[ChunkHandle] | None = None
-        self._removed: set[ChunkHandle] = set()
+        self._in_trash: Iterator[ChunkHandle | None] | None = None
+        self._removed = HandleSet()
         self._next_sweep_ms = 0
 
     async def run(self) -> None:
@@ -87,11 +88,11 @@ class RepairWork:
             self._next_sweep_ms = now_ms + SWEEP_AGAIN_MS
             self._swept = [self._state()]
             self._unswept = iter(self._swept[0].chunks)
-            self._in_trash, self._removed = chunks_in_trash(self._swept[0]), set()
+            self._in_trash, self._removed = chunks_in_trash(self._swept[0]), HandleSet()
         if self._in_trash is not None:
-            part = list(islice(self._in_trash, LOOKS_MAX))
-            self._removed.update(part)
-            if not part:
+            met = list(islice(self._in_trash, LOOKS_MAX))
+            self._removed.update(handle for handle in met if handle is not None)
+            if not met:
                 self._repairs.removed, self._in_trash = self._removed, None
         elif self._swept and not self._repairs.is_busy:
             part = list(islice(self._unswept, LOOKS_MAX))

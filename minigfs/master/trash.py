@@ -19,7 +19,7 @@ that are never published.
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 
 from immutables import Map
 from msgspec.structs import replace as with_fields
@@ -140,16 +140,22 @@ def first_to_give_up(state: FileSystemState, excess: int, count_max: int) -> int
     return count
 
 
-def chunks_in_trash(state: FileSystemState) -> Iterator[ChunkHandle]:
-    """The chunks that only removed files have, drawn one by one."""
-    waiting: list[Inode] = [state.inodes[TRASH_ID]]
-    while waiting:
-        inode = waiting.pop()
+def chunks_in_trash(state: FileSystemState) -> Iterator[ChunkHandle | None]:
+    """The chunks that only removed files have, drawn one by one; None for whatever else is met on
+    the way, so that no step takes long, not even through a million empty files."""
+    below: list[Iterator[FileId]] = [iter((TRASH_ID,))]
+    while below:
+        file_id = next(below[-1], None)
+        if file_id is None:
+            below.pop()
+            continue
+        inode = state.inodes[file_id]
+        yield None
         if isinstance(inode, DirectoryInode):
-            for _, ids in inode.children.blocks():
-                waiting += [state.inodes[file_id] for file_id in ids]
+            below.append(chain.from_iterable(ids for _, ids in inode.children.blocks()))
         else:
-            yield from (handle for handle in inode.chunks if handle not in state.shared)
+            for handle in inode.chunks:
+                yield None if handle in state.shared else handle
 
 
 def undelete(state: FileSystemState, path: str, target: str, now_ms: int) -> FileSystemState:
