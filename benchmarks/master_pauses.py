@@ -16,7 +16,6 @@ import os
 import platform
 import random
 import signal
-import socket
 import tempfile
 import threading
 import time
@@ -31,6 +30,7 @@ import psutil
 
 from minigfs.client.client import MinigfsClient
 from minigfs.client.config import ClientConfig
+from minigfs.cluster.storage import free_loopback_ports
 from minigfs.config import FileSystemConfig
 from minigfs.ids import ChunkHandle, ChunkserverId, ChunkVersion, FileId
 from minigfs.master.heartbeat_messages import Heartbeat, ReplicaReport
@@ -139,7 +139,7 @@ class _Group:
 
     def __init__(self, folder: Path, count: int) -> None:
         self.directories = [folder / f"master-{number}" for number in range(count)]
-        self.addresses = tuple(_free_address() for _ in range(count))
+        self.addresses = tuple(f"127.0.0.1:{port}" for port in free_loopback_ports(count))
         self._processes: dict[int, SpawnProcess] = {}
         self._ready: dict[int, Event] = {}
         found_group(list(zip(self.directories, self.addresses, strict=True)), SystemRng())
@@ -415,12 +415,6 @@ def _phase(phases: Phases, name: str) -> Iterator[None]:
     begun = time.time()
     yield
     phases[name] = begun, time.time()
-
-
-def _free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def _since(started: float) -> float:

@@ -3,7 +3,6 @@
 Time runs five times as fast as in production, so that elections take a fifth of a second.
 """
 
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,8 +16,9 @@ from minigfs.replication.host import HostSettings, ReplicatedHost
 from minigfs.replication.peers import PEER_LIMITS
 from minigfs.transport.control_server import ControlServer
 from minigfs.transport.security import Security
+from tests.addresses import free_address
 
-__all__ = ["FAST", "GroupMember", "HostGroup", "Tally", "free_address"]
+__all__ = ["FAST", "GroupMember", "HostGroup", "Tally"]
 
 FAST = HostSettings(tick_ms=10, heartbeat_ticks=2, election_timeout_ticks=10)
 SECURITY = Security(b"t" * 32, "group")
@@ -153,10 +153,3 @@ class HostGroup:
                 assert await member.host.until(
                     partial(member.tally.has, name, count), timeout_ms=PATIENCE_MS
                 )
-
-
-def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        host, port = probe.getsockname()
-    return f"{host}:{port}"

@@ -6,7 +6,6 @@ masters are started by the command a user has, and killed, paused and restarted 
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from minigfs.replication.founding import found_group
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.messages import ReplyT, Request
 from minigfs.transport.security import Security, create_token, load_token
+from tests.addresses import free_address
 from tests.link_proxy import LinkProxy
 from tests.stopping import stop
 
@@ -238,7 +238,7 @@ class MasterGroup:
             self.masters[name] = MasterHandle(
                 name=name,
                 directory=self._directories.get(name, self.root / f"master-{name}"),
-                address=_free_address(),
+                address=free_address(),
                 front=self.links.add_front(name),
             )
         places = [(master.directory, master.front) for master in self.masters.values()]
@@ -282,10 +282,3 @@ class MasterGroup:
             self._chunkserver.kill()
             self._chunkserver.wait()
         self.links.__exit__(None, None, None)
-
-
-def _free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        host, port = probe.getsockname()
-    return f"{host}:{port}"

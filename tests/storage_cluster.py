@@ -27,6 +27,7 @@ from typing import Self
 from minigfs.client.client import MinigfsClient
 from minigfs.client.config import ClientConfig
 from minigfs.transport.security import create_token, load_token
+from tests.addresses import free_address
 from tests.link_proxy import LinkProxy
 from tests.stopping import stop
 
@@ -97,7 +98,7 @@ class ChunkserverHandle:
 
     directory: Path
     host: str
-    listen: str = "127.0.0.1:0"
+    listen: str = field(default_factory=free_address)
     address: str = ""
     """Where others reach it."""
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
@@ -134,7 +135,7 @@ class StorageCluster:
         self.chunk_bytes = chunk_bytes
         self.replication = replication
         self.master_address = ""  # where others reach it
-        self._master_listen = "127.0.0.1:0"
+        self._master_listen = free_address()
         self.master_process: subprocess.Popen[bytes] | None = None
         self.chunkservers = [
             ChunkserverHandle(

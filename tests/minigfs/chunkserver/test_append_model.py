@@ -35,6 +35,7 @@ from minigfs.master.append_messages import (
 from minigfs.master.leases import agreeing, enough_answers, length_to_keep
 from minigfs.transport.client import ConnectionPool
 from minigfs.transport.security import Security
+from tests.addresses import free_address
 from tests.sim.disk import SimDisk
 
 SECURITY = Security(b"secret", "c1")
@@ -49,7 +50,7 @@ class Server:
     def __init__(self, root: Path) -> None:
         self.disk = SimDisk()
         self.running: Chunkserver | None = None
-        self.address = "127.0.0.1:0"
+        self.address = free_address()
         self._root = root
         self.start()
         assert self.running is not None

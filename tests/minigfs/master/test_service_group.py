@@ -64,7 +64,8 @@ from minigfs.replication.host import ReplicatedHost
 from minigfs.replication.peers import PEER_LIMITS
 from minigfs.transport.control_server import ControlServer
 from minigfs.transport.security import Security
-from tests.host_group import FAST, free_address
+from tests.addresses import free_address
+from tests.host_group import FAST
 from tests.minigfs.master.test_membership import beat
 
 SECURITY = Security(b"t" * 32, "c")

@@ -20,7 +20,8 @@ from minigfs.raft.messages import Heartbeat
 from minigfs.replication.admin import JoinMaster, RemoveMaster, join_group
 from minigfs.replication.founding import found_group
 from minigfs.transport.client import ConnectionPool
-from tests.host_group import PATIENCE_MS, SECURITY, GroupMember, HostGroup, free_address
+from tests.addresses import free_address
+from tests.host_group import PATIENCE_MS, SECURITY, GroupMember, HostGroup
 
 
 def in_group(test: Callable[[HostGroup], Awaitable[None]], root, count: int = 3) -> None:

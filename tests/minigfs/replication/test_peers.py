@@ -27,6 +27,7 @@ from minigfs.replication.peers import (
 from minigfs.transport.control_server import ControlServer
 from minigfs.transport.one_way_link import OneWayLink
 from minigfs.transport.security import Security
+from tests.addresses import free_address
 
 SECURITY = Security(b"t" * 32, "c")
 A, B, C = NodeId("a"), NodeId("b"), NodeId("c")
@@ -87,7 +88,7 @@ class Peer:
         )
 
     async def __aenter__(self) -> Self:
-        self.address = await self.server.start("127.0.0.1:0")
+        self.address = await self.server.start(free_address())
         self.links.start(self.address)
         return self
 

@@ -31,6 +31,7 @@ from minigfs.transport.messages import Message, Request
 from minigfs.transport.network import RealNetwork
 from minigfs.transport.security import Security, TlsFiles
 from minigfs.transport.stream import Stream
+from tests.addresses import free_address
 
 
 class Echoed(Message, frozen=True):
@@ -276,7 +277,7 @@ def test_one_who_connects_and_stays_silent_is_dropped_in_time(serve: Serve) -> N
 def test_after_a_restart_of_the_server_the_next_call_just_works(
     serve: Serve, pool: ConnectionPool
 ) -> None:
-    server, address = serve()
+    server, address = serve(address=free_address())
     assert pool.call(address, Echo(text="a")).text == "a"
     server.stop()
     with pytest.raises(Unreachable, match=address):
@@ -288,7 +289,7 @@ def test_after_a_restart_of_the_server_the_next_call_just_works(
 def test_an_idle_connection_dead_since_is_replaced_silently(
     serve: Serve, pool: ConnectionPool
 ) -> None:
-    server, address = serve()
+    server, address = serve(address=free_address())
     assert pool.call(address, Echo(text="a")).text == "a"
     server.stop()
     serve(address=address)
