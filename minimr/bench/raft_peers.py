@@ -16,15 +16,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from minigfs.cluster.storage import free_loopback_ports
 from minigfs.errors import StartFailed, UsageError
 from minimr.bench.load import RateFigures, fdatasync_ms, latency_figures
 from minimr.bench.raft import COMMAND_BYTES, MASTER_COUNT, RaftFigures, longest_stall_ms
 
-__all__ = ["measure_etcd", "measure_pysyncobj"]
+__all__ = ["check_raft_peers", "measure_etcd", "measure_pysyncobj"]
 
 _START_TIMEOUT_S = 20.0
 _LOOK_INTERVAL_S = 0.02
@@ -75,14 +75,21 @@ while True:
 """
 
 
+def check_raft_peers() -> None:
+    """``UsageError`` if one of them cannot run here."""
+    if shutil.which("etcd") is None:
+        raise UsageError("etcd is not installed: `apt install etcd-server`, or leave --peers out")
+    libraries = (("grpc", "grpcio"), ("pysyncobj", "pysyncobj"))
+    missing = [package for module, package in libraries if find_spec(module) is None]
+    if missing:
+        raise UsageError(f"--peers needs libraries: `pip install {' '.join(missing)}`")
+
+
 def measure_etcd(
     counts: Sequence[int], duration_s: float, trials: int, directory: Path | None
 ) -> RaftFigures:
     """Puts of 256 bytes against the leader, then ``trials`` kills of it."""
-    program = shutil.which("etcd")
-    if program is None:
-        raise UsageError("etcd is not installed: `apt install etcd-server`, or leave --peers out")
-    with _etcd_members(program, directory) as members:
+    with _etcd_members(directory) as members:
         rates = []
         for count in counts:
             leader = members.leader()
@@ -162,18 +169,18 @@ def _first_line(members: Sequence[subprocess.Popen[bytes]], timeout_s: float) ->
                 selector.unregister(key.fileobj)
             if not selector.get_map():
                 break
-    raise StartFailed("PySyncObj gave no figures: is it installed (`pip install pysyncobj`)?")
+    raise StartFailed("PySyncObj gave no figures")
 
 
 class _EtcdMembers:
-    def __init__(self, program: str, home: Path) -> None:
+    def __init__(self, home: Path) -> None:
         self.home = home
         client_ports = free_loopback_ports(MASTER_COUNT * 2)
         self._clients = [f"127.0.0.1:{port}" for port in client_ports[:MASTER_COUNT]]
         peers = [f"http://127.0.0.1:{port}" for port in client_ports[MASTER_COUNT:]]
         cluster = ",".join(f"m{n}={peer}" for n, peer in enumerate(peers))
         self._commands = [
-            [program, f"--name=m{n}", f"--data-dir={home}/m{n}", f"--listen-peer-urls={peers[n]}",
+            ["etcd", f"--name=m{n}", f"--data-dir={home}/m{n}", f"--listen-peer-urls={peers[n]}",
              f"--initial-advertise-peer-urls={peers[n]}",
              f"--listen-client-urls=http://{client}", f"--advertise-client-urls=http://{client}",
              f"--initial-cluster={cluster}", "--initial-cluster-state=new"]
@@ -226,25 +233,19 @@ class _EtcdMembers:
 
 
 @contextmanager
-def _etcd_members(program: str, directory: Path | None) -> Iterator[_EtcdMembers]:
+def _etcd_members(directory: Path | None) -> Iterator[_EtcdMembers]:
     with tempfile.TemporaryDirectory(prefix="minimr-bench-", dir=directory) as home:
-        members = _EtcdMembers(program, Path(home))
+        members = _EtcdMembers(Path(home))
         try:
             yield members
         finally:
             members.stop()
 
 
-def _grpc() -> Any:
-    try:
-        import grpc
-    except ImportError:
-        raise UsageError("etcd is spoken to by gRPC: `pip install grpcio`") from None
-    return grpc
-
-
 def _rpc_error() -> type[Exception]:
-    error: type[Exception] = _grpc().RpcError
+    import grpc
+
+    error: type[Exception] = grpc.RpcError
     return error
 
 
@@ -254,7 +255,9 @@ _OPTIONS = [("grpc.use_local_subchannel_pool", 1)]
 
 def _call(address: str, method: str) -> Callable[[bytes], bytes]:
     """A unary call on a channel of its own; messages are bytes already."""
-    call = _grpc().insecure_channel(address, _OPTIONS).unary_unary(method)
+    import grpc
+
+    call = grpc.insecure_channel(address, _OPTIONS).unary_unary(method)
     return lambda message: bytes(call(message, timeout=_TRY_TIMEOUT_S))
 
 

@@ -52,10 +52,12 @@ def raft(
     when it is answered. A cluster of its own is made for it and thrown away.
     """
     from minimr.bench import raft as ours
-    from minimr.bench.raft_peers import measure_etcd, measure_pysyncobj
+    from minimr.bench.raft_peers import check_raft_peers, measure_etcd, measure_pysyncobj
     from minimr.bench.scratch import scratch_cluster
 
     counts = _counts(clients)
+    if peers:
+        check_raft_peers()  # before anybody waits for the rest
     terminal.say(f"minimr: 3 masters, {seconds:g} s for each of {clients} clients")
     with scratch_cluster(scratch, masters=ours.MASTER_COUNT, chunkservers=1) as masters:
         rates = ours.measure_rates(masters, counts, seconds)

@@ -12,6 +12,7 @@ from minimr.bench.figures import Figure, Limit, figure_table
 from minimr.bench.gfs_loads import random_reads, sequential_read, small_changes, writes
 from minimr.bench.machine import MachineLimits, measure_machine
 from minimr.bench.moosefs import check_moosefs
+from minimr.bench.raft_peers import check_raft_peers
 from minimr.bench.stores import MountedStore
 
 SIZE_BYTES = 8 << 20
@@ -81,6 +82,18 @@ def test_who_lacks_moosefs_is_told_how_to_get_it_at_once(
     monkeypatch.setattr("shutil.which", lambda *_args, **_options: None)
     with pytest.raises(UsageError, match="apt install moosefs-master"):
         check_moosefs()
+
+
+def test_who_lacks_a_peer_of_the_masters_is_told_how_to_get_it_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda *_args, **_options: None)
+    with pytest.raises(UsageError, match="apt install etcd-server"):
+        check_raft_peers()
+    monkeypatch.setattr("shutil.which", lambda *_args, **_options: "/usr/bin/etcd")
+    monkeypatch.setattr("minimr.bench.raft_peers.find_spec", lambda *_args: None)
+    with pytest.raises(UsageError, match="pip install grpcio pysyncobj"):
+        check_raft_peers()
 
 
 def minimr(*arguments: str) -> "subprocess.CompletedProcess[bytes]":
