@@ -106,7 +106,7 @@ def _measure(folder: Path, options: argparse.Namespace) -> Figures:
             with _phase(phases, "mkdirs"):
                 time.sleep(options.seconds)
             with _phase(phases, "full_reports"):
-                _tell_all(config, options.files)
+                figures["full_reports_s"] = _tell_all(config, options.files)
             with _phase(phases, "walk"):
                 walked = sum(1 for _ in zip(client.find("/data"), range(100_000), strict=False))
                 client.report()
@@ -370,14 +370,14 @@ def _stream(client: MinigfsClient, count: int, figures: Figures) -> Iterator[Non
     figures["mkdir_max_ms"] = waits[-1] * 1e3
 
 
-def _tell_all(config: ClientConfig, file_count: int) -> None:
-    """Every chunkserver reports all that it has, in a process of their own."""
+def _tell_all(config: ClientConfig, file_count: int) -> float:
+    """Every chunkserver says all that it has, in a process of its own; seconds of the slowest."""
     with _SPAWN.Pool(len(SERVERS)) as pool:
         told = [(server, config, file_count) for server in SERVERS]
-        pool.starmap(_tell, told)
+        return max(pool.starmap(_tell, told, chunksize=1))
 
 
-def _tell(server: ChunkserverId, config: ClientConfig, file_count: int) -> None:
+def _tell(server: ChunkserverId, config: ClientConfig, file_count: int) -> float:
     masters = GroupCaller(ConnectionPool(SECURITY), config.masters)
     handles = (ChunkHandle(number) for number in range(1, file_count + 1))
     reports = [
@@ -386,6 +386,7 @@ def _tell(server: ChunkserverId, config: ClientConfig, file_count: int) -> None:
         if server in _holders(handle)
     ]
     starts = range(0, len(reports), REPORT_PART_CHUNKS)
+    started = time.perf_counter()
     for part, start in enumerate(starts):
         beat = Heartbeat(
             chunkserver_id=server,
@@ -408,6 +409,7 @@ def _tell(server: ChunkserverId, config: ClientConfig, file_count: int) -> None:
         reply = masters.call(beat, timeout_ms=10_000)
         assert not reply.send_full_report
         time.sleep(REPORT_PAUSE_S)
+    return _since(started)
 
 
 @contextmanager
