@@ -218,16 +218,10 @@ class Appender:
         self, before: AppendTarget | None, suspects: tuple[str, ...], patience: Patience
     ) -> AppendTarget:
         """Where to append now, which is not the chunk ``before``."""
-        request = GetAppendTarget(
-            appender_id=self._appender_id,
-            file_id=self._file_id,
-            after=before.handle if before is not None else ChunkHandle(0),
-            suspects=suspects,
-            holder=self._leases.holder,
-        )
+        after = before.handle if before is not None else ChunkHandle(0)
         while True:
             try:
-                target = self._masters.call(request, answer_ms=_MASTER_MS)
+                target = self._ask_for_target(after, suspects)
             except ClusterError:
                 if not patience.pause():
                     raise
@@ -237,20 +231,30 @@ class Appender:
                 self._target = target
                 return target
 
+    def _ask_for_target(self, after: ChunkHandle, suspects: tuple[str, ...] = ()) -> AppendTarget:
+        request = GetAppendTarget(
+            appender_id=self._appender_id,
+            file_id=self._file_id,
+            after=after,
+            suspects=suspects,
+            holder=self._leases.holder,
+        )
+        return self._masters.call(request, answer_ms=_MASTER_MS)
+
     def _resolve(self, settled: SettledChunk | None, patience: Patience) -> int | None:
         """Where the record stands in a chunk that is sealed now; None if it is not in it."""
-        if settled is None or not settled.is_known:
-            raise self._unknown("the chunk it was sent to is gone")
-        if settled.length_bytes == 0:
-            return None
-        request = ResolveAppend(
-            handle=settled.handle,
-            version=settled.version,
-            appender_id=self._appender_id,
-            sequence=self._sequence,
-        )
         timeout_ms = _RESOLVE_MS
         while True:
+            if settled is None or not settled.is_known:
+                raise self._unknown("the chunk it was sent to is gone")
+            if settled.length_bytes == 0:
+                return None
+            request = ResolveAppend(
+                handle=settled.handle,
+                version=settled.version,
+                appender_id=self._appender_id,
+                sequence=self._sequence,
+            )
             reason = "no server that knows is alive"
             for replica in settled.replicas:
                 try:
@@ -266,6 +270,8 @@ class Appender:
             if not patience.pause():
                 raise self._unknown(reason)
             timeout_ms = min(2 * timeout_ms, _TRY_MS_MAX)
+            with suppress(ClusterError):  # a master that has just begun to lead knows few servers
+                settled = self._ask_for_target(settled.handle).before
 
     def _unknown(self, reason: str) -> OutcomeUnknown:
         return OutcomeUnknown(

@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
-from minigfs.chunkserver.append_messages import AppendRecord, RecordAppended
+from minigfs.chunkserver.append_messages import (
+    AppendRecord,
+    AppendResolved,
+    RecordAppended,
+    ResolveAppend,
+)
 from minigfs.client.appender import Appender
 from minigfs.client.config import ClientConfig
 from minigfs.client.leases import WriterLeases
@@ -34,6 +39,8 @@ class Master:
     def __init__(self) -> None:
         self.asked = 0
         self.primary: Address = "127.0.0.1:1"
+        self.settled_bytes = 0
+        self.knows_settled_from = 0  # which answer names the servers of a settled chunk
 
     async def target(self, request: GetAppendTarget) -> AppendTarget:
         self.asked += 1
@@ -42,8 +49,8 @@ class Master:
             handle=request.after,
             version=ChunkVersion(1),
             start_bytes=0,
-            length_bytes=0,
-            replicas=(),
+            length_bytes=self.settled_bytes,
+            replicas=(replica,) if self.asked >= self.knows_settled_from else (),
         )
         return AppendTarget(
             file_id=FileId(2),
@@ -109,6 +116,27 @@ def test_who_is_outrun_by_others_time_and_again_does_not_fall_back_further(
 
     server = BulkServer({AppendRecord: append}, SECURITY)
     master.primary = server.start("127.0.0.1:0")
+    try:
+        assert appender.append(b"record") == 7
+    finally:
+        server.stop()
+
+
+def test_a_record_is_looked_for_again_where_a_new_master_learns_that_the_chunk_is(
+    appender: Appender, master: Master
+) -> None:
+    """The primary broke off; the master that seals the chunk has heard of none of its servers."""
+
+    def append(_request: AppendRecord, stream: Stream) -> None:
+        if master.asked == 1:
+            stream.send(RecordAppended(offset_bytes=-1, reason="a member is gone"))
+
+    def resolve(request: ResolveAppend, stream: Stream) -> None:
+        stream.send(AppendResolved(offset_bytes=7 if request.handle == 1 else -1))
+
+    server = BulkServer({AppendRecord: append, ResolveAppend: resolve}, SECURITY)
+    master.primary = server.start("127.0.0.1:0")
+    master.settled_bytes, master.knows_settled_from = 100, 4
     try:
         assert appender.append(b"record") == 7
     finally:
