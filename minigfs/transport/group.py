@@ -12,7 +12,8 @@ A server may also be silent: stopped, cut off, or busy with this very request. I
 if somebody else leads. If for ``SETTLE_MS`` nobody does, the silent one is asked again. That try is
 short, because somebody else may be elected meanwhile; each further one has twice the time of the
 one before, so that a leader which is merely slow gets its answer through. That a server was silent
-is remembered until it answers: the next call, too, asks it last, and not for long.
+is remembered until it answers: the next call, too, asks it last, and not for long. If that was in
+vain the call after it waits twice as long, up to ``TRY_MS``: some calls ask only once.
 
 Every request must bear repetition: a try that broke or was late may have been executed, and the
 next try is the same request (a change carries its origin, see ``minigfs.ids.Origin``).
@@ -75,7 +76,7 @@ class GroupCaller:
         self._addresses = self._given
         self._clock: Clock = clock or SystemClock()
         self._leader = self._addresses[0]
-        self._silent: set[Address] = set()  # those whose last try was late
+        self._silent: dict[Address, int] = {}  # late last; what the next call gives them, in ms
 
     @property
     def leader(self) -> Address:
@@ -118,7 +119,7 @@ class GroupCaller:
             search = self._search_after(leader, error, timeout_ms, began_ms)
         else:
             if self._silent:
-                self._silent.discard(leader)
+                self._silent.pop(leader, None)
             return reply
         return self._ask_around(search, request, answer_ms, is_change=is_change, once=once)
 
@@ -167,7 +168,7 @@ class GroupCaller:
                 self._learn(search, address, error)
             else:
                 self._leader = address
-                self._silent.discard(address)
+                self._silent.pop(address, None)
                 return reply
         raise search.verdict(is_change=is_change)
 
@@ -194,7 +195,7 @@ class _Search:
         self,
         addresses: Sequence[Address],
         leader: Address,
-        silent: set[Address],
+        silent: dict[Address, int],
         timeout_ms: int,
         began_ms: int,
         clock: Clock,
@@ -250,7 +251,7 @@ class _Search:
 
     def try_ms(self, address: Address, answer_ms: int) -> int:
         others_may_lead = len(self._addresses) > 1
-        first_ms = SILENT_TRY_MS if others_may_lead and address in self._silent else TRY_MS
+        first_ms = self._silent.get(address, TRY_MS) if others_may_lead else TRY_MS
         patience_ms = answer_ms + (first_ms << max(0, self._late.get(address, 0) - 1))
         return max(1, min(patience_ms, self._deadline_ms - self._clock.monotonic_ms()))
 
@@ -267,7 +268,7 @@ class _Search:
         if isinstance(error, DeadlineExceeded):
             self._was_silent(address)
         else:
-            self._silent.discard(address)
+            self._silent.pop(address, None)
         if isinstance(error, NotLeader):
             self._redirected(error)
 
@@ -281,7 +282,9 @@ class _Search:
             self._round.appendleft(leader)
 
     def _was_silent(self, address: Address) -> None:
-        self._silent.add(address)
+        if address not in self._late:
+            given_ms = self._silent.get(address, TRY_MS)
+            self._silent[address] = SILENT_TRY_MS if given_ms >= TRY_MS else 2 * given_ms
         self._late[address] = self._late.get(address, 0) + 1
         self._not_before_ms[address] = self._clock.monotonic_ms() + SETTLE_MS
 
