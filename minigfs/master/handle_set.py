@@ -7,7 +7,7 @@ steps of microseconds::
 
     _pages = {0: 0b...0111, 7: 0b1, ...}    # number of the page -> a bit for each handle in it
 
-Dense, a handle takes a third of a byte; alone on its page, as much as in a set.
+Where handles are dense, the 256 of a page take some hundred bytes; so does one that is alone.
 """
 
 from collections.abc import Iterable, Iterator, MutableSet
@@ -21,7 +21,7 @@ _PAGE_MASK = (1 << _PAGE_SHIFT) - 1
 
 
 class HandleSet(MutableSet[ChunkHandle]):
-    """In the order of its pages, which is by and large the order of insertion."""
+    """In the order in which its pages were begun; within a page, by handle."""
 
     __slots__ = ("_count", "_pages")
 

@@ -41,7 +41,7 @@ ASSIGNMENTS_MAX = 200  # tries in one turn
 MOVES_MAX = 100  # in one round, if they are small
 MOVES_SETTLE_MS = 1_500  # until heartbeats show what a round has done
 CHANGES_MAX = 500  # in one entry of the log
-STRAYS_MAX = 200  # looked at in one heartbeat
+STRAYS_MAX = 200  # looked at in one heartbeat, or a page of them more
 STUCK_RETRY_MS = 30_000
 LISTEN_MS = 1_500  # three heartbeats of every server
 LEARN_MS = 10_000  # a million chunks are reported in less
@@ -98,7 +98,12 @@ class Repairs:
     @property
     def is_busy(self) -> bool:
         """Whether a turn is due at once."""
-        return self._queue.has_unseen or bool(self._membership.news)
+        return self.has_unseen or bool(self._membership.news)
+
+    @property
+    def has_unseen(self) -> bool:
+        """Whether chunks were given to be looked at that no turn has looked at yet."""
+        return self._queue.has_unseen
 
     @property
     def waiting_count(self) -> int:
@@ -131,7 +136,7 @@ class Repairs:
     def boost(self, handle: ChunkHandle) -> None:
         """A client waits for this chunk, or may soon."""
         self._blocking[handle] = None
-        self._queue.look_at((handle,))
+        self._queue.look_first(handle)
 
     # What is to be done.
 

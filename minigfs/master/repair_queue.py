@@ -31,7 +31,7 @@ class RepairQueue:
     def __init__(self) -> None:
         self._inbox: deque[Iterator[ChunkHandle]] = deque()
         self._later: dict[int, HandleSet] = {}
-        self._ranks = tuple(HandleSet() for _ in range(_RANK_COUNT))
+        self._ranks = tuple(_Row() for _ in range(_RANK_COUNT))
         self._stuck = HandleSet()
         self._waiting = HandleSet()  # in a rank, or stuck
 
@@ -49,6 +49,10 @@ class RepairQueue:
         if handles:
             self._inbox.append(iter(handles))
 
+    def look_first(self, handle: ChunkHandle) -> None:
+        """Before all others."""
+        self._inbox.appendleft(iter((handle,)))
+
     def look_at_stuck(self) -> None:
         self.look_at(self._stuck)
 
@@ -63,21 +67,22 @@ class RepairQueue:
         drawn: dict[ChunkHandle, None] = {}
         while self._inbox and len(drawn) < count:
             handles = self._inbox.popleft()
-            part = list(islice(handles, min(_TAKEN_AT_ONCE, count - len(drawn))))
-            if part:
-                drawn.update(dict.fromkeys(part))
+            asked = min(_TAKEN_AT_ONCE, count - len(drawn))
+            part = list(islice(handles, asked))
+            drawn.update(dict.fromkeys(part))
+            if len(part) == asked:
                 self._inbox.append(handles)  # the last now: a few do not wait for a million
         return list(drawn)
 
     def put(self, handle: ChunkHandle, rank: int) -> None:
-        """Into the queue; the lowest rank comes first."""
+        """Into the queue; the lowest rank comes first, within one who has not just come back."""
         if handle not in self._ranks[rank]:
             self._put(handle, self._ranks[rank])
 
     def put_stuck(self, handle: ChunkHandle) -> None:
         self._put(handle, self._stuck)
 
-    def _put(self, handle: ChunkHandle, place: HandleSet) -> None:
+    def _put(self, handle: ChunkHandle, place: "HandleSet | _Row") -> None:
         self.forget(handle)
         place.add(handle)
         self._waiting.add(handle)
@@ -85,9 +90,33 @@ class RepairQueue:
     def forget(self, handle: ChunkHandle) -> None:
         if handle in self._waiting:
             self._waiting.discard(handle)
-            for place in (*self._ranks, self._stuck):
-                place.discard(handle)
+            self._stuck.discard(handle)
+            for rank in self._ranks:
+                rank.discard(handle)
 
     def first(self, count: int) -> list[ChunkHandle]:
         """The most urgent ones, at most ``count``."""
         return list(islice(chain.from_iterable(self._ranks), count))
+
+
+class _Row:
+    """What waits in one rank: those that came while others waited are behind all of these. Else a
+    few whose copies fail, and that come back, would keep all others from their turn for ever."""
+
+    def __init__(self) -> None:
+        self._first, self._next = HandleSet(), HandleSet()
+
+    def __contains__(self, handle: ChunkHandle) -> bool:
+        return handle in self._first or handle in self._next
+
+    def __iter__(self) -> Iterator[ChunkHandle]:
+        if not self._first:
+            self._first, self._next = self._next, self._first
+        return chain(self._first, self._next)
+
+    def add(self, handle: ChunkHandle) -> None:
+        self._next.add(handle)
+
+    def discard(self, handle: ChunkHandle) -> None:
+        self._first.discard(handle)
+        self._next.discard(handle)

@@ -94,8 +94,8 @@ class RepairWork:
             self._removed.update(handle for handle in met if handle is not None)
             if not met:
                 self._repairs.removed, self._in_trash = self._removed, None
-        elif self._swept and not self._repairs.is_busy:
-            part = list(islice(self._unswept, LOOKS_MAX))
+        elif self._swept and not self._repairs.has_unseen:  # news come all the time
+            part = list(islice(self._unswept, LOOKS_MAX - 1))  # so that one turn sees its end
             self._repairs.look_at(part)
             if not part:
                 self._unswept = iter(())

@@ -150,12 +150,13 @@ def chunks_in_trash(state: FileSystemState) -> Iterator[ChunkHandle | None]:
             below.pop()
             continue
         inode = state.inodes[file_id]
-        yield None
         if isinstance(inode, DirectoryInode):
             below.append(chain.from_iterable(ids for _, ids in inode.children.blocks()))
+            yield None
+        elif not inode.chunks:
+            yield None
         else:
-            for handle in inode.chunks:
-                yield None if handle in state.shared else handle
+            yield from (None if handle in state.shared else handle for handle in inode.chunks)
 
 
 def undelete(state: FileSystemState, path: str, target: str, now_ms: int) -> FileSystemState:

@@ -1,4 +1,4 @@
-"""Sets of chunk handles, against Python's own, and what no step of theirs may take."""
+"""Sets of chunk handles, against Python's own."""
 
 from hypothesis import given
 from hypothesis import strategies as st

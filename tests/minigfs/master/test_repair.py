@@ -216,6 +216,16 @@ def test_a_copy_that_fails_is_tried_elsewhere_and_again_later() -> None:
     assert world.is_whole(handle)
 
 
+def test_chunks_whose_copies_always_fail_keep_no_other_from_its_turn() -> None:
+    world = RepairWorld(2, goal=2, limits=RepairLimits(server_count_ordered=1))
+    hopeless = [world.write((0,)) for _ in range(40)]
+    for handle in hopeless:
+        world.disks[S0].held[handle] = False  # nobody can read it there, and nobody said so
+    others = [world.write((0,)) for _ in range(5)]
+    world.run(300)
+    assert all(world.is_whole(handle) for handle in others)
+
+
 def test_a_removed_file_is_repaired_no_more_and_its_replicas_go_everywhere() -> None:
     world = RepairWorld(4)
     handle = world.write((0, 1))

@@ -53,3 +53,23 @@ def test_a_few_chunks_do_not_wait_behind_a_million() -> None:
     urgent = ChunkHandle(1_000_000)
     queue.look_at((urgent,))
     assert urgent in queue.draw(LOOKS, 0)
+
+
+def test_in_a_rank_who_comes_back_comes_after_all_who_wait() -> None:
+    queue = RepairQueue()
+    for number in range(3):
+        queue.put(ChunkHandle(number), 1)
+    assert queue.first(1) == [0]
+    queue.look_later(ChunkHandle(0), 0)  # it was tried, and failed
+    queue.put(ChunkHandle(0), 1)
+    assert queue.first(3) == [1, 2, 0]
+
+
+def test_what_a_client_waits_for_is_drawn_first_however_many_walks_are_under_way() -> None:
+    queue = RepairQueue()
+    for server in range(9):
+        queue.look_at([ChunkHandle(server * 100_000 + number) for number in range(1_000)])
+    queue.draw(LOOKS, 0)
+    urgent = ChunkHandle(1_000_000)
+    queue.look_first(urgent)
+    assert queue.draw(LOOKS, 0)[0] == urgent
