@@ -161,14 +161,14 @@ def dictionary_of(column: pa.Array) -> tuple[pa.Array, NDArray[np.int32]]:
     return stored_as(encoded.dictionary, column.type), to_numpy(encoded.indices)
 
 
-def least_and_greatest(column: pa.Array) -> tuple[Any, Any]:
-    """Of a column with rows, as Python objects."""
+def least_and_greatest(column: pa.Array) -> pa.Array:
+    """Two rows of a column that has some. Python's order is not ours: it has none for tuples whose
+    elements are of different types."""
     import pyarrow.compute as pc
 
     found = pc.min_max(stored(column))
     ends = pa.concat_arrays([_row(found["min"]), _row(found["max"])])
-    least, greatest = to_objects(stored_as(ends, column.type))
-    return least, greatest
+    return stored_as(ends, column.type)
 
 
 def _row(scalar: pa.Scalar) -> pa.Array:

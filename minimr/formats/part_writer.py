@@ -12,12 +12,12 @@ attempts and backends that merge in different steps still write the same file.
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, Any, Protocol, cast
+from typing import IO, Protocol, cast
 
 import pyarrow as pa
 import xxhash
 
-from minimr.column_types import least_and_greatest
+from minimr.column_types import least_and_greatest, to_objects
 from minimr.formats.text_output import encode_lines, encode_raw, encode_text, shown
 from minimr.outputs import (
     ArrowIpc,
@@ -63,7 +63,7 @@ class PartWriter:
         self._packer = _packer(self._sink, "" if self._is_table else compression)
         self._encoder = _encoder(chosen, self._packer.write, compression)
         self._record_count = 0
-        self._ends: tuple[Any, Any] | None = None  # least and greatest key
+        self._ends: pa.Array | None = None  # least and greatest key
 
     def write(self, pairs: Pairs) -> None:
         """Append the pairs; `AmbiguousOutput` names one that the format cannot hold. No pairs still
@@ -73,25 +73,27 @@ class PartWriter:
         if not pairs.num_rows:
             return
         self._record_count += pairs.num_rows
-        self._note_keys(*least_and_greatest(pairs.column(0)))
+        self._note_keys(pairs.column(0))
 
     def finish(self) -> OutputSummary:
         """Write what is left."""
         self._encoder.close()
         self._packer.close()
         self._sink.flush()
+        least, greatest = (None, None) if self._ends is None else map(shown, to_objects(self._ends))
         return OutputSummary(
             size_bytes=self._sink.size_bytes,
             xxh3=self._sink.sum.hexdigest(),
             record_count=self._record_count,
-            min_key=None if self._ends is None else shown(self._ends[0]),
-            max_key=None if self._ends is None else shown(self._ends[1]),
+            min_key=least,
+            max_key=greatest,
         )
 
-    def _note_keys(self, least: Any, greatest: Any) -> None:
-        if self._ends is not None and least is not None:
-            least, greatest = min(self._ends[0], least), max(self._ends[1], greatest)
-        self._ends = least, greatest
+    def _note_keys(self, keys: pa.Array) -> None:
+        ends = least_and_greatest(keys)
+        if self._ends is not None:
+            ends = least_and_greatest(pa.concat_arrays([self._ends, ends]))
+        self._ends = ends
 
 
 class _Sink:

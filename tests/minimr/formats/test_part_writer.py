@@ -224,3 +224,10 @@ def test_wrong_formats_are_refused_before_any_work(
         minimr.run(
             count, input=str(tmp_path / "in"), output=str(tmp_path / "o"), settings=given_settings
         )
+
+
+def test_keys_of_tuples_of_different_types_have_a_least_and_a_greatest_over_all_batches() -> None:
+    rows = [((element, 1), 1) for element in (2, "b", None, b"a", date(2024, 5, 1), (3,))]
+    for cuts in ((), range(len(rows))):
+        _, summary = written(rows, outputs.Text(), cuts=cuts)
+        assert (summary.min_key, summary.max_key) == ("(None, 1)", "((3,), 1)")
