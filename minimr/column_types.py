@@ -209,16 +209,16 @@ def typed(column: "pa.Array | pa.ChunkedArray", name: str) -> pa.Array:
         column = pa.concat_arrays([chunk.cast(_wide(chunk.type, name)) for chunk in column.chunks])
     if pa.types.is_null(column.type):
         return from_objects([None] * len(column), name)
-    if column.null_count:
-        raise UnsupportedType(
-            f"a {name} is null beside others that are not: fill it, or put it into a tuple"
-        )
     wanted = _wide(column.type, name)
     if column.type != wanted:
         try:
             column = column.cast(wanted)
         except pa.ArrowInvalid as error:
             raise UnsupportedType(f"a {name} does not fit: {error}; {ALLOWED_TYPES}") from error
+    if column.null_count:  # not before the cast: a dictionary's nulls may be among its values
+        raise UnsupportedType(
+            f"a {name} is null beside others that are not: fill it, or put it into a tuple"
+        )
     return _normal_floats(column) if name == "key" and wanted == FLOAT else column
 
 

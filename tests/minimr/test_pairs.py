@@ -101,6 +101,7 @@ def test_every_arrow_form_of_bytes_is_one_type(column: pa.Array) -> None:
     ("key", "word"),
     [
         (pa.array([b"a", None]), "null"),
+        (pa.DictionaryArray.from_arrays(pa.array([0, 1]), pa.array([b"a", None])), "null"),
         (pa.array([1, 2], pa.duration("s")), "duration"),
         (pa.array([2**63, 1], pa.uint64()), "does not fit"),
         (pa.array([1.0, math.nan]), "NaN"),
