@@ -80,7 +80,7 @@ class Csv:
 
 @dataclass(frozen=True, slots=True)
 class JsonLines:
-    """Keys and values that are bytes must be UTF-8."""
+    """Keys and values that are bytes must be UTF-8, and floats finite."""
 
 
 @dataclass(frozen=True, slots=True)

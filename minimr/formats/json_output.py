@@ -1,5 +1,6 @@
 """``jsonl``: one object with ``key`` and ``value`` a line."""
 
+import math
 from typing import Any
 
 import msgspec
@@ -15,7 +16,8 @@ _encoder = msgspec.json.Encoder()
 
 
 def encode_json_lines(pairs: Pairs) -> bytes:
-    """One line a pair. Bytes become text: `AmbiguousOutput` names what is not UTF-8."""
+    """One line a pair. Bytes become text: `AmbiguousOutput` names what is not UTF-8, and floats
+    that JSON has no numbers for."""
     keys, values = map(to_objects, pairs.columns)
     return _encoder.encode_lines(
         [
@@ -28,6 +30,10 @@ def encode_json_lines(pairs: Pairs) -> bytes:
 def _as_json(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_as_json(element) for element in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise AmbiguousOutput(  # the encoder would write null
+            f"{value} is no number of JSON's: use output_format=parquet, arrow, csv or text"
+        )
     if not isinstance(value, bytes):
         return value
     try:

@@ -93,6 +93,9 @@ def test_json_lines_of_other_types() -> None:
     assert written(rows, outputs.JsonLines())[0] == b'{"key":[1,"x"],"value":"2024-05-01"}\n'
     with pytest.raises(AmbiguousOutput, match=r"b'\\xff' is not UTF-8"):
         written([(b"\xff", 1)], outputs.JsonLines())
+    for value in (float("nan"), float("inf"), (1, (float("-inf"),))):
+        with pytest.raises(AmbiguousOutput, match="no number of JSON"):
+            written([(1, value)], outputs.JsonLines())
 
 
 @pytest.mark.parametrize("compression", ["", "gzip", "zstd"])
