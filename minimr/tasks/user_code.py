@@ -7,14 +7,15 @@ failure is worked out only when there is one.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from operator import itemgetter
 from typing import Any, NoReturn, TypeAlias
 
 import pyarrow as pa
 
-from minimr.column_types import from_objects, to_objects
+from minimr.column_types import TupleType, from_objects, stored, to_objects
 from minimr.errors import UnsupportedType
+from minimr.ordered_bytes import decode_all
 from minimr.pairs import Pairs, concat_pairs, from_arrow, from_python, with_order
 from minimr.shuffle.buffer import CombineSorted
 from minimr.tasks.failures import (
@@ -270,17 +271,24 @@ class UnderlyingFailed(BaseException):
 
 def _groups(batches: Iterable[Pairs], memory: MemoryPlan) -> Iterator[tuple[Any, Iterator[Any]]]:
     """Each key with its values. A key's values must be read before the next key is asked for."""
-    for key, group in groupby(_rows(batches, memory), key=itemgetter(0)):
-        yield key, map(itemgetter(1), group)
+    batches = iter(batches)
+    for first in batches:  # the others have its types, and are read below
+        is_tuple = isinstance(first.column(0).type, TupleType)
+        rows = _rows(chain([first], batches), memory)
+        for key, group in groupby(rows, key=itemgetter(0)):
+            yield (decode_all(key) if is_tuple else key), map(itemgetter(1), group)
 
 
 def _rows(batches: Iterable[Pairs], memory: MemoryPlan) -> Iterator[tuple[Any, Any]]:
+    """Keys and values; tuples as they are stored, because (1,) and (True,) are one key to Python
+    and two to us."""
     try:
         for batch in batches:
             row_count = memory.pair_count(batch.nbytes, batch.num_rows)
             for start in range(0, batch.num_rows, row_count):
-                rows = batch.slice(start, row_count)
-                yield from zip(to_objects(rows.column(0)), to_objects(rows.column(1)), strict=True)
+                keys, values = batch.slice(start, row_count).columns
+                keys = stored(keys) if isinstance(keys.type, TupleType) else keys
+                yield from zip(to_objects(keys), to_objects(values), strict=True)
     except Exception as error:  # reading failed: the function that reads is not to blame
         raise UnderlyingFailed(error) from error
 

@@ -235,3 +235,32 @@ def test_a_reduce_may_not_change_the_type_of_its_keys(tmp_path: Path) -> None:
         AttemptFailed, match="keys of one job must have one type; found int and str"
     ):
         Bench(job=job, splits=splits_of([tmp_path / "in"]), directory=tmp_path).run()
+
+
+@pytest.mark.parametrize("combined", [False, True])
+@pytest.mark.parametrize("reducers", [1, 3])
+def test_tuples_that_only_python_takes_for_equal_are_different_keys(
+    tmp_path: Path, reducers: int, *, combined: bool
+) -> None:
+    def total(key: Any, values: Iterator[int]) -> Iterator[tuple[Any, int]]:
+        yield key, sum(values)
+
+    keys = [(True,), (1,), (1.0,), ("a", (True,)), ("a", (1,))]
+    (tmp_path / "in").write_bytes(b"".join(b"%d\n" % index for index in range(len(keys))) * 2)
+    job = Job(
+        "equals",
+        map=lambda line: [(keys[int(line)], 1)],
+        combine=total if combined else None,
+        reduce=total,
+    )
+    run(
+        job,
+        input=str(tmp_path / "in"),
+        output=str(tmp_path / "out"),
+        reducers=reducers,
+        processes=0,
+    )
+    lines = b"".join(part.read_bytes() for part in (tmp_path / "out").glob("part-*"))
+    assert sorted(lines.splitlines()) == [
+        b'["a",[1]]\t2', b'["a",[true]]\t2', b"[1.0]\t2", b"[1]\t2", b"[true]\t2",
+    ]  # fmt: skip
