@@ -46,14 +46,21 @@ class CsvReader:
         block_bytes: int,
         on_malformed: OnMalformed,
     ) -> Iterator[Records]:
-        lines = _Lines(wanted, storage, block_bytes)
-        rows = _rows(lines, wanted.url, self._options.separator, on_malformed)
         columns: list[str] | None = None
+
+        def on_no_row(error: MalformedRecord) -> None:
+            if self._options.header and columns is None:
+                refuse(error)  # leaving it out would make a header of the first row
+            on_malformed(error)
+
+        lines = _Lines(wanted, storage, block_bytes)
+        rows = _rows(lines, wanted.url, self._options.separator, on_no_row)
         if self._options.header:
             first = next(rows, None)
             if first is None:
                 return
-            columns = first[1]
+            offset, columns = first
+            _check_header(columns, wanted.url, offset)
         found: list[Any] = []
         offsets: list[int] = []
         read_bytes = 0
@@ -71,6 +78,18 @@ class CsvReader:
                 found, offsets, read_bytes = [], [], lines.read_bytes
         if found:
             yield _records(found, offsets, wanted.url, lines.read_bytes - read_bytes, columns)
+
+
+def _check_header(columns: list[str], url: str, offset: int) -> None:
+    """Each name once: a row is a dictionary, where the last column of a name hides the others."""
+    twice = next((name for name in columns if columns.count(name) > 1), None)
+    if twice is not None:
+        raise MalformedRecord(
+            f"the header has the column {twice!r} twice: rename one, or read without input.header",
+            url=url,
+            offset=offset,
+            record=columns,
+        )
 
 
 def _records(

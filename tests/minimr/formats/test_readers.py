@@ -183,12 +183,26 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(folder: Path) -> None:
     assert objects(read(inputs.Csv(header=True), ranges_of(path))) == [{"name": "x", "n": "1"}]
 
 
+@pytest.mark.parametrize("header", [b'"a"x,b\n', b"a,a\n"])
+def test_a_bad_header_is_never_left_out_as_a_bad_row(folder: Path, header: bytes) -> None:
+    path = folder / "header.csv"
+    path.write_bytes(header + b"1,2\n3,4\n")
+    met: list[MalformedRecord] = []
+    found = reader_of(inputs.Csv(header=True)).read(
+        ranges_of(path), Storage(), block_bytes=64, on_malformed=met.append
+    )
+    with pytest.raises(MalformedRecord):
+        list(found)
+    assert not met
+
+
 @pytest.mark.parametrize(
     ("chosen", "content", "words", "offset"),
     [
         (inputs.Csv(), b'a,b\n"open,c\nd,e\n', "is no CSV", 4),
         (inputs.Csv(), b"a,b\nc,d,e\n", "3 fields and not 2", 4),
         (inputs.Csv(), b'a,b\n"c"x,d\n', "is no CSV", 4),
+        (inputs.Csv(header=True), b"\na,b,a\n1,2,3\n", "has the column 'a' twice", 1),
         (inputs.JsonLines(), b'{"a":1}\n\n{"a":\n', "is no JSON", 9),
         (inputs.JsonLines(), b'"\xff"\n', "is no JSON", 0),
     ],
