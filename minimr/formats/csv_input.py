@@ -54,7 +54,7 @@ class CsvReader:
             on_malformed(error)
 
         lines = _Lines(wanted, storage, block_bytes)
-        rows = _rows(lines, wanted.url, self._options.separator, on_no_row)
+        rows = _rows(lines, wanted.url, self._options, on_no_row)
         if self._options.header:
             first = next(rows, None)
             if first is None:
@@ -120,14 +120,34 @@ class _Lines:
                 offset += len(line) + 1
 
 
+class _LinesOfRow:
+    """What the parser takes lines from. With ``ends_row`` it gets one a row, so that an open quote
+    ends with its line: where files are cut, what follows may be another task's."""
+
+    def __init__(self, lines: _Lines, *, ends_row: bool) -> None:
+        self._lines = iter(lines)
+        self._ends_row = ends_row
+        self.is_given = False
+
+    def __iter__(self) -> "_LinesOfRow":
+        return self
+
+    def __next__(self) -> str:
+        if self.is_given and self._ends_row:
+            raise StopIteration
+        self.is_given = True
+        return next(self._lines)
+
+
 def _rows(
-    lines: _Lines, url: str, separator: str, on_malformed: OnMalformed
+    lines: _Lines, url: str, options: Csv, on_malformed: OnMalformed
 ) -> Iterator[tuple[int, list[str]]]:
     """Each row and the offset it begins at. Empty lines are no rows."""
     csv.field_size_limit(_FIELD_CHARACTERS_MAX)
-    parser = csv.reader(iter(lines), delimiter=separator, strict=True)
+    source = _LinesOfRow(lines, ends_row=not options.multiline)
+    parser = csv.reader(source, delimiter=options.separator, strict=True)
     while True:
-        lines.row_offset = None
+        lines.row_offset, source.is_given = None, False
         try:
             row = next(parser)
         except StopIteration:

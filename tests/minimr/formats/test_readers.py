@@ -177,6 +177,20 @@ def test_csv_that_is_cut_at_lines(folder: Path) -> None:
             assert content[each.place_of(index)[1] :].startswith(";".join(row).encode() + b"\n")
 
 
+@pytest.mark.parametrize("cuts", [(), (7,), (3, 12)])
+def test_an_open_quote_takes_no_other_line_where_rows_are_lines(
+    folder: Path, cuts: tuple[int, ...]
+) -> None:
+    path = folder / "open.csv"
+    path.write_bytes(b'a,b\n"c,d\ne,f\n"g,h\n')
+    met: list[MalformedRecord] = []
+    found = reader_of(inputs.Csv(multiline=False)).read(
+        ranges_of(path, cuts), Storage(), block_bytes=64, on_malformed=met.append
+    )
+    assert objects(list(found)) == [["a", "b"], ["e", "f"]]
+    assert [(each.offset, each.record) for each in met] == [(4, b'"c,d'), (13, b'"g,h')]
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_column(folder: Path) -> None:
     path = folder / "excel.csv"
     path.write_bytes(b"\xef\xbb\xbfname,n\r\nx,1\r\n")
