@@ -49,10 +49,17 @@ class Location:
 
 
 def absolute_url(location: str) -> str:
-    """A URL that means the same in every process: bare and relative paths become ``file://``."""
+    """A URL that means the same in every process: bare and relative paths become ``file://``.
+
+    `JobUsageError` for an empty one: it would stand for the working directory, and is a variable of
+    a shell that was never set.
+    """
+    if not location:
+        raise JobUsageError("a path or URL is empty: name a file or a directory")
     scheme, separator, rest = location.partition("://")
     if not separator:
-        return _LOCAL_PREFIX + os.path.abspath(Path(location).expanduser())  # noqa: PTH100 - resolves ".."
+        path = os.path.expanduser(location)  # noqa: PTH111 - Path's fails where there is no such user
+        return _LOCAL_PREFIX + os.path.abspath(path)  # noqa: PTH100 - resolves ".."
     if scheme == "file":
         return _LOCAL_PREFIX + os.path.abspath("/" + rest.lstrip("/"))  # noqa: PTH100
     if scheme == "minigfs":  # there, too, one file has one URL: runs of slashes mean nothing

@@ -27,6 +27,24 @@ def test_an_output_that_holds_the_input_by_another_name_is_refused(tmp_path: Pat
     assert source.read_bytes() == b"a\n"
 
 
+def test_an_empty_name_is_refused_and_not_taken_for_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").write_bytes(b"a\n")
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "mine").write_bytes(b"precious")
+    monkeypatch.chdir(tmp_path / "work")
+    for names in ({"output": ""}, {"input": ""}):
+        with pytest.raises(JobUsageError, match="is empty"):
+            minimr.run(
+                JOB,
+                **{"input": str(tmp_path / "in"), "output": str(tmp_path / "out"), **names},
+                overwrite=True,
+                processes=0,
+            )
+    assert (tmp_path / "work" / "mine").read_bytes() == b"precious"
+
+
 def test_an_output_where_nothing_can_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b"a\n")
     with pytest.raises(JobUsageError, match=r"proc/there/out: cannot be made in /proc:"):

@@ -48,6 +48,10 @@ def test_files_are_written_listed_and_removed(root: str) -> None:
         storage.open_input(f"{root}/d/b")
 
 
+def test_a_tilde_that_names_nobody_is_a_name_like_others() -> None:
+    assert absolute_url("~nobody-of-this-name/a") == f"file://{Path.cwd()}/~nobody-of-this-name/a"
+
+
 def stage(storage: Storage, root: str, content: bytes) -> None:
     storage.write_bytes(f"{root}/_stage/part", content)
     storage.write_bytes(f"{root}/_stage/_manifest.json", b"{}")
