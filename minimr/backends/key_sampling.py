@@ -6,6 +6,7 @@ wrong at a place leaves it out of the sample: the job itself will meet it, and r
 """
 
 import random
+import tempfile
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -49,10 +50,12 @@ def sampled_split_points(job: Job, spec: JobSpec, storage: Storage) -> tuple[Spl
     ranges = [each for split in spec.splits for each in split.ranges if each.length]
     read = chosen_format(job.input_format, dict(spec.settings))
     places = _places(ranges, spec.partition_count, read)
-    keys = list(_keys_at(places, job, spec, storage))
-    if len(keys) < PLACES_PER_PARTITION * spec.partition_count and places != ranges:
-        step = -(-len(ranges) // WHOLE_SPLIT_COUNT_MAX)
-        keys += _keys_at(ranges[::step], job, spec, storage)
+    with tempfile.TemporaryDirectory(prefix="minimr-") as name:  # for the job's files
+        scratch = Path(name)
+        keys = list(_keys_at(places, job, spec, storage, scratch))
+        if len(keys) < PLACES_PER_PARTITION * spec.partition_count and places != ranges:
+            step = -(-len(ranges) // WHOLE_SPLIT_COUNT_MAX)
+            keys += _keys_at(ranges[::step], job, spec, storage, scratch)
     return split_points(keys, spec.partition_count, splits_keys=partition.split_keys)
 
 
@@ -84,7 +87,7 @@ def _place(within: FileRange, offset: int) -> FileRange:
 
 
 def _keys_at(
-    places: Sequence[FileRange], job: Job, spec: JobSpec, storage: Storage
+    places: Sequence[FileRange], job: Job, spec: JobSpec, storage: Storage, scratch: Path
 ) -> Iterator[bytes]:
     """Keys in their ordered form, equally many of each place at most."""
     wanted = max(KEY_COUNT_MAX // max(len(places), 1), 1)
@@ -96,7 +99,7 @@ def _keys_at(
             partition_count=spec.partition_count,
         )
         try:
-            context = _context(job, spec, assignment, storage)
+            context = _context(job, spec, assignment, storage, scratch)
             with with_functions(context, "map") as ready, writing_sides(_NoSides()):
                 map_split(ready, assignment, taker.add)
         except _EnoughKeys:
@@ -135,13 +138,13 @@ class _Taker:
 
 
 def _context(
-    job: Job, spec: JobSpec, assignment: MapAssignment, storage: Storage
+    job: Job, spec: JobSpec, assignment: MapAssignment, storage: Storage, scratch: Path
 ) -> AttemptContext:
     return AttemptContext(
         job=job,
         spec=spec,
         assignment=assignment,
-        scratch=Path(),  # nothing is written
+        scratch=scratch,
         worker_id=WorkerId("client"),
         address="",
         host="",

@@ -37,6 +37,34 @@ def parts(
     return [(directory / "out" / part.name).read_bytes().splitlines() for part in result.parts]
 
 
+class KeepListed:
+    """Map function that reads a file of the job."""
+
+    def setup(self) -> None:
+        self.listed = minimr.file("listed").read_bytes().split()
+
+    def __call__(self, line: bytes) -> Iterator[tuple[bytes, int]]:
+        if line in self.listed:
+            yield line, 1
+
+
+def test_sampling_leaves_nothing_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fsspec
+
+    fsspec.filesystem("memory").pipe("/sampled/listed", b"a b c")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    job = minimr.Job(
+        "listed", map=KeepListed(), reduce=minimr.agg.sum, partition=minimr.RangePartition(),
+        files=("memory://sampled/listed",),
+    )  # fmt: skip
+    found = parts(job, [b"a", b"x", b"b", b"c"], tmp_path, reducers=3, processes=0)
+    assert [line for part in found for line in part] == [b"a\t1", b"b\t1", b"c\t1"]
+    assert not list(Path.cwd().iterdir())
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("range")
