@@ -70,6 +70,12 @@ class KeyValue:
 
     separator: str = "\t"
 
+    def __post_init__(self) -> None:
+        if not self.separator or "\n" in self.separator:
+            raise JobUsageError(
+                f"separator={self.separator!r}: must be at least one character, no line feed"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class FixedWidth:

@@ -38,7 +38,7 @@ def _records(block: Block, on_malformed: OnMalformed) -> ObjectRecords:
         if line.strip():
             try:
                 objects.append(decode(line))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 url, offset = block.origin_of(at)
                 on_malformed(
                     MalformedRecord(

@@ -219,6 +219,7 @@ def test_a_bad_header_is_never_left_out_as_a_bad_row(folder: Path, header: bytes
         (inputs.Csv(header=True), b"\na,b,a\n1,2,3\n", "has the column 'a' twice", 1),
         (inputs.JsonLines(), b'{"a":1}\n\n{"a":\n', "is no JSON", 9),
         (inputs.JsonLines(), b'"\xff"\n', "is no JSON", 0),
+        (inputs.JsonLines(), b"1\n" + b"[" * 99_999 + b"]" * 99_999 + b"\n", "is no JSON", 2),
     ],
 )
 def test_a_malformed_record_is_named_with_its_file_and_offset(
@@ -401,6 +402,7 @@ def test_a_run_chooses_format_and_options(
         ("fixed", {"input.record_bytes": "x"}, "must be a whole number"),
         ("fixed", {"input.record_bytes": "0"}, "must be a number from 1"),
         ("csv", {"input.separator": "||"}, "must be one character"),
+        ("keyvalue", {"input.separator": ""}, "must be at least one character"),
         ("lines", {"input.header": "true"}, "Lines has no option input.header: it has none"),
     ],
 )
