@@ -108,6 +108,11 @@ class _SideFile:
             self._sides.context.storage.remove(self.url)
 
 
+def _as_utf8(text: str) -> str:
+    """User code may make text of bytes that are not UTF-8; JSON cannot hold what comes of it."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 HeldWrite: TypeAlias = tuple[_SideFile, bytes]
 
 
@@ -142,12 +147,12 @@ class AttemptSides:
 
     def quarantine(self, *, url: str, offset: int, record: object, reason: str) -> None:
         """Set a record aside that the user's function cannot stand."""
-        line: dict[str, object] = {"url": url, "offset": offset, "reason": reason}
+        line: dict[str, object] = {"url": url, "offset": offset, "reason": _as_utf8(reason)}
         if isinstance(record, bytes):
             line["record"] = record.decode("utf-8", "backslashreplace")
             line["raw"] = base64.b64encode(record).decode()
         else:
-            line["record"] = repr(record)
+            line["record"] = _as_utf8(repr(record))
         self._file(QUARANTINE).keep(msgspec.json.encode(line) + b"\n")
 
     def _file(self, name: str) -> _SideFile:

@@ -322,3 +322,15 @@ def test_records_that_their_format_cannot_read_go_to_quarantine_as_well(tmp_path
             job, input=str(tmp_path / "in"), output=str(tmp_path / "none"),
             settings={"input_format": "jsonl"},
         )  # fmt: skip
+
+
+def test_a_reason_that_is_not_utf8_is_written_all_the_same(tmp_path: Path) -> None:
+    def refuse(line: bytes) -> Iterator[tuple[bytes, int]]:
+        raise ValueError(line.decode("utf-8", "surrogateescape"))
+
+    (tmp_path / "in").write_bytes(b"\xff\n")
+    job = minimr.Job("refuses", map=refuse, reduce=minimr.agg.sum)
+    minimr.run(
+        job, input=str(tmp_path / "in"), output=str(tmp_path / "out"), processes=0, max_bad=1
+    )
+    assert [line["reason"] for line in quarantined(tmp_path / "out")] == [r"ValueError: \udcff"]
