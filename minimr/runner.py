@@ -30,7 +30,8 @@ from minimr.config import (
     STATUS_WAIT_MS,
 )
 from minimr.errors import JobCancelled, JobFailed, JobUsageError
-from minimr.formats.storage import Storage
+from minimr.format_options import is_format_setting
+from minimr.formats.storage import Storage, is_text
 from minimr.ids import JobId
 from minimr.job import Job
 from minimr.messages import Failure, JobSpec, JobState, JobStatus, Part
@@ -400,7 +401,7 @@ def _specify(
         partition_count=plan.partition_count,
         overwrite=plan.overwrite,
         published_by_master=plan.backend == "ray" and plan.output.startswith("minigfs://"),
-        settings=tuple(sorted(settings.items())),
+        settings=_portable(settings),
         memory_bytes=memory if memory is not None else DEFAULT_MEMORY_BYTES,
         attempt_limit=ATTEMPT_LIMIT if plan.slot_count > 0 else 1,
         submitted_ms=time.time_ns() // 1_000_000,
@@ -410,6 +411,18 @@ def _specify(
         progress_deadline_ms=task_timeout_s * 1000,
         max_bad=max_bad,
         slowstart_permille=SLOWSTART_PERMILLE if plan.backend == "ray" else 1000,
+    )
+
+
+def _portable(settings: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The settings as they can be sent and written into the manifest. Those of the job, which has
+    them already, may be any bytes, such as a pattern to look for."""
+    for name, text in settings.items():
+        if is_format_setting(name) and not is_text(text):
+            raise JobUsageError(f"{name}={text!r}: must be UTF-8")
+    return tuple(
+        (name, text.encode("utf-8", "backslashreplace").decode())
+        for name, text in sorted(settings.items())
     )
 
 

@@ -207,6 +207,19 @@ def test_explain_makes_all_checks_and_does_nothing(tmp_path: Path, source: str) 
         explain(JOB, input=str(tmp_path / "none"), output=str(tmp_path / "out"))
 
 
+def test_a_setting_of_a_job_may_be_any_bytes_and_one_of_a_format_may_not(
+    tmp_path: Path, source: str
+) -> None:
+    out = tmp_path / "out"
+    run(JOB, input=source, output=str(out), settings={"pattern": os.fsdecode(b"\xff")})
+    assert json.loads((out / "_manifest.json").read_bytes())["settings"] == {"pattern": r"\udcff"}
+    with pytest.raises(JobUsageError, match="must be UTF-8"):
+        run(
+            JOB, input=source, output=str(tmp_path / "other"),
+            settings={"input_format": "keyvalue", "input.separator": os.fsdecode(b"\xff")},
+        )  # fmt: skip
+
+
 def test_calls_that_make_no_sense_say_what_to_do(tmp_path: Path, source: str) -> None:
     output = str(tmp_path / "out")
     map_only = minimr.Job("keep", map=map_line)
