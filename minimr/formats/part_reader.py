@@ -2,10 +2,12 @@
 
 import gzip
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 
 from minimr.errors import JobUsageError
+from minimr.formats.csv_output import CSV_HEADER
 from minimr.formats.text_parts import read_text_parts
 from minimr.outputs import (
     ArrowIpc,
@@ -37,9 +39,10 @@ def read_parts(parts: Sequence[bytes], chosen: OutputFormat, compression: Compre
             lines = b"".join(contents).split(b"\n")[:-1]
             return pa.table({"value": pa.array(lines, pa.large_binary())})
         case Csv(header=header):
-            return _concatenated([_csv(content, has_header=header) for content in contents])
+            head = CSV_HEADER if header else b""
+            return _csv(b"".join(content.removeprefix(head) for content in contents))
         case JsonLines():
-            return _concatenated([_json(content) for content in contents])
+            return _json(b"".join(contents))
         case _:
             raise JobUsageError(
                 f"output_format={type(chosen).__name__.lower()} has no columns: read the parts"
@@ -64,31 +67,44 @@ def _table(part: bytes, chosen: Parquet | ArrowIpc) -> pa.Table:
     return pq.ParquetFile(source).read()
 
 
-def _csv(content: bytes, *, has_header: bool) -> pa.Table | None:
+# The rows of all parts at once: a column's type is guessed from all of it.
+
+
+def _csv(content: bytes) -> pa.Table:
     import pyarrow.csv
 
     if not content:
-        return None
+        return _concatenated([])
     return pyarrow.csv.read_csv(
         pa.BufferReader(content),
-        read_options=pyarrow.csv.ReadOptions(
-            column_names=["key", "value"], skip_rows=1 if has_header else 0
-        ),
+        read_options=pyarrow.csv.ReadOptions(column_names=["key", "value"]),
         parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=False),
+        convert_options=pyarrow.csv.ConvertOptions(null_values=[]),  # "NA" may be a word
     )
 
 
-def _json(content: bytes) -> pa.Table | None:
+def _json(content: bytes) -> pa.Table:
     import msgspec
 
     rows = msgspec.json.Decoder().decode_lines(content)
-    return pa.Table.from_pylist(rows) if rows else None
+    return pa.table({name: _column([row[name] for row in rows]) for name in ("key", "value")})
 
 
-def _concatenated(tables: Sequence[pa.Table | None]) -> pa.Table:
+def _column(values: list[Any]) -> pa.Array:
+    """What Arrow makes of them; JSON text of what has no type in common, such as tuples."""
+    import msgspec
+
+    if not values:
+        return pa.array([], pa.string())
+    try:
+        return pa.array(values)
+    except pa.ArrowException:
+        return pa.array([msgspec.json.encode(value).decode() for value in values])
+
+
+def _concatenated(tables: Sequence[pa.Table]) -> pa.Table:
     """One table of those that have rows; empty parts do not know the types."""
-    found = [table for table in tables if table is not None and table.num_rows]
+    found = [table for table in tables if table.num_rows]
     if not found:
         return pa.table({"key": pa.array([], pa.string()), "value": pa.array([], pa.string())})
     return pa.concat_tables(found, promote_options="permissive")

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 import minimr
 from minimr import outputs
 from minimr.errors import AmbiguousOutput, JobUsageError
+from minimr.formats.part_reader import read_parts
 from minimr.formats.part_writer import OutputSummary, PartWriter
 from minimr.outputs import Compression, OutputFormat
 from minimr.pairs import from_python
@@ -202,6 +203,24 @@ def test_the_output_of_a_job_is_the_input_of_the_next(
     again = minimr.run(copy, input=result.output, output=str(tmp_path / "again"))
     has_header = "output.header" in given_settings
     assert again.counters["map.input_records"] == (3 if has_header else 2)
+
+
+@pytest.mark.parametrize("has_header", [False, True])
+def test_columns_of_csv_have_one_type_and_no_nulls_whatever_the_parts(*, has_header: bool) -> None:
+    chosen = outputs.Csv(header=has_header)
+    parts = [[("1", "NA")], [], [("a", ""), ("b", "null")], [("2", "NA")] * 200_000]
+    contents = [written(rows, chosen)[0] for rows in parts]
+    table = read_parts(contents, chosen, "")
+    assert list(zip(*table.to_pydict().values(), strict=True)) == [
+        r for part in parts for r in part
+    ]
+
+
+def test_columns_of_json_lines_without_a_common_type_are_json_text() -> None:
+    parts = [[((1, "a"), 1)], [], [((None,), 2)]]
+    contents = [written(rows, outputs.JsonLines())[0] for rows in parts]
+    table = read_parts(contents, outputs.JsonLines(), "")
+    assert table.to_pydict() == {"key": ['[1,"a"]', "[null]"], "value": [1, 2]}
 
 
 def as_text(value: Any) -> str:
