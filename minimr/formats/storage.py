@@ -105,7 +105,7 @@ class Storage:
             return _local_entry(url)
         fs, path = self._resolve(url)
         try:
-            return _fsspec_entry(url, fs.info(path))
+            return _fsspec_entry(fs, url, fs.info(path))
         except FileNotFoundError:
             return None
 
@@ -118,7 +118,7 @@ class Storage:
             return _list_local(url)
         fs, path = self._resolve(url)
         entries = [
-            _fsspec_entry(_child(url, _base_name(info["name"])), info)
+            _fsspec_entry(fs, _child(url, _base_name(info["name"])), info)
             for info in fs.ls(path, detail=True)
         ]
         return sorted(entries, key=lambda entry: entry.url)
@@ -300,12 +300,17 @@ def _entry_of(url: str, status: os.stat_result) -> Entry:
     )
 
 
-def _fsspec_entry(url: str, info: Mapping[str, Any]) -> Entry:
-    return Entry(
-        url=url.rstrip("/"),
-        size_bytes=int(info.get("size") or 0),
-        is_directory=info["type"] == "directory",
-    )
+def _fsspec_entry(fs: Any, url: str, info: Mapping[str, Any]) -> Entry:
+    is_directory = info["type"] == "directory"
+    size = info.get("size")
+    if size is None and not is_directory:
+        size = fs.info(info["name"]).get("size")  # a listing, of web pages say, may leave it out
+        if size is None:  # no size is not 0, which would be an input without records
+            raise OSError(
+                f"{url}: its file system does not tell how long it is, so it cannot be split: "
+                "copy it to a file first"
+            )
+    return Entry(url=url.rstrip("/"), size_bytes=int(size or 0), is_directory=is_directory)
 
 
 def _location(found: Any) -> Location:
