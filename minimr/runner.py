@@ -9,12 +9,14 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
 import xxhash
 
+from minigfs.errors import MinigfsError
 from minimr.backends.base import Backend
 from minimr.backends.broadcast_files import broadcast_files
 from minimr.backends.job_code import pack_job
@@ -324,14 +326,22 @@ def submit(
         plan, memory=memory, settings=settings or {}, backup_policy=backup_policy,
         task_timeout_s=task_timeout_s, max_bad=max_bad,
     )  # fmt: skip
-    if job.files:
-        spec = msgspec.structs.replace(spec, files=broadcast_files(job, spec, storage))
-    if isinstance(job.partition, RangePartition):
-        from minimr.backends.key_sampling import sampled_split_points  # Arrow, and all of a task
+    try:
+        if job.files:
+            spec = msgspec.structs.replace(spec, files=broadcast_files(job, spec, storage))
+        if isinstance(job.partition, RangePartition):
+            # Arrow, and all of a task
+            from minimr.backends.key_sampling import sampled_split_points
 
-        points = sampled_split_points(job, spec, storage)
-        spec = msgspec.structs.replace(spec, split_points=points)
-    chosen = _open_backend(plan, storage, home)
+            points = sampled_split_points(job, spec, storage)
+            spec = msgspec.structs.replace(spec, split_points=points)
+        chosen = _open_backend(plan, storage, home)
+    except BaseException:
+        if job.files:  # copies of them; nobody knows of the job yet
+            with suppress(MinigfsError, OSError):  # what went wrong first is what counts
+                for url in working_urls(spec.staging):
+                    storage.remove(url)
+        raise
     handle = JobHandle(
         chosen, spec, plan_ms=_monotonic_ms() - started_ms, storage=storage,
         output_format=chosen_format(job.output_format, settings or {}),

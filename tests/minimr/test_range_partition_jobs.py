@@ -65,6 +65,27 @@ def test_sampling_leaves_nothing_in_the_working_directory(
     assert not list(Path.cwd().iterdir())
 
 
+def interrupt(line: bytes) -> Iterator[tuple[bytes, int]]:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_keys_are_sampled_leaves_nothing_beside_the_output(tmp_path: Path) -> None:
+    import fsspec
+
+    (tmp_path / "listed").write_bytes(b"a")
+    (tmp_path / "in").write_bytes(b"a\n")
+    job = minimr.Job(
+        "interrupted", map=interrupt, reduce=minimr.agg.sum, partition=minimr.RangePartition(),
+        files=(str(tmp_path / "listed"),),
+    )  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        minimr.run(
+            job, input=str(tmp_path / "in"), output="memory://interrupted/out", reducers=2,
+            processes=0,
+        )  # fmt: skip
+    assert not fsspec.filesystem("memory").find("/interrupted")
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("range")
