@@ -122,7 +122,8 @@ def _grouped(job: Job, function: Any, encode: Callable[[Any], Iterator[Any]]) ->
     decode_value = (job.value_codec or _PLAIN).decode
 
     def decoded(key: Any, values: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
-        return encode(function(decode_key(key), map(decode_value, values)))
+        # Not map(): it would take a StopIteration of the codec's for the end of the values.
+        return encode(function(decode_key(key), (decode_value(value) for value in values)))
 
     return decoded
 

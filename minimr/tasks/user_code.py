@@ -304,7 +304,7 @@ def order_of_values(
     for start in range(0, pairs.num_rows, row_count):
         values = to_objects(pairs.column(1).slice(start, row_count))
         try:
-            order = list(map(sort_values, values))
+            order = [sort_values(value) for value in values]
         except (Exception, SystemExit) as error:  # whatever a user's function does
             blame("sort_values", error)
         columns.append(from_objects(order, "key"))

@@ -130,6 +130,25 @@ def test_a_codec_carries_types_of_the_users(tmp_path: Path) -> None:
         run(minimr.Job("uncoded", map=emit, reduce=identity), lines, tmp_path)
 
 
+def ends_at_two(value: int) -> int:
+    if value == 2:
+        next(iter(()))  # a slip that must not look like the end of something else
+    return value
+
+
+def test_a_stop_iteration_of_a_users_function_is_not_the_end_of_the_values(tmp_path: Path) -> None:
+    lines = [b"a 1", b"a 2", b"a 3"]
+    coded = minimr.Job(
+        "coded", map=pair, reduce=identity,
+        value_codec=minimr.Codec(encode=lambda value: value, decode=ends_at_two),
+    )  # fmt: skip
+    with pytest.raises(JobFailed, match="reduce raised RuntimeError: generator raised Stop"):
+        run(coded, lines, tmp_path)
+    ordered = minimr.Job("ordered", map=pair, reduce=identity, sort_values=ends_at_two)
+    with pytest.raises(JobFailed, match="sort_values raised StopIteration"):
+        run(ordered, lines, tmp_path)
+
+
 class CountHere:
     """Combines in the map function, and gives its counts at the end."""
 
