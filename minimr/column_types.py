@@ -32,7 +32,13 @@ from numpy.typing import NDArray
 
 from minimr.columns import from_bytes, from_numpy, from_texts, to_numpy
 from minimr.errors import UnsupportedType
-from minimr.ordered_bytes import ALLOWED_TYPES, decode_all, encode, encode_all
+from minimr.ordered_bytes import (
+    ALLOWED_TYPES,
+    decode_all,
+    encode,
+    encode_all,
+    refuse_nanoseconds,
+)
 
 __all__ = [
     "BYTES",
@@ -296,6 +302,8 @@ def _normal_floats(keys: pa.Array) -> pa.Array:
 
 
 def _datetimes(objects: Sequence[datetime], name: str) -> pa.Array:
+    for each in objects:
+        refuse_nanoseconds(each)
     zoned = sum(each.tzinfo is not None for each in objects)
     if zoned not in (0, len(objects)):
         raise UnsupportedType(

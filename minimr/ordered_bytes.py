@@ -24,7 +24,7 @@ from typing import Any
 
 from minimr.errors import UnsupportedType
 
-__all__ = ["ALLOWED_TYPES", "decode", "decode_all", "encode", "encode_all"]
+__all__ = ["ALLOWED_TYPES", "decode", "decode_all", "encode", "encode_all", "refuse_nanoseconds"]
 
 ALLOWED_TYPES = (
     "keys and values are bytes, str, int (64 bits), float, bool, date, time, datetime, None, or "
@@ -70,6 +70,16 @@ def decode_all(content: bytes) -> tuple[Any, ...]:
     return _decode_until(content, 0, len(content))[0]
 
 
+def refuse_nanoseconds(moment: datetime) -> None:
+    """`UnsupportedType` for a pandas ``Timestamp``, as files with nanoseconds give it, that is
+    between two microseconds."""
+    if getattr(moment, "nanosecond", 0):
+        raise UnsupportedType(
+            f"the datetime {moment} has nanoseconds, and only microseconds fit: round it, or use "
+            "an int"
+        )
+
+
 def _encode_other(value: Any) -> bytes:
     if value is None:
         return b"%c" % _NONE
@@ -82,6 +92,7 @@ def _encode_other(value: Any) -> bytes:
     if isinstance(value, str):
         return encode(str(value))
     if isinstance(value, datetime):
+        refuse_nanoseconds(value)
         if value.tzinfo is None:
             return _word(_DATETIME, (value - _EPOCH) // _MICROSECOND)
         return _word(_INSTANT, (value - _EPOCH.replace(tzinfo=UTC)) // _MICROSECOND)

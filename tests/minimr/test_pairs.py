@@ -113,6 +113,20 @@ def test_an_arrow_column_that_jobs_cannot_carry_is_refused(key: pa.Array, word: 
         from_arrow(pa.table({"key": key, "value": [1, 2]}))
 
 
+def test_nanoseconds_are_refused_and_not_left_out() -> None:
+    class Timestamp(datetime):
+        """As pandas has it."""
+
+        nanosecond = 1
+
+    moment = Timestamp.fromisoformat("2024-05-01")
+    for key in (moment, moment.replace(tzinfo=UTC), (1, (moment,))):
+        with pytest.raises(UnsupportedType, match="has nanoseconds"):
+            from_python([key], [1])
+        with pytest.raises(UnsupportedType, match="has nanoseconds"):
+            from_python([1], [key])
+
+
 def test_columns_other_than_key_and_value_are_named() -> None:
     with pytest.raises(UnsupportedType, match="'url', 'count'"):
         from_arrow(pa.table({"url": [b"a"], "count": [1]}))
