@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from minimr.column_types import (
+    FLOAT,
     from_objects,
     is_binary,
     stored,
@@ -91,7 +92,9 @@ def with_order(pairs: Pairs, order: "pa.Array | None" = None) -> Pairs:
     """The pairs in an order of values: that of the column ``order``, else their own."""
     keys, values = pairs.columns[:2]
     if order is None:
-        return pa.RecordBatch.from_arrays([keys, typed(values, KEY)], names=[KEY, ORDER])
+        order = typed(values, KEY)
+        if values.type != FLOAT:  # there 0.0 stands for -0.0, which is to be kept as a value
+            return pa.RecordBatch.from_arrays([keys, order], names=[KEY, ORDER])
     return pa.RecordBatch.from_arrays([keys, values, order], names=[KEY, VALUE, ORDER])
 
 

@@ -96,6 +96,15 @@ def test_an_order_function_that_raises_is_to_blame(tmp_path: Path) -> None:
         run(job, [b"a 0"], tmp_path)
 
 
+def test_values_that_are_sorted_stay_what_they_are(tmp_path: Path) -> None:
+    job = minimr.Job(
+        "floats", map=lambda line: [(b"k", float(line))], reduce=identity, sort_values=True
+    )
+    assert run(
+        job, [b"1", b"-0.0", b"0.0", b"-1", b"-0.0"], tmp_path, split_size=5, reducers=1
+    ) == [[b"k\t-1.0", b"k\t-0.0", b"k\t0.0", b"k\t-0.0", b"k\t1.0"]]
+
+
 def test_a_combiner_would_undo_the_order_of_values() -> None:
     with pytest.raises(JobUsageError, match="forbids combine="):
         minimr.Job("x", map=pair, combine=minimr.agg.sum, reduce=minimr.agg.sum, sort_values=True)
