@@ -109,7 +109,8 @@ def make_plan(
         raise OutputExists(f"{output} exists: name another output, or run with --overwrite")
     _check_output_place(storage, output)
     files = find_inputs(storage, inputs, input_format=input_format)
-    _check_output_spares_inputs(output, files)
+    read = [*(file.url for file in files), *map(absolute_url, job.files)]
+    _check_output_spares(output, read)
     total_bytes = estimated_bytes(files)
     if backend == "ray":
         slot_count, in_processes = _cluster_slots(home), True
@@ -194,15 +195,15 @@ def _check_writable(output: str, directory: Path) -> None:
         ) from error
 
 
-def _check_output_spares_inputs(output: str, files: Sequence[InputFile]) -> None:
-    """Replacing a directory that holds the input would delete the input."""
+def _check_output_spares(output: str, read: Sequence[str]) -> None:
+    """Replacing a directory that holds what the job reads would delete it."""
     if not is_text(output):
         raise JobUsageError(f"output {output!r} has a name that is not UTF-8: name another")
     place = _real_parent(output)
-    for file in files:
-        real = str(local_path(file.url).resolve()) if is_local(file.url) else file.url
+    for url in read:
+        real = str(local_path(url).resolve()) if is_local(url) else url
         if real == place or real.startswith(f"{place}/"):
-            raise JobUsageError(f"output {output} holds the input {file.url}: name another output")
+            raise JobUsageError(f"output {output} holds the input {url}: name another output")
 
 
 def _real_parent(url: str) -> str:

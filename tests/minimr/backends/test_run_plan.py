@@ -27,6 +27,17 @@ def test_an_output_that_holds_the_input_by_another_name_is_refused(tmp_path: Pat
     assert source.read_bytes() == b"a\n"
 
 
+def test_an_output_that_holds_a_file_of_the_job_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"a\n")
+    listed = tmp_path / "out" / "listed"
+    listed.parent.mkdir()
+    listed.write_bytes(b"precious")
+    job = minimr.Job("words", map=map_words, reduce=minimr.agg.sum, files=(str(listed),))
+    with pytest.raises(JobUsageError, match="holds the input"):
+        minimr.run(job, input=str(tmp_path / "in"), output=str(listed.parent), overwrite=True)
+    assert listed.read_bytes() == b"precious"
+
+
 def test_an_empty_name_is_refused_and_not_taken_for_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
