@@ -295,7 +295,7 @@ def submit(
         Bytes that one executor process may use beyond what it uses idle. Default: 1 GiB. The local
         backend uses processes then, unless ``processes`` says 0.
     overwrite : bool
-        Replace an output that exists, at the very end.
+        Replace the output of an earlier job, at the very end. What no job wrote is not replaced.
     backup_policy : {"rate", "paper", "none"}
         When a slow task is run a second time: see `minimr.coordinator.backups`.
     task_timeout_s : int

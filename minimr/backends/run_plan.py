@@ -17,6 +17,7 @@ from minimr.formats.storage import Storage, absolute_url, is_local, is_text, loc
 from minimr.inputs import Blocks, InputFormat
 from minimr.job import Job
 from minimr.messages import Split
+from minimr.plan.naming import MANIFEST_NAME, join_url
 from minimr.plan.splits import InputFile, default_partition_count, estimated_bytes, plan_splits
 
 __all__ = ["BACKENDS", "Plan", "make_plan"]
@@ -111,6 +112,7 @@ def make_plan(
     files = find_inputs(storage, inputs, input_format=input_format)
     read = [*(file.url for file in files), *map(absolute_url, job.files)]
     _check_output_spares(output, read)
+    _check_output_is_a_jobs(storage, output)
     total_bytes = estimated_bytes(files)
     if backend == "ray":
         slot_count, in_processes = _cluster_slots(home), True
@@ -204,6 +206,18 @@ def _check_output_spares(output: str, read: Sequence[str]) -> None:
         real = str(local_path(url).resolve()) if is_local(url) else url
         if real == place or real.startswith(f"{place}/"):
             raise JobUsageError(f"output {output} holds the input {url}: name another output")
+
+
+def _check_output_is_a_jobs(storage: Storage, output: str) -> None:
+    """What is to be replaced, if anything: a wrong directory would be gone for good."""
+    entry = storage.entry(output)
+    if entry is None or (entry.is_directory and not storage.list_directory(output)):
+        return
+    if not (entry.is_directory and storage.exists(join_url(output, MANIFEST_NAME))):
+        raise OutputExists(
+            f"{output} was not written by a job (it has no {MANIFEST_NAME}), so --overwrite does "
+            "not replace it: remove it yourself, or name another output"
+        )
 
 
 def _real_parent(url: str) -> str:

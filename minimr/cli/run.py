@@ -62,7 +62,9 @@ __all__ = ["run"]
     "--max-bad", type=click.IntRange(0), default=0, show_default=True, metavar="N",
     help="Set up to N bad records aside, in _quarantine files of the output.",
 )  # fmt: skip
-@click.option("--overwrite", is_flag=True, help="Replace an output that exists, at the very end.")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace the output of an earlier job, at the very end."
+)
 @click.option("--explain", is_flag=True, help="Print the plan and run nothing.")
 @home_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

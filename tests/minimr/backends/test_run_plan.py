@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import minimr
-from minimr.errors import JobUsageError
+from minimr.errors import JobUsageError, OutputExists
 
 
 def map_words(line: bytes):  # type: ignore[no-untyped-def] # as users write it
@@ -36,6 +36,26 @@ def test_an_output_that_holds_a_file_of_the_job_is_refused(tmp_path: Path) -> No
     with pytest.raises(JobUsageError, match="holds the input"):
         minimr.run(job, input=str(tmp_path / "in"), output=str(listed.parent), overwrite=True)
     assert listed.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("place", ["thesis", "thesis/chapter.tex"])
+def test_what_no_job_wrote_is_not_replaced(tmp_path: Path, place: str) -> None:
+    (tmp_path / "in").write_bytes(b"a\n")
+    chapter = tmp_path / "thesis" / "chapter.tex"
+    chapter.parent.mkdir()
+    chapter.write_bytes(b"precious")
+    with pytest.raises(OutputExists, match="not written by a job"):
+        minimr.run(JOB, input=str(tmp_path / "in"), output=str(tmp_path / place), overwrite=True)
+    assert chapter.read_bytes() == b"precious"
+
+
+def test_an_empty_directory_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"a\n")
+    (tmp_path / "out").mkdir()
+    result = minimr.run(
+        JOB, input=str(tmp_path / "in"), output=str(tmp_path / "out"), overwrite=True, processes=0
+    )
+    assert result.to_arrow().to_pylist() == [{"key": "a", "value": 1}]
 
 
 def test_an_empty_name_is_refused_and_not_taken_for_the_working_directory(
