@@ -412,7 +412,7 @@ def write_whole(target: str | Path, blocks: Iterable[bytes]) -> None:
         with path.open("wb") as device:
             device.writelines(blocks)
         return
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    part = path.with_name(f".{secrets.token_hex(8)}.part")  # with the name it might be too long
     try:
         with part.open("xb", buffering=0) as file:
             file.writelines(blocks)

@@ -1,0 +1,45 @@
+"""The verbs on files, run in this process beside a whole cluster in it: no start-up to wait for."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from minigfs.chunkserver.process import Chunkserver
+from minigfs.cli import minigfs
+from minigfs.cli.connect import ClusterChoice
+from minigfs.client.client import MinigfsClient
+from minigfs.terminal import run_cli
+from tests.cluster_in_process import with_cluster
+
+Use = Callable[[MinigfsClient], None]
+
+
+@pytest.fixture
+def beside_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Use], None]:
+    """Run something for which every command connects to one cluster, which it is given too."""
+
+    def run(use: Use) -> None:
+        def use_client(client: MinigfsClient, _chunkservers: list[Chunkserver]) -> None:
+            monkeypatch.setattr(ClusterChoice, "connect", lambda _: client)
+            use(client)
+
+        (tmp_path / "servers").mkdir()
+        with_cluster(tmp_path / "servers", use_client)
+
+    return run
+
+
+def run(*arguments: str | Path) -> int:
+    return run_cli(minigfs, program="minigfs", arguments=[str(one) for one in arguments])
+
+
+def test_a_file_with_the_longest_name_is_copied_to_this_machine(
+    beside_cluster: Callable[[Use], None], tmp_path: Path
+) -> None:
+    def use(client: MinigfsClient) -> None:
+        client.write_file(f"/{'n' * 255}", b"content")
+        assert run("get", f"/{'n' * 255}", f"{tmp_path}/") == 0
+        assert (tmp_path / ("n" * 255)).read_bytes() == b"content"
+
+    beside_cluster(use)
