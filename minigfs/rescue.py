@@ -17,6 +17,7 @@ writer meant. Of two files that claim one name, the one told of last has it.
 """
 
 import os
+import secrets
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
@@ -323,10 +324,10 @@ class Rescue(ClosedOnExit):
         target = folder / parts[-1]
         if not target.exists():
             return target, False
-        return target.with_name(f"{target.name[:200]}.~{file_id}"), True
+        return target.with_name(f"{_shortened(target.name)}.~{file_id}"), True
 
     def _write(self, target: Path, chosen: list[list[_Replica]], modified_ms: int | None) -> int:
-        part = target.with_name(f".rescue-{target.name[:200]}.part")
+        part = target.with_name(f".rescue-{secrets.token_hex(8)}.part")
         try:
             with part.open("xb") as file:
                 for group in chosen:
@@ -471,7 +472,7 @@ class _Source:
 def _made(folder: Path, file_id: FileId) -> Path:
     """A directory of that name; beside it, if a file has the name."""
     if folder.exists() and not folder.is_dir():
-        folder = folder.with_name(f"{folder.name[:200]}.~{file_id}")
+        folder = folder.with_name(f"{_shortened(folder.name)}.~{file_id}")
     folder.mkdir(exist_ok=True)
     return folder
 
@@ -481,4 +482,9 @@ def _safe_name(part: str) -> str:
     if part in (".", "..") or "\0" in part:
         part = part.replace(".", "_").replace("\0", "_")
     encoded = part.encode("utf-8", "surrogatepass")
-    return part if len(encoded) <= _NAME_BYTES_MAX else encoded[:200].decode("utf-8", "ignore")
+    return part if len(encoded) <= _NAME_BYTES_MAX else _shortened(part)
+
+
+def _shortened(name: str) -> str:
+    """So much of a name, in bytes, that something may be added to it."""
+    return name.encode("utf-8", "surrogatepass")[:200].decode("utf-8", "ignore")

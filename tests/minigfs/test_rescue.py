@@ -303,6 +303,14 @@ def test_of_two_files_with_one_name_the_newer_one_has_it(servers: Servers, tmp_p
     assert told["/a"].outcome == "conflict"
 
 
+def test_the_longest_names_come_back_too(servers: Servers, tmp_path: Path) -> None:
+    name = "€" * 85  # 255 bytes
+    servers.publish(1, f"/{name}", content(100))
+    servers.publish(2, f"/{name}", content(200))
+    rescue(servers, tmp_path / "out")
+    assert files_below(tmp_path / "out") == {name: content(200), f"{'€' * 66}.~1": content(100)}
+
+
 def test_deleted_files_stay_deleted_but_the_trash_helps_out(
     servers: Servers, tmp_path: Path
 ) -> None:
