@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["du", "find", "format_scrub_time", "local_time", "ls", "oldest_scrub", "stat", "tree"]
 
+_LAST_TIME_MS = 253_402_200_000_000  # in the year 9999; no calendar knows a later one
 _SHOWN_AT_ONCE = 1_000  # entries whose columns are aligned with each other
 
 
@@ -108,6 +109,7 @@ def _shown(status: FileStatus) -> str:
 
 
 def local_time(time_ms: int) -> str:
+    time_ms = min(time_ms, _LAST_TIME_MS)
     return datetime.fromtimestamp(time_ms / 1000, tz=UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 

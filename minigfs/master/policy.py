@@ -17,6 +17,7 @@ from minigfs.master.tree_messages import CHUNKS_PER_STEP_MAX
 __all__ = [
     "REPLICATION_MAX",
     "check_replication",
+    "check_retention",
     "policy_at",
     "replication_for",
     "retention_for",
@@ -25,12 +26,22 @@ __all__ = [
 ]
 
 REPLICATION_MAX = 16  # more copies than that is a typing error
+RETENTION_DAYS_MAX = 365_000  # a thousand years, all of which calendars have
 UNSET = -1
 
 
 def check_replication(replication: int) -> None:
     if not 1 <= replication <= REPLICATION_MAX:
         raise UsageError(f"a file has 1 to {REPLICATION_MAX} replicas, not {replication}")
+
+
+def check_retention(retention_ms: int | None) -> None:
+    """Before it is logged: with a time that no snapshot can hold a master could write none."""
+    if retention_ms is not None and retention_ms > RETENTION_DAYS_MAX * 86_400_000:
+        raise UsageError(
+            f"{retention_ms} ms is too long to keep what is removed: at most "
+            f"{RETENTION_DAYS_MAX} days go"
+        )
 
 
 def policy_at(state: FileSystemState, inode: Inode) -> Policy:

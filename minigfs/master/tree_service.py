@@ -27,7 +27,7 @@ from minigfs.master.namespace import (
     get_inode,
     split_path,
 )
-from minigfs.master.policy import policy_at
+from minigfs.master.policy import check_retention, policy_at
 from minigfs.master.state import (
     TRASH_ID,
     Cloning,
@@ -168,6 +168,7 @@ class TreeService:
             case Rename():
                 return commands.Rename(now_ms, request.source, request.target, request.replace)
             case SetPolicy():
+                check_retention(request.retention_ms)
                 return commands.SetPolicy(
                     now_ms, request.path, request.replication, request.retention_ms
                 )

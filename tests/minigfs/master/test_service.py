@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace as with_fields
 
 from minigfs.config import FileSystemConfig
-from minigfs.errors import NoSpace, NotEnoughChunkservers, WriterFenced
+from minigfs.errors import NoSpace, NotEnoughChunkservers, UsageError, WriterFenced
 from minigfs.master import appends, commands, housekeeping, repair_work, sealing
 from minigfs.master.append_messages import GetAppendTarget
 from minigfs.master.growth import NO_CHUNK
@@ -32,7 +32,9 @@ from minigfs.master.removal import REAP_WORK_MAX
 from minigfs.master.repair_work import RepairWork
 from minigfs.master.reporting import trash_report
 from minigfs.master.service import FileSystemService
+from minigfs.master.snapshot import freeze_state
 from minigfs.master.tenure import REPORT_GRACE_MS, Tenure
+from minigfs.master.tree_messages import SetPolicy, Transact
 from minigfs.master.tree_service import RETENTION_MS
 from minigfs.master.writers import GONE_WRITER_MS, WRITER_LEASE_MS
 from minigfs.transport.security import Security
@@ -196,6 +198,25 @@ def test_the_trash_is_emptied_when_its_time_has_come_or_the_disks_are_full() -> 
             stand.clock.advance(RETENTION_MS + 1)
             await stand.tick()
             assert not stand.state.trash
+
+    asyncio.run(main())
+
+
+def test_nothing_is_kept_for_longer_than_can_be_written_down() -> None:
+    """A time that no snapshot can hold, once in the log, would leave every master without one."""
+
+    async def main() -> None:
+        async with standing() as stand:
+            await stand.call(MakeDirectory(path="/d"))
+            beyond = SetPolicy(path="/d", retention_ms=2**64 - 1)
+            with pytest.raises(UsageError, match="365000 days"):
+                await stand.call(beyond)
+            with pytest.raises(UsageError, match="365000 days"):
+                await stand.call(Transact(changes=(beyond,)))
+            await stand.call(SetPolicy(path="/d", retention_ms=365_000 * 86_400_000))
+            await stand.call(MakeDirectory(path="/d/d/d", parents=True))
+            await stand.call(Remove(path="/d/d", recursive=True))
+            assert list(freeze_state(stand.state))
 
     asyncio.run(main())
 
