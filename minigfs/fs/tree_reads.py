@@ -8,7 +8,7 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from minigfs.errors import FileMissing, IsDirectory, NotDirectory
+from minigfs.errors import FileMissing, InvalidPath, IsDirectory, NotDirectory
 from minigfs.fs.cluster_paths import ClusterPaths
 
 if TYPE_CHECKING:
@@ -24,7 +24,10 @@ class TreeReads(ClusterPaths):
         return _info(self.client.stat(self._strip_protocol(path)))
 
     def exists(self, path: str, **_options: Any) -> bool:
-        """Whether the path is there; raises if nobody can tell (the default answers False)."""
+        """Whether the path is there; raises if nobody can tell (the default answers False).
+
+        What is no path at all, too long or with a part ``..``, is not there.
+        """
         return self._kind(path) is not None
 
     def isfile(self, path: str) -> bool:
@@ -36,7 +39,7 @@ class TreeReads(ClusterPaths):
     def _kind(self, path: str) -> str | None:
         try:
             return str(self.client.stat(self._strip_protocol(path)).kind)
-        except (FileMissing, NotDirectory):
+        except (FileMissing, InvalidPath, NotDirectory):
             return None
 
     def ls(self, path: str, detail: bool = True, **_options: Any) -> list[Any]:

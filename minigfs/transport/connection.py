@@ -20,7 +20,7 @@ from typing import TypeAlias
 import msgspec
 
 from minigfs.config import TransportLimits
-from minigfs.errors import AuthenticationFailed, ProtocolError
+from minigfs.errors import AuthenticationFailed, InvalidPath, ProtocolError, UsageError
 from minigfs.ports import Buffer
 from minigfs.transport.codec import (
     CONNECTION_CALL_ID,
@@ -143,7 +143,7 @@ class Connection:
 
         ``FrameTooLarge`` leaves the connection as it was.
         """
-        body = encode_body(message)
+        body = _encoded(message)
         views = views_of(payload)
         payload_bytes = sum(view.nbytes for view in views)
         header = encode_header(kind, call_id, len(body), payload_bytes, self._limits)
@@ -282,3 +282,13 @@ class Connection:
         if count == 0:
             raise ConnectionResetError("the peer closed the connection")
         return count
+
+
+def _encoded(message: msgspec.Struct) -> bytes:
+    """Its body; what a caller gave and no message can hold is the caller's error, not ours."""
+    try:
+        return encode_body(message)
+    except UnicodeEncodeError as error:
+        raise InvalidPath(f"{error.object!r} is not valid Unicode: give it another name") from None
+    except OverflowError:
+        raise UsageError("a number is too large to be sent: give a smaller one") from None

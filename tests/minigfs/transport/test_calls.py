@@ -16,10 +16,12 @@ from minigfs.errors import (
     DeadlineExceeded,
     FileMissing,
     FrameTooLarge,
+    InvalidPath,
     MinigfsError,
     OutcomeUnknown,
     UnknownRequest,
     Unreachable,
+    UsageError,
 )
 from minigfs.ports import SystemClock
 from minigfs.transport.client import ConnectionPool
@@ -129,6 +131,17 @@ def test_too_large_a_request_is_refused_by_the_server_too(
     _, address = serve(limits=TransportLimits(body_bytes_max=4096))
     with pytest.raises(FrameTooLarge, match=address):
         pool.call(address, Echo(text="x" * 5000))
+    assert pool.call(address, Echo(text="b")).text == "b"
+
+
+def test_what_no_message_can_hold_is_the_callers_error_of_that_call_only(
+    serve: Serve, pool: ConnectionPool
+) -> None:
+    _, address = serve()
+    with pytest.raises(InvalidPath, match=r"udcff.*not valid Unicode"):
+        pool.call(address, Echo(text="/\udcff"))
+    with pytest.raises(UsageError, match="too large"):
+        pool.call(address, Echo(text=2**64))
     assert pool.call(address, Echo(text="b")).text == "b"
 
 

@@ -1,0 +1,38 @@
+"""The fsspec file system beside a whole cluster in this process: no start-up to wait for."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from minigfs.chunkserver.process import Chunkserver
+from minigfs.client.client import MinigfsClient
+from minigfs.fs import MinigfsFileSystem
+from tests.cluster_in_process import with_cluster
+
+Use = Callable[[MinigfsFileSystem], None]
+
+
+@pytest.fixture
+def beside_cluster(tmp_path: Path) -> Callable[[Use], None]:
+    """Run something with the file system of a cluster."""
+
+    def run(use: Use) -> None:
+        def use_client(client: MinigfsClient, _chunkservers: list[Chunkserver]) -> None:
+            fs = MinigfsFileSystem(skip_instance_cache=True)
+            fs._lazy_client = client
+            use(fs)
+
+        with_cluster(tmp_path, use_client)
+
+    return run
+
+
+def test_what_is_no_path_is_not_there(beside_cluster: Callable[[Use], None]) -> None:
+    def use(fs: MinigfsFileSystem) -> None:
+        for path in ("/a/../b", "/./a", "/a\0b", "/" + "x" * 256, "/\udcff"):
+            assert (fs.exists(path), fs.isfile(path), fs.isdir(path)) == (False, False, False)
+            with pytest.raises(ValueError, match=r"udcff|remove it|longer|without"):
+                fs.pipe_file(path, b"content")
+
+    beside_cluster(use)
