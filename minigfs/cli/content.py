@@ -9,7 +9,7 @@ import click
 
 from minigfs.cli.arguments import paths_argument
 from minigfs.cli.connect import ClusterChoice, cluster_options
-from minigfs.cli.paths import base_name, expand, parse_path, place
+from minigfs.cli.paths import base_name, expand, parse_path, place, walked
 from minigfs.cli.transfer import (
     RandomAccess,
     blocks_from,
@@ -188,7 +188,7 @@ def get(
     with TransferBar(quiet=terminal.quiet) as bar:
         for source in found:
             start = root / base_name(source.path) if into else root
-            for status in (source, *client.find(source.path)):
+            for status in walked(client, [source]):
                 below = status.path.removeprefix(source.path).lstrip("/")
                 local = start / below if below else start
                 _get_one(client, status, local, bar, no_clobber=no_clobber)

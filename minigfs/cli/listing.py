@@ -10,7 +10,7 @@ import msgspec
 
 from minigfs.cli.arguments import json_option, paths_argument
 from minigfs.cli.connect import ClusterChoice, cluster_options
-from minigfs.cli.paths import base_name, expand, pattern_of
+from minigfs.cli.paths import base_name, expand, pattern_of, walked
 from minigfs.master.messages import EntryKind, FileStatus, LocatedChunk
 from minigfs.terminal import echo_json, format_bytes, format_table, terminal_options
 
@@ -66,18 +66,11 @@ def find(
     wanted = {"f": EntryKind.FILE, "d": EntryKind.DIRECTORY, None: None}[kind]
     found = (
         status
-        for status in _walked(client, expand(client, paths or ("/",)))
+        for status in walked(client, expand(client, paths or ("/",)))
         if wanted in (None, status.kind)
         and (matcher is None or matcher.fullmatch(base_name(status.path)))
     )
     _show(found, as_json=as_json, long=long)
-
-
-def _walked(client: "MinigfsClient", tops: list[FileStatus]) -> Iterator[FileStatus]:
-    for top in tops:
-        yield top
-        if top.kind is EntryKind.DIRECTORY:
-            yield from client.find(top.path)
 
 
 def _show(entries: Iterable[FileStatus], *, as_json: bool, long: bool) -> None:

@@ -1,7 +1,7 @@
 """Paths as a user types them: URLs, patterns, targets that mean "into this directory"."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from minigfs.errors import FileMissing, InvalidPath, NotDirectory
@@ -10,7 +10,7 @@ from minigfs.master.messages import EntryKind, FileStatus
 if TYPE_CHECKING:
     from minigfs.client.client import MinigfsClient
 
-__all__ = ["base_name", "expand", "parse_path", "pattern_of", "place"]
+__all__ = ["base_name", "expand", "parse_path", "pattern_of", "place", "walked"]
 
 _URL = "minigfs://"
 _MAGIC = re.compile(r"[*?\[]")
@@ -67,6 +67,14 @@ def _matches(client: "MinigfsClient", pattern: str) -> list[FileStatus]:
         return [status for status in entries if matcher.fullmatch(status.path)]
     except (FileMissing, NotDirectory):
         return []
+
+
+def walked(client: "MinigfsClient", tops: Iterable[FileStatus]) -> Iterator[FileStatus]:
+    """Things, each with all that is below it."""
+    for top in tops:
+        yield top
+        if top.kind is EntryKind.DIRECTORY:
+            yield from client.find(top.path)
 
 
 def pattern_of(pattern: str) -> re.Pattern[str]:

@@ -43,3 +43,16 @@ def test_a_file_with_the_longest_name_is_copied_to_this_machine(
         assert (tmp_path / ("n" * 255)).read_bytes() == b"content"
 
     beside_cluster(use)
+
+
+def test_a_file_is_fetched_once_and_never_over_one_that_is_to_stay(
+    beside_cluster: Callable[[Use], None], tmp_path: Path
+) -> None:
+    def use(client: MinigfsClient) -> None:
+        client.write_file("/f", b"content")
+        assert run("get", "-n", "/f", tmp_path / "f") == 0
+        (tmp_path / "f").write_bytes(b"mine")
+        assert run("get", "-n", "/f", tmp_path / "f") == 1
+        assert (tmp_path / "f").read_bytes() == b"mine"
+
+    beside_cluster(use)
