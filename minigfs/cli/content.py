@@ -9,7 +9,7 @@ import click
 
 from minigfs.cli.arguments import paths_argument
 from minigfs.cli.connect import ClusterChoice, cluster_options
-from minigfs.cli.paths import base_name, expand, parse_path, place, walked
+from minigfs.cli.paths import base_name, check_distinct, expand, parse_path, place, walked
 from minigfs.cli.transfer import (
     RandomAccess,
     blocks_from,
@@ -185,6 +185,8 @@ def get(
         raise NotDirectory(
             f"{target}: not a directory, and {len(found)} things cannot share a path"
         )
+    if into:
+        check_distinct([str(root / base_name(source.path)) for source in found])
     with TransferBar(quiet=terminal.quiet) as bar:
         for source in found:
             start = root / base_name(source.path) if into else root

@@ -1,16 +1,17 @@
 """Paths as a user types them: URLs, patterns, targets that mean "into this directory"."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from minigfs.errors import FileMissing, InvalidPath, NotDirectory
+from minigfs.errors import FileExists, FileMissing, InvalidPath, NotDirectory
 from minigfs.master.messages import EntryKind, FileStatus
 
 if TYPE_CHECKING:
     from minigfs.client.client import MinigfsClient
 
-__all__ = ["base_name", "expand", "parse_path", "pattern_of", "place", "walked"]
+__all__ = ["base_name", "check_distinct", "expand", "parse_path", "pattern_of", "place", "walked"]
 
 _URL = "minigfs://"
 _MAGIC = re.compile(r"[*?\[]")
@@ -106,11 +107,19 @@ def pattern_of(pattern: str) -> re.Pattern[str]:
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?[^\[\]/]+\]|.", re.DOTALL)
 
 
+def check_distinct(targets: list[str]) -> list[str]:
+    """Refuse what would put one thing into the place of another of the same command."""
+    twice = next((target for target, count in Counter(targets).items() if count > 1), None)
+    if twice is not None:
+        raise FileExists(f"{twice}: two of the things would get this path; name them one by one")
+    return targets
+
+
 def place(client: "MinigfsClient", target: str, names: list[str], *, into: bool) -> list[str]:
     """The target path of each thing that is copied or moved to ``target``, as cp and mv choose.
 
     They go into ``target`` under their names if it ends in a slash or is a directory, or if
-    ``into``; several things need such a target.
+    ``into``; several things need such a target, and names of their own.
     """
     path = parse_path(target)
     is_directory = into or target.endswith("/")
@@ -120,7 +129,7 @@ def place(client: "MinigfsClient", target: str, names: list[str], *, into: bool)
         except (FileMissing, NotDirectory):
             is_directory = False
     if is_directory:
-        return [f"{path.rstrip('/')}/{name}" for name in names]
+        return check_distinct([f"{path.rstrip('/')}/{name}" for name in names])
     if len(names) > 1:
         raise NotDirectory(f"{path}: not a directory, and {len(names)} things cannot share a path")
     return [path]

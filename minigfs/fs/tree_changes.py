@@ -4,7 +4,7 @@ from typing import Any
 
 from fsspec.utils import stringify_path
 
-from minigfs.errors import FileMissing, IsDirectory, NotDirectory, Unsupported
+from minigfs.errors import FileExists, FileMissing, IsDirectory, NotDirectory, Unsupported
 from minigfs.fs.tree_reads import TreeReads
 
 __all__ = ["TreeChanges"]
@@ -70,9 +70,15 @@ class TreeChanges(TreeReads):
         sources = self.expand_path(path1, recursive=False)
         target = self._strip_protocol(path2)
         into = stringify_path(path2).endswith("/") or self.isdir(target) or len(sources) > 1
+        targets: dict[str, str] = {}
         for source in sources:
             name = source.rsplit("/", 1)[-1]
-            self.rename(source, f"{target.rstrip('/')}/{name}" if into else target, replace=True)
+            place = f"{target.rstrip('/')}/{name}" if into else target
+            other = targets.setdefault(place, source)
+            if other != source:  # the first to be moved would be gone for good
+                raise FileExists(f"{place}: {other} and {source} cannot both be moved there")
+        for place, source in targets.items():
+            self.rename(source, place, replace=True)
 
     def rename(self, path1: str, path2: str, replace: bool = False, **_options: Any) -> None:
         """Give a file or directory exactly this new path, by one atomic change.

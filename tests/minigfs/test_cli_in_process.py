@@ -56,3 +56,28 @@ def test_a_file_is_fetched_once_and_never_over_one_that_is_to_stay(
         assert (tmp_path / "f").read_bytes() == b"mine"
 
     beside_cluster(use)
+
+
+def test_nothing_takes_the_place_of_what_the_same_command_has_put_there(
+    beside_cluster: Callable[[Use], None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def use(client: MinigfsClient) -> None:
+        for folder in ("a", "b", "into"):
+            client.make_directory(f"/{folder}")
+            (tmp_path / folder).mkdir()
+        for folder in ("a", "b"):
+            client.write_file(f"/{folder}/f", folder.encode())
+            (tmp_path / folder / "f").write_text(folder)
+        for verb in ("mv", "cp"):
+            assert run(verb, "/a/f", "/b/f", "/into") == 1
+            assert "/into/f: two of the things" in capsys.readouterr().err
+        assert run("put", tmp_path / "a" / "f", tmp_path / "b" / "f", "/into/") == 1
+        assert run("get", "/a/f", "/b/f", tmp_path / "into") == 1
+        assert [one.path for one in client.find("/")] == [
+            *("/a", "/a/f", "/b", "/b/f", "/into"),
+        ]
+        assert not list((tmp_path / "into").iterdir())
+
+    beside_cluster(use)

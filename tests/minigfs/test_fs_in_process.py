@@ -36,3 +36,15 @@ def test_what_is_no_path_is_not_there(beside_cluster: Callable[[Use], None]) -> 
                 fs.pipe_file(path, b"content")
 
     beside_cluster(use)
+
+
+def test_files_of_one_name_are_not_moved_over_each_other(
+    beside_cluster: Callable[[Use], None],
+) -> None:
+    def use(fs: MinigfsFileSystem) -> None:
+        fs.pipe({"/a/f": b"a", "/b/f": b"b"})
+        with pytest.raises(FileExistsError, match="/a/f and /b/f"):
+            fs.mv(["/a/f", "/b/f"], "/into/")
+        assert fs.find("/") == ["/a/f", "/b/f"]
+
+    beside_cluster(use)
