@@ -96,15 +96,18 @@ def pattern_of(pattern: str) -> re.Pattern[str]:
             case "?":
                 translated += "[^/]"
             case _ if len(text) > 1:
-                inside = text[1:-1].replace("\\", "\\\\")
+                inside = re.sub(r"([\\&|~])", r"\\\1", text[1:-1])
                 translated += f"[{'^' + inside[1:] if inside[0] == '!' else inside}]"
             case _:
                 translated += re.escape(text)
         position = token.end()
-    return re.compile(translated, re.DOTALL)
+    try:
+        return re.compile(translated, re.DOTALL)
+    except re.error as error:
+        raise InvalidPath(f"{pattern}: not a pattern: {error.msg}") from None
 
 
-_TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?[^\[\]/]+\]|.", re.DOTALL)
+_TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[(?:[!^]|(?![!^]))[^\[\]/]+\]|.", re.DOTALL)
 
 
 def check_distinct(targets: list[str]) -> list[str]:

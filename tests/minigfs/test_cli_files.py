@@ -55,6 +55,10 @@ def run(cli: Run, cluster: ClusterLayout) -> Run:
         ("/a/[0-3]", ["/a/0", "/a/3"], ["/a/4"]),
         ("/a/[!0-3]", ["/a/4"], ["/a/0"]),
         ("/a/[x", ["/a/[x"], ["/a/x"]),
+        ("/a/[!]", ["/a/[!]"], ["/a/!", "/a/x"]),
+        ("/a/[^]", ["/a/[^]"], ["/a/^", "/a/x"]),
+        ("/a/[^0-3]", ["/a/4"], ["/a/0"]),
+        ("/a/[x&&y]", ["/a/x", "/a/&"], ["/a/z"]),
         ("/a.b/*", ["/a.b/c"], ["/axb/c"]),
         ("/a/*\n", ["/a/b\n"], ["/a/b"]),
     ],
@@ -62,6 +66,11 @@ def run(cli: Run, cluster: ClusterLayout) -> Run:
 def test_patterns(pattern: str, matching: list[str], other: list[str]) -> None:
     matcher = pattern_of(pattern)
     assert [path for path in (*matching, *other) if matcher.fullmatch(path)] == matching
+
+
+def test_what_is_no_pattern_is_refused() -> None:
+    with pytest.raises(InvalidPath, match=r"/a/\[z-a\]: not a pattern: bad character range z-a"):
+        pattern_of("/a/[z-a]")
 
 
 @pytest.mark.parametrize("text", ["logs", "minigfs://logs/a", "file:///a", ""])
