@@ -14,6 +14,7 @@ from minigfs.cli.arguments import (
 from minigfs.cli.connect import ClusterChoice, cluster_options
 from minigfs.cli.listing import local_time
 from minigfs.cli.paths import base_name, expand, parse_path, place
+from minigfs.client.tree_paths import outermost
 from minigfs.errors import FileMissing, InvalidPath, IsDirectory, NotDirectory
 from minigfs.master.messages import EntryKind
 from minigfs.terminal import (
@@ -58,7 +59,12 @@ def rm(
                 raise InvalidPath("/: refusing to remove everything; name what is in it")
             if status.kind is EntryKind.DIRECTORY and not recursive:
                 raise IsDirectory(f"{status.path}: a directory; remove it with -r")
-            client.remove(status.path, recursive=recursive, now=now)
+        for path in outermost([status.path for status in found]):
+            try:
+                client.remove(path, recursive=recursive, now=now)
+            except FileMissing:  # somebody else was faster
+                if not force:
+                    raise
 
 
 @click.command()

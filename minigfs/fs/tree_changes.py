@@ -4,6 +4,7 @@ from typing import Any
 
 from fsspec.utils import stringify_path
 
+from minigfs.client.tree_paths import outermost
 from minigfs.errors import FileExists, FileMissing, IsDirectory, NotDirectory, Unsupported
 from minigfs.fs.tree_reads import TreeReads
 
@@ -48,11 +49,13 @@ class TreeChanges(TreeReads):
         """
         if maxdepth is not None:
             raise Unsupported("rm removes whole directories: leave maxdepth out")
-        for one in self.expand_path(path, recursive=False):
-            if recursive:
-                self.client.remove(one, recursive=True, now=now)
-            else:
+        paths = self.expand_path(path, recursive=False)
+        if not recursive:
+            for one in paths:
                 self.rm_file(one, now)
+            return
+        for one in outermost(paths):
+            self.client.remove(one, recursive=True, now=now)
 
     def mv(
         self,

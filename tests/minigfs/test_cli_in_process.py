@@ -81,3 +81,29 @@ def test_nothing_takes_the_place_of_what_the_same_command_has_put_there(
         assert not list((tmp_path / "into").iterdir())
 
     beside_cluster(use)
+
+
+def test_a_pattern_may_match_a_directory_and_what_lies_in_it(
+    beside_cluster: Callable[[Use], None],
+) -> None:
+    def use(client: MinigfsClient) -> None:
+        for path in ("/d/a", "/d/sub/b", "/d/sub/deep/c", "/d/sub-2"):
+            client.write_file(path, b"")
+        assert run("rm", "-r", "/d/**") == 0
+        assert [one.path for one in client.find("/")] == ["/d"]
+
+    beside_cluster(use)
+
+
+def test_a_file_that_another_removes_meanwhile_is_no_error_with_force(
+    beside_cluster: Callable[[Use], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def use(client: MinigfsClient) -> None:
+        client.write_file("/f", b"")
+        status = client.stat("/f")
+        client.remove("/f")
+        monkeypatch.setattr(client, "stat", lambda _: status)
+        assert run("rm", "/f") == 1
+        assert run("rm", "-f", "/f") == 0
+
+    beside_cluster(use)

@@ -48,3 +48,15 @@ def test_files_of_one_name_are_not_moved_over_each_other(
         assert fs.find("/") == ["/a/f", "/b/f"]
 
     beside_cluster(use)
+
+
+def test_what_lies_in_a_directory_that_is_removed_is_removed_with_it(
+    beside_cluster: Callable[[Use], None],
+) -> None:
+    def use(fs: MinigfsFileSystem) -> None:
+        for paths in ("/d/**", ["/d", "/d/sub", "/d/sub/b"]):
+            fs.pipe({"/d/a": b"", "/d/sub/b": b""})
+            fs.rm(paths, recursive=True)
+            assert fs.find("/") == []
+
+    beside_cluster(use)
