@@ -5,8 +5,11 @@ comes in pages of thousands). Nothing is cached, and an outage is never taken fo
 """
 
 import datetime as dt
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
+
+from fsspec.core import has_magic
 
 from minigfs.errors import FileMissing, InvalidPath, IsDirectory, NotDirectory
 from minigfs.fs.cluster_paths import ClusterPaths
@@ -62,6 +65,33 @@ class TreeReads(ClusterPaths):
             on_error=_skip_missing if on_error == "omit" else on_error,
             **options,
         )
+
+    def expand_path(
+        self,
+        path: Any,
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        assume_literal: bool = False,
+        **options: Any,
+    ) -> list[str]:
+        """What paths and patterns name. A path that is there as it is written is never taken for a
+        pattern (by default ``rm("/a[1]")`` leaves it and removes ``/a1``)."""
+        single = isinstance(path, str | os.PathLike)
+        patterns: list[str] = []
+        found: set[str] = set()
+        for one in self._strip_protocol([path] if single else list(path)):
+            if not (assume_literal or (has_magic(one) and self.exists(one))):
+                patterns.append(one)
+            elif recursive:
+                found.update(self.find(one, maxdepth=maxdepth, withdirs=True))
+            else:
+                found.add(one)
+        try:
+            found.update(super().expand_path(patterns, recursive, maxdepth, **options))
+        except FileNotFoundError:
+            if not found:
+                raise
+        return sorted(found)
 
     def find(
         self,

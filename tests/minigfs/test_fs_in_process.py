@@ -60,3 +60,22 @@ def test_what_lies_in_a_directory_that_is_removed_is_removed_with_it(
             assert fs.find("/") == []
 
     beside_cluster(use)
+
+
+def test_a_path_that_is_there_is_never_taken_for_a_pattern(
+    beside_cluster: Callable[[Use], None],
+) -> None:
+    def use(fs: MinigfsFileSystem) -> None:
+        fs.pipe({"/a1": b"1", "/a[1]": b"literal", "/d/*": b"star", "/d/x": b"x"})
+        assert fs.cat("/a[1]") == b"literal"
+        fs.mv("/a[1]", "/b?")
+        fs.rm(["/b?", "/d/*"])
+        assert fs.find("/") == ["/a1", "/d/x"]
+        assert fs.expand_path(["/a[1]", "/d/*"]) == ["/a1", "/d/x"]
+        assert fs.expand_path(["/none*", "/d"]) == ["/d"]
+        assert fs.expand_path("/[d]", recursive=True) == ["/d", "/d/x"]
+        for path in ("/none*", ["/none*"], []):
+            with pytest.raises(FileNotFoundError):
+                fs.expand_path(path)
+
+    beside_cluster(use)
