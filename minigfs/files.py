@@ -335,7 +335,7 @@ class WriteFile(AppearsOnClose, io.BufferedWriter):
 
 
 class TextWriteFile(io.TextIOWrapper):
-    """Text over a file being written. It cannot seek, but it can say how far it has come."""
+    """Text over a file being written. Where that cannot seek, this can say how far it has come."""
 
     def __init__(
         self,
@@ -348,7 +348,9 @@ class TextWriteFile(io.TextIOWrapper):
         self._binary = binary
 
     def tell(self) -> int:
-        """Bytes written so far, before compression."""
+        """Bytes written so far, before compression; of a file that is read too, a place in it."""
+        if self.seekable():
+            return super().tell()
         self.flush()
         return self._binary.tell()
 

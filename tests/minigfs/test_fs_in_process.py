@@ -79,3 +79,21 @@ def test_a_path_that_is_there_is_never_taken_for_a_pattern(
                 fs.expand_path(path)
 
     beside_cluster(use)
+
+
+def test_text_that_is_written_and_read_knows_its_place(
+    beside_cluster: Callable[[Use], None],
+) -> None:
+    def use(fs: MinigfsFileSystem) -> None:
+        with fs.open("/f", "w+") as file:
+            file.write("one\ntwo\n")
+            file.seek(0)
+            assert file.readline() == "one\n"
+            place = file.tell()
+            assert place == 4
+            assert file.readline() == "two\n"
+            file.seek(place)
+            file.write("2\n")
+        assert fs.cat_file("/f") == b"one\n2\no\n"
+
+    beside_cluster(use)
