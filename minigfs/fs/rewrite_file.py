@@ -79,7 +79,9 @@ class Rewrite:
         if not self.is_changed:
             return None
         writer, self._writer = self._writer, None
-        writer = writer or self._client.open_writer(self._path)
+        if writer is None:
+            replication = None if self.basis is None else self.basis.replication
+            writer = self._client.open_writer(self._path, replication=replication)
         try:
             buffer = memoryview(bytearray(COPY_BYTES))
             offset = 0

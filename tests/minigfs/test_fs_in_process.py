@@ -97,3 +97,17 @@ def test_text_that_is_written_and_read_knows_its_place(
         assert fs.cat_file("/f") == b"one\n2\no\n"
 
     beside_cluster(use)
+
+
+def test_a_file_that_is_changed_keeps_its_number_of_replicas(
+    beside_cluster: Callable[[Use], None],
+) -> None:
+    def use(fs: MinigfsFileSystem) -> None:
+        for mode in ("r+b", "ab"):
+            fs.pipe_file("/f", b"content")
+            fs.client.set_replication("/f", 2)
+            with fs.transaction, fs.open("/f", mode) as file:
+                file.write(b"C")
+            assert fs.info("/f")["replication"] == 2
+
+    beside_cluster(use)
