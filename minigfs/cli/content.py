@@ -130,7 +130,7 @@ def put(
             blocks = bar.following(blocks_from(sys.stdin.buffer), "stdin", None)
             send(client, blocks, parse_path(target), exclusive=no_clobber)
         return
-    names = [path.resolve().name for path in locals_]
+    names = [_local_name(path) for path in locals_]
     with TransferBar(quiet=terminal.quiet) as bar:
         for local, path in zip(
             locals_, place(client, target, names, into=len(names) > 1), strict=True
@@ -143,6 +143,11 @@ def put(
                 _put_one(client, file, file_path, bar, exclusive=no_clobber)
                 if terminal.verbose:
                     terminal.say(f"{file} -> {file_path} ({format_bytes(file.stat().st_size)})")
+
+
+def _local_name(path: Path) -> str:
+    """As it was given, not what a link leads to; of ``.`` and ``..`` what they stand for."""
+    return path.name if path.name not in ("", "..") else path.resolve().name
 
 
 def _put_one(

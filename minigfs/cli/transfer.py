@@ -1,8 +1,8 @@
 """Bytes between the cluster, local files and the terminal."""
 
+import errno
 import os
 import sys
-from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
@@ -70,25 +70,24 @@ def _after_lines(block: bytes, count: int) -> int:
 def last_lines(
     reader: RandomAccess, count: int, *, block_bytes: int = COPY_BYTES
 ) -> Iterator[bytes]:
-    """The last lines of a file, whole; read backwards, block by block."""
-    kept: deque[bytes] = deque()
-    end = reader.size_bytes
+    """The last lines of a file, whole; where they start is found backwards, block by block."""
+    start = end = reader.size_bytes
     left = count  # line feeds to pass, not counting one that ends the file
     while end > 0 and left > 0:
-        start = max(0, end - block_bytes)
-        block = reader.read_at(start, end - start)
+        block_start = max(0, end - block_bytes)
+        block = reader.read_at(block_start, end - block_start)
         search_end = len(block) - (end == reader.size_bytes and block.endswith(b"\n"))
-        cut = 0
+        start = block_start
         while left > 0:
             newline = block.rfind(b"\n", 0, search_end)
             if newline < 0:
                 break
             left -= 1
             search_end = newline
-            cut = newline + 1
-        kept.appendleft(block[cut:] if left == 0 else block)
-        end = start
-    yield from kept
+            if not left:
+                start = block_start + newline + 1
+        end = block_start
+    yield from blocks_of(reader, start, block_bytes=block_bytes)
 
 
 def send(client: "MinigfsClient", blocks: Iterable[bytes], path: str, *, exclusive: bool) -> None:
@@ -107,17 +106,31 @@ def blocks_from(source: BinaryIO) -> Iterator[bytes]:
 def local_tree(root: Path) -> Iterator[tuple[Path, str]]:
     """Every file and empty directory below a local directory, with its path relative to it.
 
-    Pipes, sockets and devices are passed over: reading one may never end.
+    Pipes, sockets and devices are passed over: reading one may never end. A directory that cannot
+    be read raises, and a link to one above it.
     """
-    for folder, directories, files in os.walk(root, followlinks=True):
+    for folder, directories, files in os.walk(root, followlinks=True, onerror=_unreadable):
         directories.sort()
         here = Path(folder)
+        for name in directories:
+            _check_leads_on(here / name)
         if not directories and not files:
             yield here, here.relative_to(root).as_posix()
         for name in sorted(files):
             if _is_special(here / name):
                 continue
             yield here / name, (here / name).relative_to(root).as_posix()
+
+
+def _unreadable(error: OSError) -> None:
+    """Passed over, what is in it would be missing from a copy that seems to be whole."""
+    raise error
+
+
+def _check_leads_on(directory: Path) -> None:
+    """Raise for a link to a directory that it lies in, which has no end."""
+    if directory.is_symlink() and directory.parent.resolve().is_relative_to(directory.resolve()):
+        raise OSError(errno.ELOOP, "a link to a directory above it", str(directory))
 
 
 def _is_special(path: Path) -> bool:

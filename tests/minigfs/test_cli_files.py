@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import pytest
 from hypothesis import given
@@ -120,6 +121,64 @@ def test_a_local_tree_passes_over_pipes_which_might_never_end(tmp_path: Path) ->
     (tmp_path / "file").write_bytes(b"1")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     assert [below for _, below in local_tree(tmp_path)] == ["dangling", "file"]
+
+
+def test_a_local_directory_that_cannot_be_read_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "file").write_bytes(b"1")
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="closed"):
+        list(local_tree(tmp_path))
+
+
+def test_a_link_that_leads_back_is_an_error_at_once(tmp_path: Path) -> None:
+    (tmp_path / "tree" / "below").mkdir(parents=True)
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "file").write_bytes(b"1")
+    (tmp_path / "tree" / "beside").symlink_to(tmp_path / "beside")
+    assert [below for _, below in local_tree(tmp_path / "tree")] == ["below", "beside/file"]
+    (tmp_path / "tree" / "below" / "back").symlink_to(tmp_path / "tree")
+    with pytest.raises(OSError, match=r"a link to a directory above it.*below/back"):
+        list(local_tree(tmp_path / "tree"))
+
+
+@dataclass
+class Endless:
+    """Line feeds are far away; what is held of it is counted."""
+
+    size_bytes: int
+    held_bytes: int = 0
+    most_bytes: int = 0
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        return Piece(self, min(length, self.size_bytes - offset))
+
+
+class Piece(bytes):
+    def __new__(cls, source: Endless, length: int) -> Self:
+        self = super().__new__(cls, length)
+        self.source = source
+        source.held_bytes += length
+        source.most_bytes = max(source.most_bytes, source.held_bytes)
+        return self
+
+    def __del__(self) -> None:
+        self.source.held_bytes -= len(self)
+
+
+def test_the_last_lines_need_no_memory_however_long_they_are() -> None:
+    reader = Endless(10_000)
+    assert sum(map(len, last_lines(reader, 3, block_bytes=100))) == 10_000
+    assert reader.most_bytes <= 300
 
 
 @pytest.mark.e2e

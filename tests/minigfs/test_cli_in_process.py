@@ -107,3 +107,19 @@ def test_a_file_that_another_removes_meanwhile_is_no_error_with_force(
         assert run("rm", "-f", "/f") == 0
 
     beside_cluster(use)
+
+
+def test_a_link_is_copied_under_its_own_name(
+    beside_cluster: Callable[[Use], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def use(client: MinigfsClient) -> None:
+        (tmp_path / "here").mkdir()
+        (tmp_path / "here" / "log-1").write_bytes(b"content")
+        (tmp_path / "latest").symlink_to(tmp_path / "here" / "log-1")
+        monkeypatch.chdir(tmp_path / "here")
+        for source, path in (("../latest", "/a/latest"), (".", "/b/here/log-1")):
+            assert run("put", source, f"{path[:2]}/") == 0
+            with client.open_reader(path) as reader:
+                assert reader.read_at(0, 10) == b"content"
+
+    beside_cluster(use)
