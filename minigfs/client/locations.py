@@ -86,14 +86,18 @@ class ChunkMap:
             )
         )
         self._keep(located)
-        found = self._chunks.get(index)
-        if located.status.file_id != self.status.file_id or found is None:
+        known = self._chunks.get(index)
+        # Only what is asked for must be the same still: other parts may not be read any more.
+        if known is None or known.handle not in {chunk.handle for chunk in located.chunks}:
             raise FileMissing(
                 f"{self.status.path}: was changed while it was being read; open it again"
             )
-        return found
+        return known
 
     def _keep(self, located: Located) -> None:
         # One atomic step each, and no lock: a fork may happen while another thread is in here.
-        for chunk in located.chunks:
-            self._chunks[chunk.index] = chunk
+        if located.status.file_id == self.status.file_id:
+            for chunk in located.chunks:
+                known = self._chunks.get(chunk.index)
+                if known is None or known.handle == chunk.handle:  # else it was patched
+                    self._chunks[chunk.index] = chunk
