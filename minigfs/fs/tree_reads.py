@@ -149,7 +149,9 @@ class TreeReads(ClusterPaths):
     def ukey(self, path: str) -> str:
         """Changes whenever the content at the path may have: each written file is a new inode."""
         status = self.client.stat(self._strip_protocol(path))
-        return f"{self._cluster_id}-{status.file_id}-{status.digest}"
+        # A file that is appended to has no digest meanwhile, and what it has only grows.
+        content = status.digest or f"{status.modified_ms}-{status.size_bytes}"
+        return f"{self._cluster_id}-{status.file_id}-{content}"
 
     def checksum(self, path: str) -> int:
         """The digest the master recorded when the file was closed (xxh3-64)."""

@@ -111,3 +111,20 @@ def test_a_file_that_is_changed_keeps_its_number_of_replicas(
             assert fs.info("/f")["replication"] == 2
 
     beside_cluster(use)
+
+
+def test_the_key_of_a_file_changes_while_it_is_appended_to(
+    beside_cluster: Callable[[Use], None],
+) -> None:
+    def use(fs: MinigfsFileSystem) -> None:
+        keys = []
+        with fs.open("/f", "ab") as file:
+            for _ in range(3):
+                file.write(b"more")
+                file.flush()
+                keys.append(fs.ukey("/f"))
+        keys.append(fs.ukey("/f"))
+        assert len(set(keys)) == 4
+        assert fs.ukey("/f") == keys[-1]
+
+    beside_cluster(use)
