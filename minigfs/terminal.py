@@ -8,6 +8,7 @@ above its line. A reader that goes away (``| head``) ends a command quietly with
 attribute.
 """
 
+import io
 import os
 import re
 import sys
@@ -93,6 +94,9 @@ def terminal_options(command: _Command) -> _Command:
 def run_cli(command: click.Command, *, program: str, arguments: Sequence[str] | None = None) -> int:
     """Run a click command by the rules of this module; its exit code, for `leave`."""
     _open_closed_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that the terminal's encoding lacks is shown escaped: it ends no listing.
+        sys.stdout.reconfigure(errors="backslashreplace")
     terminal = Terminal()
     try:
         code = _run(command, program, arguments, terminal)

@@ -62,7 +62,7 @@ class _Goal(click.ParamType[int]):
         text = str(value).strip().lower()
         if text == "inherit":
             return INHERIT
-        if not text.isdigit():
+        if not text.isdecimal():
             self.fail(f"{value!r} is no number of replicas", param, ctx)
         return int(text)
 

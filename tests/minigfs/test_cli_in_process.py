@@ -1,5 +1,7 @@
 """The verbs on files, run in this process beside a whole cluster in it: no start-up to wait for."""
 
+import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,5 +123,31 @@ def test_a_link_is_copied_under_its_own_name(
             assert run("put", source, f"{path[:2]}/") == 0
             with client.open_reader(path) as reader:
                 assert reader.read_at(0, 10) == b"content"
+
+    beside_cluster(use)
+
+
+def test_names_that_the_terminal_cannot_show_are_shown_escaped(
+    beside_cluster: Callable[[Use], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def use(client: MinigfsClient) -> None:
+        client.write_file("/d/\u20ac", b"")
+        for arguments in (("ls", "/d"), ("tree",), ("undelete", "--list")):
+            shown = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+            monkeypatch.setattr(sys, "stdout", shown)
+            assert run(*arguments) == 0
+            assert b"\\u20ac" in shown.buffer.getvalue()
+            client.remove("/d/\u20ac")
+            client.write_file("/d/\u20ac", b"")
+
+    beside_cluster(use)
+
+
+def test_a_digit_that_is_no_number_is_no_number_of_replicas(
+    beside_cluster: Callable[[Use], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def use(_client: MinigfsClient) -> None:
+        assert run("policy", "/", "--replication", "\u00b2") == 2
+        assert "is no number of replicas" in capsys.readouterr().err
 
     beside_cluster(use)
