@@ -32,7 +32,7 @@ from minigfs.client.spare_files import SpareFiles
 from minigfs.client.transaction import Transaction
 from minigfs.client.updater import UpdatableFile
 from minigfs.client.writer import FileWriter
-from minigfs.errors import FileExists, FileMissing, IsDirectory
+from minigfs.errors import FileExists, FileMissing, IsDirectory, NotDirectory
 from minigfs.master.messages import (
     ClusterReport,
     CreateEmptyFile,
@@ -242,12 +242,25 @@ class MinigfsClient:
         for entry in self.find(path):
             work = entry.chunk_count + 1
             if batch and batch_work + work > CHUNKS_PER_STEP_MAX:
-                count += self._set_replication(batch, replication)
+                count += self._set_replication_of_found(batch, replication)
                 batch, batch_work = [], 0
             if entry.kind is EntryKind.FILE and entry.replication != replication:
                 batch.append(entry)
                 batch_work += work
-        return count + self._set_replication(batch, replication)
+        return count + self._set_replication_of_found(batch, replication)
+
+    def _set_replication_of_found(self, files: list[FileStatus], replication: int) -> int:
+        """Without those that were removed since they were listed: one must not stop the rest."""
+        try:
+            return self._set_replication(files, replication)
+        except (FileMissing, IsDirectory, NotDirectory):
+            if len(files) == 1:
+                return 0
+        middle = len(files) // 2
+        return sum(
+            self._set_replication_of_found(half, replication)
+            for half in (files[:middle], files[middle:])
+        )
 
     def _set_replication(self, files: list[FileStatus], replication: int) -> int:
         """Files that go together in one step, or one file."""
