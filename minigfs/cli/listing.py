@@ -122,7 +122,7 @@ def tree(cluster: ClusterChoice, paths: tuple[str, ...], depth: int | None, as_j
     for top in tops:
         click.echo(_shown(top))
         if top.kind is EntryKind.DIRECTORY:
-            _draw(client, top.path, "", depth)
+            _draw(client, top.path, depth)
 
 
 def _nested(client: "MinigfsClient", status: FileStatus, depth: int | None) -> dict[str, object]:
@@ -135,18 +135,23 @@ def _nested(client: "MinigfsClient", status: FileStatus, depth: int | None) -> d
     return node
 
 
-def _draw(client: "MinigfsClient", path: str, indent: str, depth: int | None) -> None:
+def _draw(client: "MinigfsClient", path: str, depth: int | None) -> None:
+    """Without recursion: a path may have two thousand parts."""
     entries = client.list_directory(path)
-    entry = next(entries, None)
-    while entry is not None:
+    levels = [(entries, next(entries, None), "")]  # what is left of each, the next entry, indent
+    while levels:
+        entries, entry, indent = levels.pop()
+        if entry is None:
+            continue
         following = next(entries, None)
         branch, below = ("├── ", "│   ") if following is not None else ("└── ", "    ")
         is_directory = entry.kind is EntryKind.DIRECTORY
         size = "/" if is_directory else f"  ({format_bytes(entry.size_bytes)})"
         click.echo(f"{indent}{branch}{base_name(entry.path)}{size}")
-        if is_directory and depth != 1:
-            _draw(client, entry.path, indent + below, None if depth is None else depth - 1)
-        entry = following
+        levels.append((entries, following, indent))
+        if is_directory and (depth is None or len(levels) < depth):
+            inside = client.list_directory(entry.path)
+            levels.append((inside, next(inside, None), indent + below))
 
 
 @click.command()

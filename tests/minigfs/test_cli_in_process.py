@@ -151,3 +151,22 @@ def test_a_digit_that_is_no_number_is_no_number_of_replicas(
         assert "is no number of replicas" in capsys.readouterr().err
 
     beside_cluster(use)
+
+
+def test_a_tree_is_drawn_however_deep_it_is(
+    beside_cluster: Callable[[Use], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def use(client: MinigfsClient) -> None:
+        client.write_file("/t/a/b/c", b"")
+        client.write_file("/t/a/d", b"")
+        client.write_file("/t/e", b"")
+        assert run("tree", "/t") == 0
+        whole = ["/t/", "├── a/", "│   ├── b/", "│   │   └── c  (0 B)", "│   └── d  (0 B)"]
+        assert capsys.readouterr().out.splitlines() == [*whole, "└── e  (0 B)"]
+        assert run("tree", "--depth", "2", "/t") == 0
+        assert capsys.readouterr().out.splitlines() == [*whole[:3], whole[4], "└── e  (0 B)"]
+        client.make_directory("/deep" + "/d" * 1_500, parents=True)
+        assert run("tree", "/deep") == 0
+        assert len(capsys.readouterr().out.splitlines()) == 1_501
+
+    beside_cluster(use)
