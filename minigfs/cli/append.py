@@ -7,8 +7,8 @@ import click
 
 from minigfs.cli.connect import ClusterChoice, cluster_options
 from minigfs.cli.paths import parse_path
-from minigfs.errors import UsageError
-from minigfs.terminal import echo_json, terminal_options
+from minigfs.errors import MinigfsError, UsageError
+from minigfs.terminal import echo_json, format_count, terminal_options
 
 __all__ = ["append"]
 
@@ -30,7 +30,13 @@ def append(cluster: ClusterChoice, path: str, lines: bool, as_json: bool) -> Non
     size_bytes = 0
     with cluster.connect().open_appender(target) as appender:
         for record in _records(lines, appender.record_bytes_max):
-            offsets.append(appender.append(record))
+            try:
+                offsets.append(appender.append(record))
+            except MinigfsError as error:
+                if offsets:  # whoever begins again with all of stdin has them twice
+                    before = format_count(len(offsets), "record")
+                    error.message += f"; {before} before it went into the file"
+                raise
             size_bytes += len(record)
     if as_json:
         answer = {"path": target, "records": len(offsets), "bytes": size_bytes, "offsets": offsets}

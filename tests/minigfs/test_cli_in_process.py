@@ -170,3 +170,18 @@ def test_a_tree_is_drawn_however_deep_it_is(
         assert len(capsys.readouterr().out.splitlines()) == 1_501
 
     beside_cluster(use)
+
+
+def test_an_append_that_fails_halfway_says_how_far_it_came(
+    beside_cluster: Callable[[Use], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def use(client: MinigfsClient) -> None:
+        lines = b"1\n2\n" + b"x" * 20_000
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+        assert run("append", "--lines", "/f") == 2
+        assert "not 16385; 2 records before it went into the file" in capsys.readouterr().err
+        assert client.stat("/f").size_bytes == 4
+
+    beside_cluster(use)
