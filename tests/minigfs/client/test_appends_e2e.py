@@ -13,13 +13,19 @@ from random import Random
 from typing import Any
 
 import pytest
-from msgspec.structs import replace as with_fields
 
-from minigfs.chunkserver.append_messages import AppendRecord
+from minigfs.chunkserver.append_messages import AppendRecord, ResolveAppend
 from minigfs.client.appender import Appender
 from minigfs.client.client import MinigfsClient
 from minigfs.client.patience import Patience
-from minigfs.errors import FileMissing, IsDirectory, OutcomeUnknown, UsageError, WriterFenced
+from minigfs.errors import (
+    FileMissing,
+    IsDirectory,
+    MinigfsError,
+    OutcomeUnknown,
+    UsageError,
+    WriterFenced,
+)
 from minigfs.master.append_messages import SettledChunk
 from minigfs.master.messages import Stat
 from minigfs.transport.client import ConnectionPool
@@ -353,11 +359,23 @@ def test_a_damaged_table_of_records_is_made_whole_and_keeps_a_record_from_being_
             path = chunk_file(cluster.chunkservers[first].directory, settled.handle)
             until(path.exists)
             flip_records(path)
-            only_first = with_fields(settled, replicas=settled.replicas[:1])
-            assert resolve(appender, only_first, Patience(10_000)) is not None, "it is whole again"
+            until(lambda: knows_the_record(settled.replicas[0].address, appender, settled))
             for number in others:
                 cluster.kill_chunkserver(number)
             return resolve(appender, settled, patience)
+
+        def knows_the_record(address: str, appender: Appender, settled: SettledChunk) -> bool:
+            """Once the table is whole again; it is this question that finds it damaged."""
+            request = ResolveAppend(
+                handle=settled.handle,
+                version=settled.version,
+                appender_id=appender._appender_id,
+                sequence=appender._sequence,
+            )
+            try:
+                return call(appender._pool, address, request).offset_bytes >= 0
+            except MinigfsError:
+                return False
 
         appender = cluster.client.open_appender("/log")
         appender.append(b"first ")
