@@ -44,7 +44,7 @@ CHANGES_MAX = 500  # in one entry of the log
 STRAYS_MAX = 200  # looked at in one heartbeat, or a page of them more
 STUCK_RETRY_MS = 30_000
 LISTEN_MS = 1_500  # three heartbeats of every server
-LEARN_MS = 10_000  # a million chunks are reported in less
+LEARN_MS = 20_000  # three million replicas are reported in thirteen seconds
 _RATE_WINDOW_MS = 30_000
 
 
