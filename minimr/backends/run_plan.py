@@ -17,7 +17,7 @@ from minimr.formats.storage import Storage, absolute_url, is_local, is_text, loc
 from minimr.inputs import Blocks, InputFormat
 from minimr.job import Job
 from minimr.messages import Split
-from minimr.plan.naming import MANIFEST_NAME, join_url
+from minimr.plan.naming import MANIFEST_NAME, is_hidden
 from minimr.plan.splits import InputFile, default_partition_count, estimated_bytes, plan_splits
 
 __all__ = ["BACKENDS", "Plan", "make_plan"]
@@ -209,14 +209,21 @@ def _check_output_spares(output: str, read: Sequence[str]) -> None:
 
 
 def _check_output_is_a_jobs(storage: Storage, output: str) -> None:
-    """What is to be replaced, if anything: a wrong directory would be gone for good."""
+    """What is to be replaced, if anything: a wrong directory would be gone for good.
+
+    Parts without a manifest are a job's as well: where publishing is not one atomic step, it may
+    have been killed halfway.
+    """
     entry = storage.entry(output)
-    if entry is None or (entry.is_directory and not storage.list_directory(output)):
+    if entry is None:
         return
-    if not (entry.is_directory and storage.exists(join_url(output, MANIFEST_NAME))):
+    found = storage.list_directory(output) if entry.is_directory else [entry]
+    names = [one.url.rpartition("/")[2] for one in found]
+    foreign = [name for name in names if not (is_hidden(name) or name.startswith("part-"))]
+    if foreign and not (entry.is_directory and MANIFEST_NAME in names):
         raise OutputExists(
-            f"{output} was not written by a job (it has no {MANIFEST_NAME}), so --overwrite does "
-            "not replace it: remove it yourself, or name another output"
+            f"{output}: {foreign[0]} was not written by a job, so --overwrite does not replace it: "
+            "remove it yourself, or name another output"
         )
 
 

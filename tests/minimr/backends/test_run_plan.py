@@ -49,9 +49,14 @@ def test_what_no_job_wrote_is_not_replaced(tmp_path: Path, place: str) -> None:
     assert chapter.read_bytes() == b"precious"
 
 
-def test_an_empty_directory_is_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [(), ("_side", "part-r-00003")])
+def test_what_is_empty_or_a_publication_cut_short_is_replaced(
+    tmp_path: Path, left: tuple[str, ...]
+) -> None:
     (tmp_path / "in").write_bytes(b"a\n")
     (tmp_path / "out").mkdir()
+    for name in left:
+        (tmp_path / "out" / name).write_bytes(b"old")
     result = minimr.run(
         JOB, input=str(tmp_path / "in"), output=str(tmp_path / "out"), overwrite=True, processes=0
     )
