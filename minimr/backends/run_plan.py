@@ -17,7 +17,7 @@ from minimr.formats.storage import Storage, absolute_url, is_local, is_text, loc
 from minimr.inputs import Blocks, InputFormat
 from minimr.job import Job
 from minimr.messages import Split
-from minimr.plan.naming import MANIFEST_NAME, is_hidden
+from minimr.plan.naming import MANIFEST_NAME
 from minimr.plan.splits import InputFile, default_partition_count, estimated_bytes, plan_splits
 
 __all__ = ["BACKENDS", "Plan", "make_plan"]
@@ -217,12 +217,13 @@ def _check_output_is_a_jobs(storage: Storage, output: str) -> None:
     entry = storage.entry(output)
     if entry is None:
         return
-    found = storage.list_directory(output) if entry.is_directory else [entry]
-    names = [one.url.rpartition("/")[2] for one in found]
-    foreign = [name for name in names if not (is_hidden(name) or name.startswith("part-"))]
-    if foreign and not (entry.is_directory and MANIFEST_NAME in names):
+    names = [output]
+    if entry.is_directory:
+        names = [one.url.rpartition("/")[2] for one in storage.list_directory(output)]
+    foreign = [name for name in names if not name.startswith(("_", "part-"))]
+    if foreign and MANIFEST_NAME not in names:
         raise OutputExists(
-            f"{output}: {foreign[0]} was not written by a job, so --overwrite does not replace it: "
+            f"{output} has what no job wrote ({foreign[0]}), so --overwrite does not replace it: "
             "remove it yourself, or name another output"
         )
 

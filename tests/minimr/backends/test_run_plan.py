@@ -38,15 +38,17 @@ def test_an_output_that_holds_a_file_of_the_job_is_refused(tmp_path: Path) -> No
     assert listed.read_bytes() == b"precious"
 
 
-@pytest.mark.parametrize("place", ["thesis", "thesis/chapter.tex"])
-def test_what_no_job_wrote_is_not_replaced(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("place", ["thesis", "thesis/part-1.tex"])
+@pytest.mark.parametrize("beside", ["chapter.tex", ".git"])
+def test_what_no_job_wrote_is_not_replaced(tmp_path: Path, place: str, beside: str) -> None:
     (tmp_path / "in").write_bytes(b"a\n")
-    chapter = tmp_path / "thesis" / "chapter.tex"
-    chapter.parent.mkdir()
-    chapter.write_bytes(b"precious")
-    with pytest.raises(OutputExists, match="not written by a job"):
+    part = tmp_path / "thesis" / "part-1.tex"
+    part.parent.mkdir()
+    part.write_bytes(b"precious")
+    part.with_name(beside).write_bytes(b"precious")
+    with pytest.raises(OutputExists, match="what no job wrote"):
         minimr.run(JOB, input=str(tmp_path / "in"), output=str(tmp_path / place), overwrite=True)
-    assert chapter.read_bytes() == b"precious"
+    assert part.read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize("left", [(), ("_side", "part-r-00003")])
