@@ -4,11 +4,9 @@
 ``SIM_STORAGE_SEEDS`` choose others here.
 """
 
-import gc
 import os
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,17 +100,8 @@ def an_old_master_is_obeyed(plant: pytest.MonkeyPatch) -> None:
     plant.setattr(tenure, "contains", lambda marks, seen, commit_index: True)
 
 
-@pytest.fixture
-def nothing_left() -> None:
-    """By other tests of this process: a world collects garbage when it begins, and would be blamed
-    for clients that they did not close."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # a world collects others' garbage
 @pytest.mark.parametrize(
     ("mistake", "kinds"),
     [
