@@ -33,7 +33,7 @@ class RepairQueue:
         self._later: dict[int, HandleSet] = {}
         self._ranks = tuple(_Row() for _ in range(_RANK_COUNT))
         self._stuck = HandleSet()
-        self._waiting = HandleSet()  # in a rank, or stuck
+        self._waiting = HandleSet()  # in a rank, or stuck: most chunks are neither, at one look
 
     @property
     def has_unseen(self) -> bool:

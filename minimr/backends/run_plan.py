@@ -112,7 +112,8 @@ def make_plan(
     files = find_inputs(storage, inputs, input_format=input_format)
     read = [*(file.url for file in files), *map(absolute_url, job.files)]
     _check_output_spares(output, read)
-    _check_output_is_a_jobs(storage, output)
+    if overwrite:
+        _check_output_is_a_jobs(storage, output)
     total_bytes = estimated_bytes(files)
     if backend == "ray":
         slot_count, in_processes = _cluster_slots(home), True

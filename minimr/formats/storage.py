@@ -58,10 +58,9 @@ def absolute_url(location: str) -> str:
         raise JobUsageError("a path or URL is empty: name a file or a directory")
     scheme, separator, rest = location.partition("://")
     if not separator:
-        path = os.path.expanduser(location)  # noqa: PTH111 - Path's fails where there is no such user
-        return _LOCAL_PREFIX + os.path.abspath(path)  # noqa: PTH100 - resolves ".."
+        return _LOCAL_PREFIX + os.path.normpath(_expanded(location).absolute())
     if scheme == "file":
-        return _LOCAL_PREFIX + os.path.abspath("/" + rest.lstrip("/"))  # noqa: PTH100
+        return _LOCAL_PREFIX + os.path.normpath("/" + rest.lstrip("/"))
     if scheme == "minigfs":  # there, too, one file has one URL: runs of slashes mean nothing
         authority, _, path = rest.partition("/")
         return f"{scheme}://{authority}/" + "/".join(part for part in path.split("/") if part)
@@ -79,6 +78,13 @@ def is_text(url: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _expanded(location: str) -> Path:
+    try:
+        return Path(location).expanduser()
+    except RuntimeError:  # ~name of nobody is a name like others
+        return Path(location)
 
 
 def local_path(url: str) -> Path:

@@ -10,19 +10,9 @@ from minigfs.errors import CorruptChunk
 from minigfs.ids import ChunkHandle, ClusterId
 from minigfs.ports import RealDisk
 from tests.minigfs.chunkserver.test_store import pattern, read, seal
+from tests.stepped_clock import SteppedClock
 
 HANDLE = ChunkHandle(7)
-
-
-class SteppedClock:
-    def __init__(self) -> None:
-        self.ms = 1_000_000
-
-    def now_ms(self) -> int:
-        return self.ms
-
-    def monotonic_ms(self) -> int:
-        return self.ms
 
 
 class SmallDisk(RealDisk):

@@ -1,13 +1,13 @@
 """The sweep of all chunks goes on, a slice a turn, whatever else there is to look at."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from minigfs.ids import ChunkHandle
+from minigfs.master import commands
 from minigfs.master.repair import LOOKS_MAX
 from minigfs.master.repair_work import RepairWork
 from tests.minigfs.master.repair_world import RepairWorld
+from tests.stepped_clock import SteppedClock
 
 FIRST_SWEPT = 1 << 20  # what servers speak of lies below
 
@@ -15,13 +15,13 @@ FIRST_SWEPT = 1 << 20  # what servers speak of lies below
 class Sweep:
     """Of a million chunks that the state does not have: to look at one costs nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.world = RepairWorld(2, goal=2)
         self.looked_at: list[ChunkHandle] = []
-        self.world.repairs._look = self._look  # type: ignore[method-assign]
+        monkeypatch.setattr(self.world.repairs, "_look", self._look)
         self.world.repairs.wants_sweep = False
-        clock = SimpleNamespace(monotonic_ms=lambda: self.world.now_ms)
-        self.work = RepairWork(self.world.repairs, clock, lambda: self.world.state, None)  # type: ignore[arg-type]
+        clock = SteppedClock(self.world.now_ms)
+        self.work = RepairWork(self.world.repairs, clock, lambda: self.world.state, self._propose)
         self.work._next_sweep_ms = 1 << 62
         self.work._swept = [self.world.state]
         self.work._unswept = iter(map(ChunkHandle, range(FIRST_SWEPT, 2 * FIRST_SWEPT)))
@@ -29,14 +29,17 @@ class Sweep:
     def _look(self, _chunk: object, handle: ChunkHandle, _now_ms: int) -> None:
         self.looked_at.append(handle)
 
+    async def _propose(self, _command: commands.Command) -> None:
+        """Nothing is decided here."""
+
     def turn(self) -> None:
         self.work._sweep_on()
         self.world.repairs.turn(self.world.state, self.world.now_ms)
 
 
 @pytest.fixture
-def sweep() -> Sweep:
-    return Sweep()
+def sweep(monkeypatch: pytest.MonkeyPatch) -> Sweep:
+    return Sweep(monkeypatch)
 
 
 def test_every_turn_has_something_to_look_at(sweep: Sweep) -> None:

@@ -1,59 +1,65 @@
 """How long calls wait for a leader that was silent: pure, with a clock of their own."""
 
 import time
+from typing import cast
 
 import pytest
 
 from minigfs.errors import DeadlineExceeded, MinigfsError, NotLeader
+from minigfs.master.messages import HoldWriters
+from minigfs.transport.address import Address
+from minigfs.transport.client import ConnectionPool
+from minigfs.transport.connection import Payload
 from minigfs.transport.group import GroupCaller
+from minigfs.transport.messages import Empty, ReplyT, Request
+from minigfs.transport.security import Security
+from tests.stepped_clock import SteppedClock
 
 LEADER, FOLLOWERS = "m0:1", ("m1:1", "m2:1")
 
 
-class Clock:
-    ms = 0
-
-    def monotonic_ms(self) -> int:
-        return self.ms
-
-    def sleep(self, seconds: float) -> None:
-        self.ms += int(seconds * 1000)
-
-
-class Pool:
+class Pool(ConnectionPool):
     """The leader takes its time; the others name it."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, clock: SteppedClock) -> None:
+        super().__init__(Security(b"t", "c1"), clock=clock)
+        self.clock = clock
         self.takes_ms = 0
         self.patience_ms: list[int] = []  # with the leader
 
-    def call(self, address: str, _request: object, *, timeout_ms: int) -> str:
+    def call(
+        self,
+        address: Address,
+        request: Request[ReplyT],
+        *,
+        timeout_ms: int = 10_000,
+        payload: Payload = b"",
+    ) -> ReplyT:
         if address != LEADER:
             raise NotLeader("ask another", hint=LEADER)
         self.patience_ms.append(timeout_ms)
-        self._clock.ms += min(timeout_ms, self.takes_ms)
+        self.clock.sleep(min(timeout_ms, self.takes_ms) / 1000)
         if timeout_ms < self.takes_ms:
             raise DeadlineExceeded("late")
-        return "answer"
+        return cast("ReplyT", Empty())
 
 
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
-    clock = Clock()
+    clock = SteppedClock()
     monkeypatch.setattr(time, "sleep", clock.sleep)
     return Pool(clock)
 
 
 @pytest.fixture
 def caller(pool: Pool) -> GroupCaller:
-    return GroupCaller(pool, [LEADER, *FOLLOWERS], clock=pool._clock)  # type: ignore[arg-type]
+    return GroupCaller(pool, [LEADER, *FOLLOWERS], clock=pool.clock)
 
 
 def is_heard(caller: GroupCaller, *, timeout_ms: int = 1_200, once: bool = True) -> bool:
     """As heartbeats are, which wait for no election."""
     try:
-        caller.call(object(), timeout_ms=timeout_ms, once=once)  # type: ignore[arg-type]
+        caller.call(HoldWriters(holder="h"), timeout_ms=timeout_ms, once=once)
     except MinigfsError:
         return False
     return True

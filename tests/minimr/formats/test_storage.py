@@ -52,29 +52,28 @@ def test_a_tilde_that_names_nobody_is_a_name_like_others() -> None:
     assert absolute_url("~nobody-of-this-name/a") == f"file://{Path.cwd()}/~nobody-of-this-name/a"
 
 
-def test_a_file_without_a_size_is_not_taken_for_empty() -> None:
-    import fsspec
+def test_a_file_without_a_size_is_not_taken_for_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system may list names without sizes, as web servers do, and tell some when asked."""
+    from fsspec.implementations.memory import MemoryFileSystem
 
-    class Unsized(fsspec.AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
-        """Lists names without sizes, as web servers do; of some it tells them when it is asked."""
+    def info(_: object, path: str, **_options: object) -> dict[str, object]:
+        size = 3 if path.endswith("/told") else None
+        return {"name": path, "type": "file", "size": size}
 
-        protocol = "unsized"
+    def ls(
+        _: object, path: str, detail: bool = True, **_options: object
+    ) -> list[dict[str, object]]:
+        name = "told" if path.endswith("/some") else "untold"
+        return [{"name": f"{path}/{name}", "type": "file", "size": None}]
 
-        def info(self, path: str, **_: object) -> dict[str, object]:
-            size = 3 if path.endswith("/told") else None
-            return {"name": path, "type": "file" if "/" in path else "directory", "size": size}
-
-        def ls(self, path: str, detail: bool = True, **_: object) -> list[dict[str, object]]:
-            name = "told" if path == "some" else "untold"
-            return [{"name": f"{path}/{name}", "type": "file", "size": None}]
-
-    fsspec.register_implementation("unsized", Unsized, clobber=True)
+    monkeypatch.setattr(MemoryFileSystem, "info", info)
+    monkeypatch.setattr(MemoryFileSystem, "ls", ls)
     storage = Storage()
-    assert [each.size_bytes for each in storage.list_directory("unsized://some")] == [3]
-    with pytest.raises(OSError, match="unsized://all/untold: its file system does not tell how"):
-        storage.list_directory("unsized://all")
+    assert [each.size_bytes for each in storage.list_directory("memory://some")] == [3]
+    with pytest.raises(OSError, match="memory://all/untold: its file system does not tell how"):
+        storage.list_directory("memory://all")
     with pytest.raises(OSError, match="does not tell how"):
-        storage.entry("unsized://all/untold")
+        storage.entry("memory://all/untold")
 
 
 def stage(storage: Storage, root: str, content: bytes) -> None:
